@@ -1,0 +1,163 @@
+//! Health: whether this instance lives (restart it if not), has started, and can serve (send it requests).
+
+use crate::error::ErrorCode;
+use crate::server::{AppState, OwnBody, Phase};
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bulkhead_migration::Runner;
+use serde::Serialize;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use utoipa::ToSchema;
+
+/// How long one check may take; slower is as good as failed, since the prober gives up soon after.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Live {
+    #[schema(example = "ok")]
+    status: &'static str,
+    /// Unix time in seconds.
+    timestamp: u64,
+}
+
+/// The process answers; nothing else is looked at.
+#[utoipa::path(get, path = "/health/live", tag = "health", responses((status = 200, body = Live)))]
+pub(crate) async fn live() -> Json<Live> {
+    Json(Live { status: "ok", timestamp: unix_time() })
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Startup {
+    /// `started`, or the phase of the start.
+    #[schema(example = "started")]
+    status: &'static str,
+    /// Unix time in seconds.
+    timestamp: u64,
+}
+
+/// 200 once migrations are done and readiness has passed for the first time, and from then on.
+#[utoipa::path(
+    get, path = "/health/startup", tag = "health",
+    responses((status = 200, body = Startup), (status = 503, body = Startup, description = "Not started yet"))
+)]
+pub(crate) async fn startup(State(state): State<AppState>) -> Response {
+    let started = state.started() || readiness(&state).await.status == Overall::Ready;
+    let status = if started { "started" } else { state.lifecycle.phase().name() };
+    answer(started, Startup { status, timestamp: unix_time() })
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Readiness {
+    status: Overall,
+    checks: Checks,
+    /// Unix time in seconds.
+    timestamp: u64,
+}
+
+#[derive(Serialize, ToSchema, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Overall {
+    /// Requests can be served.
+    Ready,
+    /// They cannot.
+    Unavailable,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Checks {
+    /// Whether the process takes requests: not before its start is done, not once it is told to stop.
+    process: Check,
+    /// Whether the database answers.
+    database: Check,
+    /// Whether the schema is the one this build works with.
+    schema: Check,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Check {
+    /// `ok`, or what is the matter.
+    #[schema(example = "ok")]
+    status: &'static str,
+    /// How long the check took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_ms: Option<f64>,
+    /// The error's code; never a driver's message.
+    #[schema(example = json!(null))]
+    error: Option<&'static str>,
+}
+
+/// 200 when this instance can serve requests. Each check is given one second.
+#[utoipa::path(
+    get, path = "/health/ready", tag = "health",
+    responses((status = 200, body = Readiness), (status = 503, body = Readiness, description = "Not ready: see `checks`"))
+)]
+pub(crate) async fn ready(State(state): State<AppState>) -> Response {
+    let readiness = readiness(&state).await;
+    answer(readiness.status == Overall::Ready, readiness)
+}
+
+async fn readiness(state: &AppState) -> Readiness {
+    let phase = state.lifecycle.phase();
+    let process = match phase {
+        Phase::Serving => Check { status: "ok", latency_ms: None, error: None },
+        Phase::Starting | Phase::Draining => {
+            Check { status: phase.name(), latency_ms: None, error: Some(ErrorCode::Overloaded.code()) }
+        }
+    };
+    let (database, schema) = tokio::join!(database(state), schema(state));
+    let ready = [&process, &database, &schema].iter().all(|check| check.error.is_none());
+    if ready {
+        state.set_started();
+    }
+    let status = if ready { Overall::Ready } else { Overall::Unavailable };
+    Readiness { status, checks: Checks { process, database, schema }, timestamp: unix_time() }
+}
+
+async fn database(state: &AppState) -> Check {
+    check(async {
+        state.database.ping().await.map_err(|error| {
+            tracing::warn!(%error, "the database does not answer");
+            ("unreachable", ErrorCode::DatabaseUnreachable)
+        })
+    })
+    .await
+}
+
+async fn schema(state: &AppState) -> Check {
+    check(async {
+        match Runner::pending(&state.database).await {
+            Ok(pending) if pending.is_empty() => Ok(()),
+            Ok(_) => Err(("behind", ErrorCode::SchemaNotReady)),
+            Err(error) => {
+                tracing::warn!(%error, "the schema cannot be read");
+                Err(("unknown", ErrorCode::SchemaNotReady))
+            }
+        }
+    })
+    .await
+}
+
+async fn check(work: impl Future<Output = Result<(), (&'static str, ErrorCode)>>) -> Check {
+    let started = Instant::now();
+    let outcome = tokio::time::timeout(CHECK_TIMEOUT, work).await;
+    let latency_ms = Some(started.elapsed().as_secs_f64() * 1000.0);
+    match outcome {
+        Ok(Ok(())) => Check { status: "ok", latency_ms, error: None },
+        Ok(Err((status, code))) => Check { status, latency_ms, error: Some(code.code()) },
+        Err(_) => Check { status: "timeout", latency_ms, error: Some(ErrorCode::DatabaseUnreachable.code()) },
+    }
+}
+
+/// 200, or 503 with a body of the same shape.
+fn answer(good: bool, body: impl Serialize) -> Response {
+    let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut response = (status, Json(body)).into_response();
+    response.extensions_mut().insert(OwnBody);
+    response
+}
+
+fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

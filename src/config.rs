@@ -1,0 +1,440 @@
+//! Every setting: its environment variable, its default, its check.
+//!
+//! [`Settings::read`] looks at all of them and reports every mistake at once, by variable name. A variable that is
+//! set to nothing counts as not set. Secrets may come from a file instead, named by the variable `NAME_FILE`.
+//! Nothing here prints a secret: a database URL shows as its server and database alone.
+
+use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::sqlite::SqliteConnectOptions;
+use std::ffi::OsString;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+
+/// What the process runs with. Made once, at the start; never changed.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What kind of deployment this is: decides defaults and what is refused.
+    pub environment: Environment,
+    /// The address to listen on. The default, `::`, takes IPv4 and IPv6.
+    pub host: IpAddr,
+    /// The TCP port to listen on; 0 takes any free one.
+    pub port: u16,
+    /// The database that requests use.
+    pub database: DatabaseUrl,
+    /// The connection that migrations use: direct, and with the right to change the schema.
+    pub migration_database: DatabaseUrl,
+    /// Whether `start` applies pending migrations before it serves.
+    pub migrate_on_start: bool,
+    /// How long a run of migrations waits for another one to end.
+    pub migration_lock_timeout: Duration,
+    /// The most connections the pool opens.
+    pub database_max_connections: u32,
+    /// How long a request waits for a connection; also how long the start waits for the database to come up.
+    pub database_acquire_timeout: Duration,
+    /// How long one statement may run (PostgreSQL).
+    pub database_statement_timeout: Duration,
+    /// What is logged: a level, or directives such as `info,sqlx=debug`.
+    pub log_level: Targets,
+    /// How a log line looks.
+    pub log_format: LogFormat,
+    /// Whether `/docs` and `/openapi.json` are served.
+    pub docs_enabled: bool,
+    /// How long to go on accepting after the signal, with readiness already 503, so that a load balancer notices.
+    pub shutdown_delay: Duration,
+    /// How long requests in flight may take to end after that.
+    pub shutdown_drain: Duration,
+}
+
+/// What kind of deployment this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Environment {
+    /// A developer's machine: an embedded database, readable logs, error details in answers.
+    Development,
+    /// A rehearsal of production.
+    Staging,
+    /// Real data.
+    Production,
+}
+
+impl FromStr for Environment {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "development" => Ok(Self::Development),
+            "staging" => Ok(Self::Staging),
+            "production" => Ok(Self::Production),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Development => "development",
+            Self::Staging => "staging",
+            Self::Production => "production",
+        })
+    }
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line, for machines.
+    Json,
+    /// Short and coloured, for a terminal.
+    Pretty,
+}
+
+impl FromStr for LogFormat {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "json" => Ok(Self::Json),
+            "pretty" => Ok(Self::Pretty),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Json => "json",
+            Self::Pretty => "pretty",
+        })
+    }
+}
+
+/// A checked database URL. Displays and debugs with `***` for its user and password, and without its parameters.
+#[derive(Clone)]
+pub enum DatabaseUrl {
+    /// `postgres://user:password@host:port/database`
+    Postgres(Box<PgConnectOptions>),
+    /// `sqlite://file.db?mode=rwc`
+    Sqlite(Box<SqliteConnectOptions>),
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FORMS: &str = "must be postgres://USER:PASSWORD@HOST:PORT/DATABASE or sqlite://FILE?mode=rwc";
+        let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
+        match scheme {
+            "postgres" | "postgresql" => {
+                let options = PgConnectOptions::from_str(text).map_err(|error| format!("{FORMS}: {}", root(&error)))?;
+                if options.get_database().unwrap_or_default().is_empty() {
+                    return Err(format!("{FORMS}: it names no database"));
+                }
+                Ok(Self::Postgres(Box::new(options)))
+            }
+            "sqlite" => {
+                let options =
+                    SqliteConnectOptions::from_str(text).map_err(|error| format!("{FORMS}: {}", root(&error)))?;
+                if text.contains(":memory:") || text.contains("mode=memory") {
+                    return Err("must be a file: a database in memory would lose its data".to_owned());
+                }
+                Ok(Self::Sqlite(Box::new(options)))
+            }
+            _ => Err(FORMS.to_owned()),
+        }
+    }
+}
+
+/// The innermost cause, without the driver's own "error with configuration".
+fn root(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Postgres(options) => write!(
+                f,
+                "postgres://***@{}:{}/{}",
+                options.get_host(),
+                options.get_port(),
+                options.get_database().unwrap_or_default()
+            ),
+            Self::Sqlite(options) => write!(f, "sqlite://{}", options.get_filename().display()),
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Every mistake of the configuration, each a line that starts with the variable to change.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+/// One variable as `config show` lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The variable's name.
+    pub name: &'static str,
+    /// Its value as far as it may be seen, or `(not set)`.
+    pub value: String,
+    /// Where the value comes from: `environment`, `file` or `default`.
+    pub source: &'static str,
+}
+
+impl Settings {
+    /// Reads the process's own environment.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::read(&|name| std::env::var_os(name)).0
+    }
+
+    /// Reads all settings through `lookup`; returns them, or every mistake, and how each variable shows.
+    pub fn read(lookup: &dyn Fn(&str) -> Option<OsString>) -> (Result<Self, ConfigError>, Vec<Shown>) {
+        let mut reader = Reader { lookup, mistakes: Vec::new(), shown: Vec::new() };
+
+        let environment = reader.value("ENVIRONMENT", Environment::Development, "development, staging or production");
+        let development = environment == Environment::Development;
+        let log_format = if development { LogFormat::Pretty } else { LogFormat::Json };
+        let embedded = development.then_some("sqlite://bulkhead.db?mode=rwc");
+        let database = reader.database("DATABASE_URL", embedded);
+        if database.is_none() && !reader.is_set("DATABASE_URL") {
+            reader.mistake("DATABASE_URL", &format!("is required when ENVIRONMENT={environment}"));
+        }
+        let migration_database = reader.database("MIGRATION_DATABASE_URL", None).or_else(|| database.clone());
+
+        let settings = Self {
+            environment,
+            host: reader.value("HOST", IpAddr::V6(Ipv6Addr::UNSPECIFIED), "an IP address such as :: or 127.0.0.1"),
+            port: reader.value("PORT", 8000, "a port from 0 to 65535"),
+            // Stands in where there is a mistake, with which no settings are returned.
+            database: database.clone().unwrap_or_else(DatabaseUrl::nowhere),
+            migration_database: migration_database.unwrap_or_else(DatabaseUrl::nowhere),
+            migrate_on_start: reader.value("MIGRATE_ON_START", true, "true or false"),
+            migration_lock_timeout: reader.seconds("MIGRATION_LOCK_TIMEOUT_SECONDS", 300, 1),
+            database_max_connections: reader.at_least("DATABASE_MAX_CONNECTIONS", 10, 1),
+            database_acquire_timeout: reader.seconds("DATABASE_ACQUIRE_TIMEOUT_SECONDS", 10, 1),
+            database_statement_timeout: reader.seconds("DATABASE_STATEMENT_TIMEOUT_SECONDS", 30, 1),
+            log_level: reader.value("LOG_LEVEL", default_log_level(), LOG_LEVEL_FORMS),
+            log_format: reader.value("LOG_FORMAT", log_format, "json or pretty"),
+            docs_enabled: reader.value("DOCS_ENABLED", environment != Environment::Production, "true or false"),
+            shutdown_delay: reader.seconds("SHUTDOWN_DELAY_SECONDS", 0, 0),
+            shutdown_drain: reader.seconds("SHUTDOWN_DRAIN_SECONDS", 30, 0),
+        };
+        let Reader { mistakes, shown, .. } = reader;
+        (if mistakes.is_empty() { Ok(settings) } else { Err(ConfigError(mistakes)) }, shown)
+    }
+}
+
+const LOG_LEVEL_FORMS: &str = "error, warn, info, debug, trace or off, or directives such as info,sqlx=debug";
+
+/// The migration library narrates each step at `info`; the runner's own summary says it once.
+fn default_log_level() -> Targets {
+    Targets::new().with_default(Level::INFO).with_target("sea_orm_migration", Level::WARN)
+}
+
+impl DatabaseUrl {
+    fn nowhere() -> Self {
+        Self::Sqlite(Box::default())
+    }
+}
+
+/// Collects what is wrong instead of stopping at the first of it.
+struct Reader<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<OsString>,
+    mistakes: Vec<String>,
+    shown: Vec<Shown>,
+}
+
+impl Reader<'_> {
+    /// The value of `name`, which must be `expected`.
+    fn value<T: FromStr + fmt::Display>(&mut self, name: &'static str, default: T, expected: &str) -> T {
+        let Some(text) = self.text(name) else {
+            self.show(name, default.to_string(), "default");
+            return default;
+        };
+        if let Ok(value) = text.parse::<T>() {
+            self.show(name, value.to_string(), "environment");
+            return value;
+        }
+        self.mistake(name, &format!("must be {expected}, not {text:?}"));
+        self.show(name, text, "environment");
+        default
+    }
+
+    fn at_least(&mut self, name: &'static str, default: u32, least: u32) -> u32 {
+        let value = self.value(name, default, &format!("a whole number of {least} or more"));
+        if value < least {
+            self.mistake(name, &format!("must be {least} or more, not {value}"));
+        }
+        value
+    }
+
+    fn seconds(&mut self, name: &'static str, default: u32, least: u32) -> Duration {
+        Duration::from_secs(self.at_least(name, default, least).into())
+    }
+
+    fn database(&mut self, name: &'static str, default: Option<&str>) -> Option<DatabaseUrl> {
+        let (text, source) = match (self.secret(name), default) {
+            (Some((text, source)), _) => (text, source),
+            (None, Some(default)) => (default.to_owned(), "default"),
+            (None, None) => {
+                self.show(name, "(not set)".to_owned(), "default");
+                return None;
+            }
+        };
+        match text.parse::<DatabaseUrl>() {
+            Ok(url) => {
+                self.show(name, url.to_string(), source);
+                Some(url)
+            }
+            Err(error) => {
+                self.mistake(name, &error);
+                self.show(name, "***".to_owned(), source);
+                None
+            }
+        }
+    }
+
+    /// The value of `name`, or of the file that `name_FILE` names, and which of the two it was.
+    fn secret(&mut self, name: &'static str) -> Option<(String, &'static str)> {
+        let file = format!("{name}_FILE");
+        let path = (self.lookup)(&file).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let direct = self.text(name);
+        match (direct, path) {
+            (Some(_), Some(_)) => {
+                self.mistake(name, &format!("is set and {file} too: unset one of them"));
+                None
+            }
+            (Some(text), None) => Some((text, "environment")),
+            (None, Some(path)) => match std::fs::read_to_string(&path) {
+                Ok(text) => Some((text.trim_end_matches(['\r', '\n']).to_owned(), "file")),
+                Err(error) => {
+                    self.mistakes.push(format!("{file}: cannot read {}: {error}", path.display()));
+                    None
+                }
+            },
+            (None, None) => None,
+        }
+    }
+
+    fn text(&mut self, name: &'static str) -> Option<String> {
+        let value = (self.lookup)(name).filter(|value| !value.is_empty())?;
+        let text = value.into_string().ok();
+        if text.is_none() {
+            self.mistake(name, "is not valid UTF-8");
+        }
+        text
+    }
+
+    fn is_set(&self, name: &str) -> bool {
+        let set = |name: &str| (self.lookup)(name).is_some_and(|value| !value.is_empty());
+        set(name) || set(&format!("{name}_FILE"))
+    }
+
+    fn mistake(&mut self, name: &'static str, what: &str) {
+        self.mistakes.push(format!("{name}: {what}"));
+    }
+
+    fn show(&mut self, name: &'static str, value: String, source: &'static str) {
+        self.shown.push(Shown { name, value, source });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> (Result<Settings, ConfigError>, Vec<Shown>) {
+        let pairs: Vec<(String, String)> =
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Settings::read(&move |name| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.into()))
+    }
+
+    #[test]
+    fn an_empty_environment_gives_a_working_development_set_up() {
+        let settings = read(&[]).0.unwrap();
+        assert_eq!(settings.environment, Environment::Development);
+        assert_eq!(settings.database.to_string(), "sqlite://bulkhead.db");
+        assert_eq!((settings.host.to_string().as_str(), settings.port), ("::", 8000));
+        assert!(settings.docs_enabled);
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once_by_variable_name() {
+        let error = read(&[
+            ("ENVIRONMENT", "prod"),
+            ("PORT", "80000"),
+            ("HOST", "localhost"),
+            ("DATABASE_URL", "mysql://user:hunter2@host/db"),
+            ("MIGRATE_ON_START", "maybe"),
+            ("DATABASE_MAX_CONNECTIONS", "0"),
+            ("LOG_FORMAT", "xml"),
+        ])
+        .0
+        .unwrap_err();
+        let named: Vec<&str> = error.0.iter().filter_map(|line| line.split(':').next()).collect();
+        assert_eq!(
+            named,
+            [
+                "ENVIRONMENT",
+                "DATABASE_URL",
+                "HOST",
+                "PORT",
+                "MIGRATE_ON_START",
+                "DATABASE_MAX_CONNECTIONS",
+                "LOG_FORMAT"
+            ]
+        );
+        assert!(!error.to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn outside_development_a_database_must_be_named() {
+        for environment in ["staging", "production"] {
+            let error = read(&[("ENVIRONMENT", environment)]).0.unwrap_err();
+            assert_eq!(error.to_string(), format!("DATABASE_URL: is required when ENVIRONMENT={environment}"));
+        }
+    }
+
+    #[test]
+    fn a_variable_set_to_nothing_counts_as_not_set() {
+        assert_eq!(read(&[("PORT", ""), ("DATABASE_URL", "")]).0.unwrap().port, 8000);
+    }
+
+    #[test]
+    fn a_secret_may_come_from_a_file_but_not_from_both() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "postgres://me:hunter2@db.internal/app\n").unwrap();
+        let path = file.path().to_str().unwrap();
+        let settings = read(&[("DATABASE_URL_FILE", path)]).0.unwrap();
+        assert_eq!(settings.database.to_string(), "postgres://***@db.internal:5432/app");
+        let error = read(&[("DATABASE_URL_FILE", path), ("DATABASE_URL", "sqlite://other.db")]).0.unwrap_err();
+        assert_eq!(error.to_string(), "DATABASE_URL: is set and DATABASE_URL_FILE too: unset one of them");
+        let error = read(&[("DATABASE_URL_FILE", "/nowhere")]).0.unwrap_err();
+        assert!(error.to_string().starts_with("DATABASE_URL_FILE: cannot read /nowhere"), "{error}");
+    }
+
+    #[test]
+    fn no_way_of_printing_settings_shows_a_password() {
+        let (settings, shown) = read(&[("DATABASE_URL", "postgresql://me:hunter2@db/app?sslkey=hunter2")]);
+        let settings = settings.unwrap();
+        for text in [format!("{settings:?}"), format!("{shown:?}"), settings.database.to_string()] {
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+}

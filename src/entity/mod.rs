@@ -1,0 +1,4 @@
+//! The tables as sea-orm entities; see the migrations for what the database enforces.
+
+pub mod tenant;
+pub mod user;

@@ -1,0 +1,13 @@
+//! Bulkhead: a multi-tenant HTTP API for health data.
+//!
+//! Arrows point inwards: [`cli`] -> [`server`] -> [`api`] -> [`entity`]; [`config`], [`database`], [`error`] and
+//! [`telemetry`] depend on none of them.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod database;
+pub mod entity;
+pub mod error;
+pub mod server;
+pub mod telemetry;

@@ -1,0 +1,96 @@
+//! The server: what every request passes through, and the life of the process from listening to the last answer.
+
+mod lifecycle;
+mod listener;
+mod middleware;
+mod prepare;
+mod router;
+mod state;
+
+pub use lifecycle::{Lifecycle, Phase};
+pub use listener::BindError;
+pub(crate) use middleware::OwnBody;
+pub use router::{api_document, router};
+pub use state::AppState;
+
+use crate::config::Settings;
+use crate::database;
+use prepare::Prepare;
+pub use prepare::PrepareError;
+pub(crate) use prepare::{migrate, unusable};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A connection whose statement outlives its request closes only when the statement ends: not waited for.
+const POOL_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why the server ended other than by a signal.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// No socket to listen on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The database or its schema could not be made ready.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// The runtime could not watch for signals.
+    #[error("cannot watch for signals: {0}")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Serves until SIGTERM or SIGINT, then drains; with `migrate`, applies pending migrations first.
+///
+/// The socket listens from the first moment: liveness answers while migrations run, readiness turns 200 after them.
+pub async fn run(settings: Settings, migrate: bool) -> Result<(), ServeError> {
+    let settings = Arc::new(settings);
+    let lifecycle = Lifecycle::new();
+    let signals = lifecycle::Signals::install().map_err(ServeError::Signals)?;
+    let listener = listener::bind(settings.host, settings.port)?;
+    let address = listener.local_addr().map_err(|source| BindError::new(settings.host, settings.port, source))?;
+    let database = database::pool(&settings);
+    let state = AppState::new(Arc::clone(&settings), database.clone(), lifecycle.clone());
+
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        environment = %settings.environment,
+        database = %settings.database,
+        %address,
+        "bulkhead starts"
+    );
+    let serving = tokio::spawn(listener::serve(listener, router(state), lifecycle.clone(), Arc::clone(&settings)));
+    let preparing = Prepare { settings: &settings, database: &database, migrate };
+
+    // The signals stay watched to the end: the second one exits at once.
+    let stop = tokio::spawn(signals.watch(lifecycle.clone()));
+    tokio::select! {
+        prepared = preparing.run() => {
+            prepared?;
+            lifecycle.enter(Phase::Serving);
+            announce(&settings, address);
+        }
+        () = lifecycle.draining() => tracing::warn!("stopped before the database was ready; unfinished migrations are rolled back"),
+    }
+    // A panic of the accept loop is the end of the server either way.
+    let _ = serving.await;
+    stop.abort();
+    if tokio::time::timeout(POOL_CLOSE_TIMEOUT, database.close()).await.is_err() {
+        tracing::warn!("a statement was still running; its connection was cut off");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn announce(settings: &Settings, address: std::net::SocketAddr) {
+    // What a person can click; `::` and `0.0.0.0` are not addresses to open.
+    let host = match address.ip() {
+        ip if ip.is_unspecified() || ip.is_loopback() => "localhost".to_owned(),
+        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+        std::net::IpAddr::V4(ip) => ip.to_string(),
+    };
+    let base = format!("http://{host}:{}", address.port());
+    if settings.docs_enabled {
+        tracing::info!(docs = %format_args!("{base}/docs"), "ready on {base}");
+    } else {
+        tracing::info!("ready on {base}");
+    }
+}

@@ -1,0 +1,146 @@
+//! The command line: what each subcommand prints and with which code it ends.
+
+use crate::{bulkhead, ready, run, run_on, stderr, stdout};
+use test_support::{Database, Server, on_both_databases};
+
+const TENANTS: &str = "m20261101_000001_create_tenants";
+const USERS: &str = "m20261101_000002_create_users";
+
+on_both_databases!(every_migrate_verb_does_what_it_says, a_migration_that_is_run_twice_changes_nothing);
+
+async fn every_migrate_verb_does_what_it_says(database: Database) {
+    let expect = async |arguments: &[&str], lines: &[String]| {
+        let output = run_on(&database, arguments).await;
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output).lines().collect::<Vec<_>>(), lines, "{arguments:?}");
+    };
+    let line = |state: &str, name: &str| format!("{state}  {name}");
+
+    expect(&["migrate", "status"], &[line("pending", TENANTS), line("pending", USERS)]).await;
+    assert!(database.tables().await.is_empty(), "status creates nothing");
+    expect(&["migrate", "up", "-n", "1"], &[line("applied", TENANTS)]).await;
+    expect(&["migrate", "status"], &[line("applied", TENANTS), line("pending", USERS)]).await;
+    let pending = run_on(&database, &["migrate", "status", "--exit-code"]).await;
+    assert_eq!(pending.status.code(), Some(3), "{}", stderr(&pending));
+    expect(&["migrate", "up"], &[line("applied", USERS)]).await;
+    assert_eq!(run_on(&database, &["migrate", "status", "--exit-code"]).await.status.code(), Some(0));
+    assert_eq!(database.tables().await, ["seaql_migrations", "tenants", "users"]);
+    expect(&["migrate", "down"], &[line("reverted", USERS)]).await;
+    assert_eq!(database.tables().await, ["seaql_migrations", "tenants"]);
+    let all = [line("applied", TENANTS), line("applied", USERS)];
+    expect(&["migrate", "fresh"], &all).await;
+    let reverted = [line("reverted", USERS), line("reverted", TENANTS)];
+    expect(&["migrate", "refresh"], &[&reverted[..], &all[..]].concat()).await;
+    expect(&["migrate", "reset"], &reverted).await;
+    assert!(database.tables().await.is_empty(), "{:?}", database.tables().await);
+}
+
+async fn a_migration_that_is_run_twice_changes_nothing(database: Database) {
+    assert!(run_on(&database, &["migrate", "up"]).await.status.success());
+    let again = run_on(&database, &["migrate", "up"]).await;
+    assert_eq!((again.status.code(), stdout(&again).trim()), (Some(0), "nothing to do"));
+}
+
+#[tokio::test]
+async fn what_destroys_data_is_refused_in_production_without_the_flag() {
+    let database = Database::sqlite();
+    assert!(run_on(&database, &["migrate", "up"]).await.status.success());
+    let production = [("ENVIRONMENT", "production"), ("DATABASE_URL", database.url.as_str())];
+    for verb in ["down", "fresh", "refresh", "reset"] {
+        let output = run(&["migrate", verb], &production).await;
+        assert_eq!(output.status.code(), Some(2), "{verb}");
+        assert!(stderr(&output).contains("--i-know-this-destroys-data"), "{}", stderr(&output));
+    }
+    assert_eq!(database.tables().await, ["seaql_migrations", "tenants", "users"]);
+    let output = run(&["migrate", "reset", "--i-know-this-destroys-data"], &production).await;
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn migrations_use_their_own_connection_when_it_is_named() {
+    let (served, migrated) = (Database::sqlite(), Database::sqlite());
+    let urls = [("DATABASE_URL", served.url.as_str()), ("MIGRATION_DATABASE_URL", migrated.url.as_str())];
+    assert!(run(&["migrate", "up"], &urls).await.status.success());
+    assert_eq!(migrated.tables().await, ["seaql_migrations", "tenants", "users"]);
+    assert!(served.tables().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_lock_that_is_not_had_in_time_is_exit_code_4_and_names_the_holder() {
+    use sea_orm::{ConnectionTrait, TransactionTrait};
+    let Some(database) = Database::postgres().await else { return };
+    let connection = database.connect().await;
+    let holder = connection.begin().await.unwrap();
+    let lock = format!("SELECT pg_advisory_xact_lock({})", i64::from_be_bytes(*b"bulkhead"));
+    holder.execute_unprepared(&lock).await.unwrap();
+    let output =
+        run(&["migrate", "up"], &[("DATABASE_URL", database.url.as_str()), ("MIGRATION_LOCK_TIMEOUT_SECONDS", "1")])
+            .await;
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    assert!(stderr(&output).contains("held by process "), "{}", stderr(&output));
+    holder.rollback().await.unwrap();
+    assert!(run_on(&database, &["migrate", "up"]).await.status.success(), "the lock is free again");
+}
+
+#[tokio::test]
+async fn healthcheck_tells_a_live_server_from_none_and_a_ready_one_from_a_live_one() {
+    let database = Database::sqlite();
+    run_on(&database, &["migrate", "status"]).await;
+    let server = Server::listening(bulkhead(), &["serve"], &database, &[]).await;
+    let port = server.port.to_string();
+    let check = async |arguments: &[&str]| run(arguments, &[("PORT", &port)]).await.status.code();
+    assert_eq!(check(&["healthcheck"]).await, Some(0));
+    assert_eq!(check(&["healthcheck", "--ready"]).await, Some(1));
+    assert!(run_on(&database, &["migrate", "up"]).await.status.success());
+    server.wait_until_ready().await;
+    assert_eq!(check(&["healthcheck", "--ready"]).await, Some(0));
+    drop(server);
+    let output = run(&["healthcheck"], &[("PORT", "1")]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn healthcheck_follows_host() {
+    let server = ready(&Database::sqlite(), &[("HOST", "::1")]).await;
+    let port = server.port.to_string();
+    let output = run(&["healthcheck"], &[("PORT", &port), ("HOST", "::1")]).await;
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn config_check_reports_every_mistake_at_once() {
+    let output = run(&["config", "check"], &[("PORT", "x"), ("ENVIRONMENT", "production"), ("HOST", "y")]).await;
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    let names: Vec<&str> = text.lines().filter_map(|line| line.split(':').next()).collect();
+    assert_eq!(names, ["DATABASE_URL", "HOST", "PORT"], "{text}");
+    assert!(run(&["config", "check"], &[]).await.status.success());
+}
+
+#[tokio::test]
+async fn config_show_lists_every_variable_and_no_secret() {
+    let output = run(&["config", "show"], &[("DATABASE_URL", "postgres://me:hunter2@db/app"), ("PORT", "81")]).await;
+    let text = stdout(&output);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!text.contains("hunter2") && !text.contains("me:"), "{text}");
+    let find =
+        |name: &str| text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_default().to_owned();
+    assert!(find("DATABASE_URL").contains("postgres://***@db:5432/app  (environment)"), "{text}");
+    assert!(find("PORT").contains("81  (environment)"), "{text}");
+    assert!(find("HOST").contains("::  (default)"), "{text}");
+    assert!(find("MIGRATION_DATABASE_URL").contains("(not set)"), "{text}");
+}
+
+#[tokio::test]
+async fn wrong_usage_is_exit_code_2_and_help_names_every_subcommand() {
+    for arguments in [&["frobnicate"][..], &["migrate"], &["migrate", "up", "-n", "0"], &["start", "now"]] {
+        assert_eq!(run(arguments, &[]).await.status.code(), Some(2), "{arguments:?}");
+    }
+    let help = stdout(&run(&["--help"], &[]).await);
+    for name in ["start", "serve", "migrate", "healthcheck", "config", "openapi", "Exit codes"] {
+        assert!(help.contains(name), "{name} is missing:\n{help}");
+    }
+    let version = stdout(&run(&["--version"], &[]).await);
+    assert_eq!(version.trim(), format!("bulkhead {}", env!("CARGO_PKG_VERSION")));
+}

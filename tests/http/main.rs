@@ -1,0 +1,43 @@
+//! Bulkhead from outside: the binary as a process, its answers over HTTP, on SQLite and PostgreSQL.
+
+#![allow(clippy::unwrap_used)]
+
+mod command_line;
+mod docs;
+mod errors;
+mod health;
+mod schema;
+mod shutdown;
+mod start;
+
+use std::path::Path;
+use std::process::Output;
+use test_support::{Database, Server};
+
+/// The binary under test.
+fn bulkhead() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_bulkhead"))
+}
+
+/// Starts the server and waits until it is ready.
+async fn ready(database: &Database, environment: &[(&str, &str)]) -> Server {
+    Server::ready(bulkhead(), database, environment).await
+}
+
+/// Runs a command to its end.
+async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    Server::command(bulkhead(), environment).args(arguments).output().await.unwrap()
+}
+
+/// Runs a command on `database` to its end.
+async fn run_on(database: &Database, arguments: &[&str]) -> Output {
+    run(arguments, &[("DATABASE_URL", &database.url)]).await
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}

@@ -1,0 +1,119 @@
+//! Stopping in order: readiness first, then the socket, then the requests in flight, then exit 0.
+
+use crate::health::sea_orm_lock;
+use crate::ready;
+use std::time::{Duration, Instant};
+use test_support::{Database, Server, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// What an idle server may take to stop.
+const PROMPT: Duration = Duration::from_secs(2);
+
+async fn open(server: &Server) -> TcpStream {
+    TcpStream::connect(("127.0.0.1", server.port)).await.unwrap()
+}
+
+/// Reads one answer's head and body, as far as the server sends them at once.
+async fn answer(stream: &mut TcpStream) -> String {
+    let mut buffer = vec![0; 4096];
+    let read = stream.read(&mut buffer).await.unwrap();
+    String::from_utf8_lossy(&buffer[..read]).into_owned()
+}
+
+#[tokio::test]
+async fn an_idle_server_stops_at_once_on_either_signal() {
+    for signal in ["TERM", "INT"] {
+        let mut server = ready(&Database::sqlite(), &[]).await;
+        server.signal(signal);
+        assert_eq!(server.ended_within(PROMPT).await.code(), Some(0), "SIG{signal}");
+        assert!(server.log().last().unwrap().contains("stopped"), "{:#?}", server.log());
+    }
+}
+
+#[tokio::test]
+async fn connections_without_a_request_do_not_hold_it_up() {
+    let mut server = ready(&Database::sqlite(), &[]).await;
+    let _unused = open(&server).await;
+    let mut kept_alive = open(&server).await;
+    kept_alive.write_all(b"GET /api/v1/health/live HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    assert!(answer(&mut kept_alive).await.starts_with("HTTP/1.1 200"));
+    server.signal("TERM");
+    assert_eq!(server.ended_within(PROMPT).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_request_in_flight_is_answered_before_it_exits() {
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let mut server = ready(&database, &[]).await;
+    let connection = database.connect().await;
+    let lock = sea_orm_lock(&connection).await;
+    let mut stream = open(&server).await;
+    stream.write_all(b"GET /api/v1/health/ready HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    eventually("the request waits for the lock", async || {
+        use sea_orm::{ConnectionTrait, Statement};
+        let waiting = "SELECT 1 AS one FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        let waiting = Statement::from_string(sea_orm::DbBackend::Postgres, waiting);
+        lock.query_one_raw(waiting).await.unwrap().map(drop)
+    })
+    .await;
+    server.signal("TERM");
+    let text = answer(&mut stream).await;
+    assert!(text.starts_with("HTTP/1.1 503") && text.contains("\"checks\""), "{text}");
+    assert!(text.to_lowercase().contains("connection: close"), "{text}");
+    // The statement still waits for its lock; nothing waits for the statement.
+    assert_eq!(server.ended_within(PROMPT).await.code(), Some(0));
+    lock.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_whose_head_is_half_sent_is_answered_before_it_exits() {
+    let mut server = ready(&Database::sqlite(), &[]).await;
+    let mut stream = open(&server).await;
+    stream.write_all(b"GET /api/v1/health/live HTTP/1.1\r\nHo").await.unwrap();
+    // Once another connection is answered, this older one's bytes have been read.
+    assert!(server.get("/api/v1/health/live").await.is_some());
+    server.signal("TERM");
+    eventually("it stops accepting", async || TcpStream::connect(("127.0.0.1", server.port)).await.err()).await;
+    stream.write_all(b"st: x\r\n\r\n").await.unwrap();
+    assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+    assert_eq!(server.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn with_a_delay_readiness_is_503_at_once_while_requests_are_still_taken() {
+    let mut server = ready(&Database::sqlite(), &[("SHUTDOWN_DELAY_SECONDS", "3600")]).await;
+    server.signal("TERM");
+    let body = eventually("readiness turns 503", async || {
+        let (status, body) = server.get("/api/v1/health/ready").await?;
+        (status == 503).then_some(body)
+    })
+    .await;
+    assert!(body.contains("\"draining\""), "{body}");
+    assert_eq!(server.get("/api/v1/health/live").await.unwrap().0, 200);
+    server.signal("TERM");
+    assert_eq!(server.ended_within(PROMPT).await.code(), Some(1), "a second signal exits at once");
+}
+
+#[tokio::test]
+async fn a_client_that_never_ends_its_request_is_cut_off_after_the_drain_time() {
+    let mut server = ready(&Database::sqlite(), &[("SHUTDOWN_DRAIN_SECONDS", "1")]).await;
+    let mut stuck = open(&server).await;
+    stuck.write_all(b"GET /api/v1/health/live HTTP/1.1\r\nHo").await.unwrap();
+    assert!(server.get("/api/v1/health/live").await.is_some());
+    let told = Instant::now();
+    server.signal("TERM");
+    assert_eq!(server.ended_within(Duration::from_secs(4)).await.code(), Some(0));
+    assert!(told.elapsed() >= Duration::from_secs(1), "it was given its time");
+    assert!(server.log().iter().any(|line| line.contains("SHUTDOWN_DRAIN_SECONDS")), "{:#?}", server.log());
+}
+
+#[tokio::test]
+async fn a_start_that_waits_for_its_database_stops_at_once_too() {
+    let Some(database) = Database::postgres().await else { return };
+    let away = [("DATABASE_URL", "postgres://me@127.0.0.1:1/app"), ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "60")];
+    let mut server = Server::listening(crate::bulkhead(), &[], &database, &away).await;
+    assert_eq!(server.get("/api/v1/health/live").await.unwrap().0, 200);
+    server.signal("TERM");
+    assert_eq!(server.ended_within(PROMPT).await.code(), Some(0));
+}

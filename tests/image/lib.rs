@@ -1,0 +1,1 @@
+//! The tests of the image contract stand in `main.rs`.

@@ -1,0 +1,164 @@
+//! A database per test.
+
+use crate::{postgres, skip};
+use bulkhead_migration::Runner;
+use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+/// A database of one test's own, gone with this value.
+#[derive(Debug)]
+pub struct Database {
+    /// What to set DATABASE_URL to.
+    pub url: String,
+    // Field order is drop order: the file goes after nothing else needs it.
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Sqlite { _folder: TempDir },
+    Postgres { server: &'static str, name: String },
+}
+
+impl Database {
+    /// A SQLite file that is not there yet.
+    ///
+    /// # Panics
+    /// When no temporary folder can be made.
+    #[must_use]
+    pub fn sqlite() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let url = format!("sqlite://{}?mode=rwc", folder.path().join("bulkhead.db").display());
+        Self { url, kind: Kind::Sqlite { _folder: folder } }
+    }
+
+    /// An empty PostgreSQL database; `None`, with a loud skip, where there is no PostgreSQL.
+    pub async fn postgres() -> Option<Self> {
+        Self::create("template0").await
+    }
+
+    /// A PostgreSQL database with every migration applied, cloned from a template; `None` as [`Database::postgres`].
+    pub async fn migrated_postgres() -> Option<Self> {
+        static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+        let server = postgres::server().await?;
+        let template = TEMPLATE.get_or_init(|| async { template(server).await }).await;
+        Self::create(template).await
+    }
+
+    async fn create(template: &str) -> Option<Self> {
+        let Some(server) = postgres::server().await else {
+            skip("no PostgreSQL: install postgresql, or set TEST_DATABASE_URL");
+            return None;
+        };
+        let name = format!("bulkhead_test_{}", Uuid::now_v7().simple());
+        execute(server, &format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
+        Some(Self { url: url_of(server, &name), kind: Kind::Postgres { server, name } })
+    }
+
+    /// A connection to look into the database with.
+    ///
+    /// # Panics
+    /// When it cannot be opened.
+    pub async fn connect(&self) -> DatabaseConnection {
+        sea_orm::Database::connect(&self.url).await.expect("the test's database opens")
+    }
+
+    /// The names of all tables, sorted.
+    ///
+    /// # Panics
+    /// When the database cannot be read.
+    pub async fn tables(&self) -> Vec<String> {
+        let sql = match self.kind {
+            Kind::Sqlite { .. } => "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name",
+            Kind::Postgres { .. } => {
+                "SELECT tablename::text AS name FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename"
+            }
+        };
+        let connection = self.connect().await;
+        let statement = Statement::from_string(connection.get_database_backend(), sql);
+        let rows = connection.query_all_raw(statement).await.expect("the catalogue reads");
+        let names = rows.iter().map(|row| row.try_get("", "name").expect("a name")).collect();
+        connection.close().await.expect("the connection closes");
+        names
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Kind::Postgres { server, name } = &self.kind {
+            let statement = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+            // Drop is not async and the test's runtime is busy with it: a runtime of its own, on a thread of its own.
+            let dropped = std::thread::scope(|scope| {
+                let work = || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                    runtime.map(|runtime| runtime.block_on(execute(server, &statement)))
+                };
+                scope.spawn(work).join()
+            });
+            assert!(dropped.is_ok() || std::thread::panicking(), "cannot drop {name}");
+        }
+    }
+}
+
+/// The migrated template, made by the first test process that needs it; its name holds the migrations' fingerprint,
+/// so that a server which is kept (`TEST_DATABASE_URL`) never serves an old one.
+async fn template(server: &str) -> String {
+    let name = format!("bulkhead_template_{:016x}", fingerprint());
+    let admin = sea_orm::Database::connect(server).await.expect("the test server opens");
+    // Two test processes may come at once. The lock goes with the connection.
+    admin.execute_unprepared("SELECT pg_advisory_lock(1)").await.expect("the lock");
+    let known = Statement::from_sql_and_values(
+        admin.get_database_backend(),
+        "SELECT 1 AS one FROM pg_database WHERE datname = $1",
+        [name.clone().into()],
+    );
+    if admin.query_one_raw(known).await.expect("the catalogue reads").is_none() {
+        let half = format!("{name}_unfinished");
+        execute(server, &format!("DROP DATABASE IF EXISTS {half} WITH (FORCE)")).await;
+        execute(server, &format!("CREATE DATABASE {half} TEMPLATE template0")).await;
+        let connection = sea_orm::Database::connect(url_of(server, &half)).await.expect("the template opens");
+        Runner::new(&connection, Duration::from_secs(30)).up(None).await.expect("the migrations run");
+        connection.close().await.expect("the connection closes");
+        execute(server, &format!("ALTER DATABASE {half} RENAME TO {name}")).await;
+    }
+    admin.close().await.expect("the connection closes");
+    name
+}
+
+/// A hash of the migration crate's sources.
+fn fingerprint() -> u64 {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migration/src");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("the migrations' sources")
+        .map(|entry| entry.expect("a file").path())
+        .collect();
+    files.sort();
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        std::fs::read(file).expect("a source file").hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+async fn execute(server: &str, statement: &str) {
+    let admin = sea_orm::Database::connect(server).await.expect("the test server opens");
+    admin.execute_unprepared(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    admin.close().await.expect("the connection closes");
+}
+
+/// The URL of another database on the same server.
+fn url_of(server: &str, name: &str) -> String {
+    let database = PgConnectOptions::from_str(server).expect("TEST_DATABASE_URL is a PostgreSQL URL");
+    let database = database.get_database().unwrap_or_default();
+    // The database is the last part of the path, before the parameters.
+    let (path, parameters) = server.split_once('?').map_or((server, String::new()), |(p, q)| (p, format!("?{q}")));
+    let stem = path.strip_suffix(database).filter(|stem| stem.ends_with('/')).unwrap_or(path);
+    format!("{}/{name}{parameters}", stem.trim_end_matches('/'))
+}

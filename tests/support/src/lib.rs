@@ -1,0 +1,52 @@
+//! The harness of the black-box tests: real databases, the server as a real process, conditions to wait for.
+
+mod database;
+mod postgres;
+mod server;
+mod skip;
+
+pub use database::Database;
+pub use server::Server;
+pub use skip::skip;
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take that should happen soon; generous, since machines are noisy.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// Asks `condition` again and again until it gives a value; fails the test after [`SOON`], naming `what`.
+///
+/// # Panics
+/// When the condition has given nothing in time.
+pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(started.elapsed() < SOON, "not within {} s: {what}", SOON.as_secs());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Writes the test once and runs it on SQLite and on PostgreSQL, each on a database of its own.
+///
+/// `on_both_databases!(name)` expects `async fn name(database: Database)` beside it.
+#[macro_export]
+macro_rules! on_both_databases {
+    ($($name:ident),+ $(,)?) => {
+        $(mod $name {
+            #[tokio::test]
+            async fn on_sqlite() {
+                super::$name($crate::Database::sqlite()).await;
+            }
+
+            #[tokio::test]
+            async fn on_postgres() {
+                if let Some(database) = $crate::Database::postgres().await {
+                    super::$name(database).await;
+                }
+            }
+        })+
+    };
+}

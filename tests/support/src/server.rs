@@ -1,0 +1,153 @@
+//! The server as a process: started, asked, signalled, waited for.
+
+use crate::{Database, SOON, eventually};
+use reqwest::StatusCode;
+use serde_json::Value;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+
+/// A running `bulkhead`, killed when this value goes.
+#[derive(Debug)]
+pub struct Server {
+    /// `http://127.0.0.1:PORT`, or with the address that HOST names.
+    pub base: String,
+    /// The port it listens on.
+    pub port: u16,
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    /// The command with an environment of its own: nothing of the caller's settings leaks in.
+    #[must_use]
+    pub fn command(program: &Path, environment: &[(&str, &str)]) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().envs(environment.iter().copied()).env("RUST_BACKTRACE", "1");
+        command.kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Starts it on a free port with `database`, and waits until it is ready.
+    pub async fn ready(program: &Path, database: &Database, environment: &[(&str, &str)]) -> Self {
+        let server = Self::listening(program, &[], database, environment).await;
+        server.wait_until_ready().await;
+        server
+    }
+
+    /// Starts it with `arguments` on a free port and waits until it listens; it may not be ready.
+    ///
+    /// # Panics
+    /// When it ends before it listens.
+    pub async fn listening(
+        program: &Path,
+        arguments: &[&str],
+        database: &Database,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let mut all = vec![("PORT", "0"), ("LOG_FORMAT", "json"), ("DATABASE_URL", database.url.as_str())];
+        all.extend_from_slice(environment);
+        let mut command = Self::command(program, &all);
+        let mut child = command.args(arguments).spawn().expect("bulkhead starts");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        collect(child.stdout.take().expect("its output"), &lines);
+        collect(child.stderr.take().expect("its errors"), &lines);
+        let mut server = Self { base: String::new(), port: 0, child, lines };
+        let address = server.find_address().await;
+        server.port = address.port();
+        // What it listens on is not always an address to ask.
+        let host = if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
+        server.base = format!("http://{}", SocketAddr::new(host, server.port));
+        server
+    }
+
+    async fn find_address(&mut self) -> SocketAddr {
+        let lines = Arc::clone(&self.lines);
+        eventually("bulkhead says where it listens", async || {
+            let ended = self.child.try_wait().expect("its state");
+            let log = lines.lock().expect("the log");
+            assert!(ended.is_none(), "bulkhead ended with {ended:?}: {log:#?}");
+            log.iter().find_map(|line| {
+                let event = serde_json::from_str::<Value>(line).ok();
+                let json = event.as_ref().and_then(|event| event["address"].as_str());
+                let pretty = || line.split_once("address=").and_then(|(_, rest)| rest.split(' ').next());
+                json.or_else(pretty)?.parse().ok()
+            })
+        })
+        .await
+    }
+
+    /// Waits until readiness answers 200.
+    pub async fn wait_until_ready(&self) {
+        eventually("readiness answers 200", async || {
+            let (status, _) = self.get("/api/v1/health/ready").await?;
+            (status == StatusCode::OK).then_some(())
+        })
+        .await;
+    }
+
+    /// GETs a path: status and body; `None` when nothing answers.
+    pub async fn get(&self, path: &str) -> Option<(StatusCode, String)> {
+        let response = reqwest::get(format!("{}{path}", self.base)).await.ok()?;
+        Some((response.status(), response.text().await.ok()?))
+    }
+
+    /// GETs a path: status and body as JSON.
+    ///
+    /// # Panics
+    /// When nothing answers, or not in JSON.
+    pub async fn get_json(&self, path: &str) -> (StatusCode, Value) {
+        let (status, body) = self.get(path).await.expect("an answer");
+        (status, serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path} is not JSON ({error}): {body}")))
+    }
+
+    /// Every line it has printed so far.
+    ///
+    /// # Panics
+    /// When a reader of its output has panicked.
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        self.lines.lock().expect("the log").clone()
+    }
+
+    /// Sends it a signal by name, such as `TERM`.
+    ///
+    /// # Panics
+    /// When it has ended already.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().expect("it runs").to_string();
+        let sent = std::process::Command::new("kill").args([&format!("-{name}"), &id]).status().expect("kill runs");
+        assert!(sent.success(), "SIG{name} is delivered");
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it has not ended in time.
+    pub async fn ended(&mut self) -> ExitStatus {
+        self.ended_within(SOON).await
+    }
+
+    /// Waits for its end, `limit` at most.
+    ///
+    /// # Panics
+    /// When it has not ended by then.
+    pub async fn ended_within(&mut self, limit: Duration) -> ExitStatus {
+        let ended = tokio::time::timeout(limit, self.child.wait()).await;
+        ended.unwrap_or_else(|_| panic!("bulkhead has not ended within {limit:?}")).expect("its status")
+    }
+}
+
+fn collect(stream: impl AsyncRead + Send + Unpin + 'static, lines: &Arc<Mutex<Vec<String>>>) {
+    let lines = Arc::clone(lines);
+    tokio::spawn(async move {
+        let mut reader = BufReader::new(stream).lines();
+        while let Ok(Some(line)) = reader.next_line().await {
+            lines.lock().expect("the log").push(line);
+        }
+    });
+}
