@@ -1,0 +1,54 @@
+# The image where Nix is not to be had. Same contents and configuration as `nix build .#image`.
+# Build with scripts/image, which fills in the labels, or plainly: docker build -t bulkhead .
+
+# A mirror or a stand-in may be named: --build-arg RUST_IMAGE=registry.example/rust:1.95-slim-bookworm
+ARG RUST_IMAGE=docker.io/library/rust:1.95-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082
+
+FROM ${RUST_IMAGE} AS build
+WORKDIR /build
+# Static, so that the image needs no library; without the paths of this build, so that it is the same everywhere.
+# With --target given, these flags do not reach build scripts and procedural macros.
+ENV RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=/build=. --remap-path-prefix=/usr/local/cargo=cargo"
+
+# The dependencies in a layer of their own: it holds until a manifest or the lock file changes.
+COPY Cargo.toml Cargo.lock ./
+COPY migration/Cargo.toml migration/
+COPY tests/support/Cargo.toml tests/support/
+COPY tests/image/Cargo.toml tests/image/
+RUN mkdir -p src migration/src tests/support/src tests/http \
+ && touch src/lib.rs migration/src/lib.rs tests/support/src/lib.rs tests/image/lib.rs \
+ && echo 'fn main() {}' | tee src/main.rs tests/http/main.rs > tests/image/main.rs \
+ && cargo build --release --locked --package bulkhead --target "$(rustc --print host-tuple)"
+
+# The sources; touched, since a checkout may give them a time before the stand-ins above.
+COPY migration/src migration/src
+COPY src src
+RUN find src migration/src -name '*.rs' -exec touch {} + \
+ && cargo build --release --locked --package bulkhead --target "$(rustc --print host-tuple)"
+
+COPY deploy/rootfs/etc etc
+RUN install -D -m 0555 "target/$(rustc --print host-tuple)/release/bulkhead" /rootfs/bin/bulkhead \
+ && install -D -m 0444 -t /rootfs/etc etc/passwd etc/group \
+ && install -D -m 0444 /etc/ssl/certs/ca-certificates.crt /rootfs/etc/ssl/certs/ca-certificates.crt
+
+FROM scratch
+COPY --from=build /rootfs /
+# Railway hands the revision to builds that ask for it.
+ARG RAILWAY_GIT_COMMIT_SHA
+ARG SOURCE_REVISION=${RAILWAY_GIT_COMMIT_SHA:-unknown}
+ARG VERSION=0.1.0
+ARG CREATED=1970-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="bulkhead" \
+      org.opencontainers.image.description="A multi-tenant HTTP API for health data" \
+      org.opencontainers.image.source="https://github.com/bulkhead-rs/bulkhead" \
+      org.opencontainers.image.licenses="Apache-2.0 OR MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${SOURCE_REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
+ENV ENVIRONMENT=production
+USER 65532:65532
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 CMD ["/bin/bulkhead", "healthcheck"]
+ENTRYPOINT ["/bin/bulkhead"]
+CMD ["start"]
