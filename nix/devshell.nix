@@ -1,0 +1,16 @@
+# Everything CONTRIBUTING.md names, on Linux and macOS.
+{ pkgs }:
+pkgs.mkShell {
+  packages = with pkgs; [
+    cargo
+    cargo-deny
+    clippy
+    nixfmt
+    postgresql
+    rust-analyzer
+    rustc
+    rustfmt
+    sea-orm-cli
+    shellcheck
+  ];
+}

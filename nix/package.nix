@@ -1,0 +1,79 @@
+# The static binary, and what the checks share with it: sources, arguments, dependency layers.
+{ pkgs, craneLib }:
+let
+  inherit (pkgs) lib;
+  manifest = builtins.fromTOML (builtins.readFile ../Cargo.toml);
+
+  # Only what cargo reads. Whatever else changes, a page of the docs for one, rebuilds nothing.
+  files =
+    more:
+    lib.sourceByRegex ../. (
+      [
+        "Cargo\\.(toml|lock)"
+        "(migration|src)(/.*)?"
+        "tests"
+        "tests/(image|support)"
+        "tests/(image|support)/Cargo\\.toml"
+      ]
+      ++ more
+    );
+
+  common = {
+    pname = manifest.package.name;
+    inherit (manifest.workspace.package) version;
+    strictDeps = true;
+    # The dependency layer only builds: by default it would check and test every dependency as well.
+    cargoCheckCommand = "true";
+    doCheck = false;
+  };
+
+  release = common // {
+    src = files [ ];
+    cargoExtraArgs = "--locked --package bulkhead";
+    # Static, so that the image needs no library. With a target given, the flags do not reach build scripts.
+    CARGO_BUILD_TARGET = pkgs.stdenv.hostPlatform.rust.rustcTarget;
+    CARGO_BUILD_RUSTFLAGS = "-C target-feature=+crt-static";
+    buildInputs = [ pkgs.glibc.static ];
+  };
+in
+{
+  inherit craneLib;
+
+  # Everything that the checks compile, on a dependency layer of the dev profile.
+  development =
+    let
+      arguments = common // {
+        src = files [
+          "(deny|rustfmt)\\.toml"
+          "tests/.*"
+        ];
+        cargoExtraArgs = "--locked --workspace --all-targets";
+        CARGO_PROFILE = "dev";
+      };
+    in
+    arguments // { cargoArtifacts = craneLib.buildDepsOnly arguments; };
+
+  package = craneLib.buildPackage (
+    release
+    // {
+      cargoArtifacts = craneLib.buildDepsOnly release;
+      nativeBuildInputs = [ pkgs.removeReferencesTo ];
+      # The workspace names the tests' packages, whose sources this build does not need.
+      postPatch = ''
+        mkdir -p tests/http tests/support/src
+        touch tests/support/src/lib.rs tests/image/lib.rs
+        echo 'fn main() {}' | tee tests/http/main.rs >tests/image/main.rs
+      '';
+      # A static glibc holds the path of its own locales, which the image does without.
+      postFixup = ''
+        find $out/bin -type f -exec remove-references-to -t ${pkgs.glibc} -t ${pkgs.glibc.static} {} +
+      '';
+      allowedReferences = [ ];
+      meta = {
+        inherit (manifest.package) description;
+        mainProgram = manifest.package.name;
+        platforms = lib.platforms.linux;
+      };
+    }
+  );
+}
