@@ -18,7 +18,8 @@ pkgs.dockerTools.buildLayeredImage {
   extraCommands = ''
     install -D -m 0555 ${package}/bin/bulkhead bin/bulkhead
     install -D -m 0444 ${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt etc/ssl/certs/ca-certificates.crt
-    install -D -m 0444 -t etc ${../deploy/rootfs/etc/passwd} ${../deploy/rootfs/etc/group}
+    install -m 0444 ${../deploy/rootfs/etc/passwd} etc/passwd
+    install -m 0444 ${../deploy/rootfs/etc/group} etc/group
   '';
   config = {
     Entrypoint = [ "/bin/bulkhead" ];
