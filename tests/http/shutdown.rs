@@ -3,7 +3,7 @@
 use crate::health::sea_orm_lock;
 use crate::ready;
 use std::time::{Duration, Instant};
-use test_support::{Database, Server, eventually};
+use test_support::{Database, Server, Signal, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -23,10 +23,10 @@ async fn answer(stream: &mut TcpStream) -> String {
 
 #[tokio::test]
 async fn an_idle_server_stops_at_once_on_either_signal() {
-    for signal in ["TERM", "INT"] {
+    for signal in [Signal::TERM, Signal::INT] {
         let mut server = ready(&Database::sqlite(), &[]).await;
         server.signal(signal);
-        assert_eq!(server.ended_within(PROMPT).await.code(), Some(0), "SIG{signal}");
+        assert_eq!(server.ended_within(PROMPT).await.code(), Some(0), "{signal:?}");
         assert!(server.log().last().unwrap().contains("stopped"), "{:#?}", server.log());
     }
 }
@@ -38,7 +38,7 @@ async fn connections_without_a_request_do_not_hold_it_up() {
     let mut kept_alive = open(&server).await;
     kept_alive.write_all(b"GET /api/v1/health/live HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     assert!(answer(&mut kept_alive).await.starts_with("HTTP/1.1 200"));
-    server.signal("TERM");
+    server.signal(Signal::TERM);
     assert_eq!(server.ended_within(PROMPT).await.code(), Some(0));
 }
 
@@ -57,7 +57,7 @@ async fn a_request_in_flight_is_answered_before_it_exits() {
         lock.query_one_raw(waiting).await.unwrap().map(drop)
     })
     .await;
-    server.signal("TERM");
+    server.signal(Signal::TERM);
     let text = answer(&mut stream).await;
     assert!(text.starts_with("HTTP/1.1 503") && text.contains("\"checks\""), "{text}");
     assert!(text.to_lowercase().contains("connection: close"), "{text}");
@@ -73,7 +73,7 @@ async fn a_request_whose_head_is_half_sent_is_answered_before_it_exits() {
     stream.write_all(b"GET /api/v1/health/live HTTP/1.1\r\nHo").await.unwrap();
     // Once another connection is answered, this older one's bytes have been read.
     assert!(server.get("/api/v1/health/live").await.is_some());
-    server.signal("TERM");
+    server.signal(Signal::TERM);
     eventually("it stops accepting", async || TcpStream::connect(("127.0.0.1", server.port)).await.err()).await;
     stream.write_all(b"st: x\r\n\r\n").await.unwrap();
     assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
@@ -83,7 +83,7 @@ async fn a_request_whose_head_is_half_sent_is_answered_before_it_exits() {
 #[tokio::test]
 async fn with_a_delay_readiness_is_503_at_once_while_requests_are_still_taken() {
     let mut server = ready(&Database::sqlite(), &[("SHUTDOWN_DELAY_SECONDS", "3600")]).await;
-    server.signal("TERM");
+    server.signal(Signal::TERM);
     let body = eventually("readiness turns 503", async || {
         let (status, body) = server.get("/api/v1/health/ready").await?;
         (status == 503).then_some(body)
@@ -91,7 +91,7 @@ async fn with_a_delay_readiness_is_503_at_once_while_requests_are_still_taken() 
     .await;
     assert!(body.contains("\"draining\""), "{body}");
     assert_eq!(server.get("/api/v1/health/live").await.unwrap().0, 200);
-    server.signal("TERM");
+    server.signal(Signal::TERM);
     assert_eq!(server.ended_within(PROMPT).await.code(), Some(1), "a second signal exits at once");
 }
 
@@ -102,7 +102,7 @@ async fn a_client_that_never_ends_its_request_is_cut_off_after_the_drain_time() 
     stuck.write_all(b"GET /api/v1/health/live HTTP/1.1\r\nHo").await.unwrap();
     assert!(server.get("/api/v1/health/live").await.is_some());
     let told = Instant::now();
-    server.signal("TERM");
+    server.signal(Signal::TERM);
     assert_eq!(server.ended_within(Duration::from_secs(4)).await.code(), Some(0));
     assert!(told.elapsed() >= Duration::from_secs(1), "it was given its time");
     assert!(server.log().iter().any(|line| line.contains("SHUTDOWN_DRAIN_SECONDS")), "{:#?}", server.log());
@@ -114,6 +114,6 @@ async fn a_start_that_waits_for_its_database_stops_at_once_too() {
     let away = [("DATABASE_URL", "postgres://me@127.0.0.1:1/app"), ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "60")];
     let mut server = Server::listening(crate::bulkhead(), &[], &database, &away).await;
     assert_eq!(server.get("/api/v1/health/live").await.unwrap().0, 200);
-    server.signal("TERM");
+    server.signal(Signal::TERM);
     assert_eq!(server.ended_within(PROMPT).await.code(), Some(0));
 }

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use std::net::TcpListener;
 use std::time::Duration;
-use test_support::{Database, SOON, Server, eventually, on_both_databases};
+use test_support::{Database, SOON, Server, Signal, eventually, on_both_databases, send};
 
 on_both_databases!(a_start_migrates_and_becomes_ready, many_starts_at_once_all_become_ready);
 
@@ -31,8 +31,7 @@ async fn without_any_setting_it_serves_from_a_file_in_the_working_directory_and_
     let folder = tempfile::tempdir().unwrap();
     let child = Server::command(bulkhead(), &[("PORT", "0")]).current_dir(&folder).spawn().unwrap();
     eventually("the database file is there", async || folder.path().join("bulkhead.db").exists().then_some(())).await;
-    let id = child.id().unwrap().to_string();
-    std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap();
+    send(&child, Signal::TERM);
     let ended = tokio::time::timeout(SOON, child.wait_with_output()).await.expect("it stops").unwrap();
     let output = stdout(&ended);
     assert!(output.contains("environment=development"), "{output}");

@@ -6,7 +6,8 @@ mod server;
 mod skip;
 
 pub use database::Database;
-pub use server::Server;
+pub use rustix::process::Signal;
+pub use server::{Server, send};
 pub use skip::skip;
 
 use std::time::{Duration, Instant};

@@ -2,6 +2,7 @@
 
 use crate::{Database, SOON, eventually};
 use reqwest::StatusCode;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -114,14 +115,12 @@ impl Server {
         self.lines.lock().expect("the log").clone()
     }
 
-    /// Sends it a signal by name, such as `TERM`.
+    /// Sends it a signal.
     ///
     /// # Panics
     /// When it has ended already.
-    pub fn signal(&self, name: &str) {
-        let id = self.child.id().expect("it runs").to_string();
-        let sent = std::process::Command::new("kill").args([&format!("-{name}"), &id]).status().expect("kill runs");
-        assert!(sent.success(), "SIG{name} is delivered");
+    pub fn signal(&self, signal: Signal) {
+        send(&self.child, signal);
     }
 
     /// Waits for its end.
@@ -140,6 +139,15 @@ impl Server {
         let ended = tokio::time::timeout(limit, self.child.wait()).await;
         ended.unwrap_or_else(|_| panic!("bulkhead has not ended within {limit:?}")).expect("its status")
     }
+}
+
+/// Sends a signal to a process that has not been waited for.
+///
+/// # Panics
+/// When it has ended already.
+pub fn send(child: &Child, signal: Signal) {
+    let id = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)).expect("it runs");
+    kill_process(id, signal).expect("the signal is delivered");
 }
 
 fn collect(stream: impl AsyncRead + Send + Unpin + 'static, lines: &Arc<Mutex<Vec<String>>>) {
