@@ -28,10 +28,14 @@ pub struct Settings {
     pub database: DatabaseUrl,
     /// The connection that migrations use: direct, and with the right to change the schema.
     pub migration_database: DatabaseUrl,
-    /// Whether `start` applies pending migrations before it serves.
-    pub migrate_on_start: bool,
+    /// What `start` does about the schema before it serves.
+    pub migrate_on_start: MigrateOnStart,
     /// How long a run of migrations waits for another one to end.
     pub migration_lock_timeout: Duration,
+    /// How long a migration's statement may wait for a table's lock before the migration is tried again (PostgreSQL).
+    pub migration_ddl_lock_timeout: Duration,
+    /// How long a migration's statement may run (PostgreSQL).
+    pub migration_statement_timeout: Duration,
     /// The most connections the pool opens.
     pub database_max_connections: u32,
     /// How long a request waits for a connection; also how long the start waits for the database to come up.
@@ -80,6 +84,40 @@ impl fmt::Display for Environment {
             Self::Development => "development",
             Self::Staging => "staging",
             Self::Production => "production",
+        })
+    }
+}
+
+/// What `start` does about the schema before it serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MigrateOnStart {
+    /// Applies what is pending.
+    Apply,
+    /// Changes nothing; waits until the schema fits this build in every respect.
+    Verify,
+    /// Changes nothing; waits until nothing of this build is pending, and looks at nothing else.
+    Off,
+}
+
+impl FromStr for MigrateOnStart {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "apply" | "true" => Ok(Self::Apply),
+            "verify" => Ok(Self::Verify),
+            "off" | "false" => Ok(Self::Off),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for MigrateOnStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Apply => "apply",
+            Self::Verify => "verify",
+            Self::Off => "off",
         })
     }
 }
@@ -223,8 +261,10 @@ impl Settings {
             // Stands in where there is a mistake, with which no settings are returned.
             database: database.clone().unwrap_or_else(DatabaseUrl::nowhere),
             migration_database: migration_database.unwrap_or_else(DatabaseUrl::nowhere),
-            migrate_on_start: reader.value("MIGRATE_ON_START", true, "true or false"),
+            migrate_on_start: reader.value("MIGRATE_ON_START", MigrateOnStart::Apply, "apply, verify or off"),
             migration_lock_timeout: reader.seconds("MIGRATION_LOCK_TIMEOUT_SECONDS", 300, 1),
+            migration_ddl_lock_timeout: reader.seconds("MIGRATION_DDL_LOCK_TIMEOUT_SECONDS", 5, 1),
+            migration_statement_timeout: reader.seconds("MIGRATION_STATEMENT_TIMEOUT_SECONDS", 3600, 1),
             database_max_connections: reader.at_least("DATABASE_MAX_CONNECTIONS", 10, 1),
             database_acquire_timeout: reader.seconds("DATABASE_ACQUIRE_TIMEOUT_SECONDS", 10, 1),
             database_statement_timeout: reader.seconds("DATABASE_STATEMENT_TIMEOUT_SECONDS", 30, 1),

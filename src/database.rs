@@ -1,6 +1,7 @@
-//! Opens the database: one pool for requests, one connection for migrations.
+//! Opens the database: a pool for requests, and what migrations connect with.
 
 use crate::config::{DatabaseUrl, Settings};
+use bulkhead_migration::Target;
 use sea_orm::DatabaseConnection;
 use sea_orm::sqlx::pool::PoolOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
@@ -32,18 +33,26 @@ pub fn pool(settings: &Settings) -> DatabaseConnection {
     }
 }
 
-/// The one connection that migrations use: no statement time-out, since changing a large table takes what it takes.
+/// Where migrations run, with what every connection of ours has.
 #[must_use]
-pub fn migration_connection(settings: &Settings) -> DatabaseConnection {
+pub fn migration_target(settings: &Settings) -> Target {
     match &settings.migration_database {
         DatabaseUrl::Postgres(options) => {
-            let options = quiet(options.as_ref().clone().application_name("bulkhead migrate"));
-            pool_options::<Postgres>(settings).max_connections(1).connect_lazy_with(options).into()
+            Target::Postgres(Box::new(quiet(options.as_ref().clone().application_name("bulkhead migrate"))))
         }
-        DatabaseUrl::Sqlite(options) => {
-            // Off while tables are rebuilt; the runner checks all keys before it commits (sqlite.org/lang_altertable.html).
-            let options = sqlite(options).foreign_keys(false).busy_timeout(settings.migration_lock_timeout);
-            pool_options::<Sqlite>(settings).max_connections(1).connect_lazy_with(options).into()
+        DatabaseUrl::Sqlite(options) => Target::Sqlite(Box::new(sqlite(options))),
+    }
+}
+
+/// A connection to read the schema's state with, where migrations run.
+#[must_use]
+pub fn migration_connection(settings: &Settings) -> DatabaseConnection {
+    match migration_target(settings) {
+        Target::Postgres(options) => {
+            pool_options::<Postgres>(settings).max_connections(1).connect_lazy_with(*options).into()
+        }
+        Target::Sqlite(options) => {
+            pool_options::<Sqlite>(settings).max_connections(1).connect_lazy_with(*options).into()
         }
     }
 }

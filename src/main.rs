@@ -4,5 +4,5 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bulkhead::cli::Cli::parse().run()
+    bulkhead::cli::Cli::parse().run(bulkhead_migration::migrations())
 }

@@ -1,40 +1,32 @@
-//! Bulkhead's schema, one file per migration, and the [`Runner`] that applies it.
+//! Migrations nobody has to think about: what sea-orm-migration lacks, and Bulkhead's own schema.
 //!
-//! Migrations are written as SQL, once for PostgreSQL and once for SQLite: the two differ in their types
+//! [`Runner`] applies the migrations of a build under a lock, so that any number of processes may start at once;
+//! it knows an edited migration by its fingerprint, tells an older schema from a newer one, and says why when a
+//! build and a schema do not fit. It depends on nothing of Bulkhead: [`Migrations`] can be anyone's.
+//!
+//! Bulkhead's migrations are written as SQL, once for PostgreSQL and once for SQLite: the two differ in their types
 //! (uuid, timestamptz), and an auditor reads the very statements that run.
 
+mod catalogue;
+mod error;
+mod history;
 mod m20261101_000001_create_tenants;
 mod m20261101_000002_create_users;
+mod m20261122_000003_index_users_by_role;
 mod runner;
+mod state;
 
-pub use runner::{Changes, MigrationError, Runner, State, Step};
+pub use catalogue::{Describe, DescribedMigration, Migrations, Mode, Sql, SqlMigration};
+pub use error::MigrationError;
+pub use runner::{Changes, Options, Planned, Progress, Repair, Runner, Target};
+pub use state::{Fit, Leniency, Misfit, Standing, State, Step};
 
-use sea_orm_migration::prelude::*;
-
-/// Every migration of this build, oldest first.
-#[derive(Debug, Clone, Copy)]
-pub struct Migrator;
-
-impl MigratorTrait for Migrator {
-    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261101_000001_create_tenants::Migration), Box::new(m20261101_000002_create_users::Migration)]
-    }
-}
-
-/// The same step in the two databases' own SQL; several statements may stand in each.
-struct Sql {
-    postgres: &'static str,
-    sqlite: &'static str,
-}
-
-impl Sql {
-    async fn run(&self, manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-        let sql = match manager.get_database_backend() {
-            sea_orm::DbBackend::Postgres => self.postgres,
-            sea_orm::DbBackend::Sqlite => self.sqlite,
-            other => return Err(DbErr::Custom(format!("{other:?} is not a database of this project"))),
-        };
-        manager.get_connection().execute_unprepared(sql).await?;
-        Ok(())
-    }
+/// Bulkhead's schema, oldest first.
+#[must_use]
+pub fn migrations() -> Migrations {
+    Migrations::new(vec![
+        Box::new(m20261101_000001_create_tenants::MIGRATION),
+        Box::new(m20261101_000002_create_users::MIGRATION),
+        Box::new(m20261122_000003_index_users_by_role::MIGRATION),
+    ])
 }

@@ -1,13 +1,13 @@
 //! Tenants: the customers whose data is kept apart.
 
-use crate::Sql;
-use sea_orm_migration::prelude::*;
+use crate::{Mode, Sql, SqlMigration};
 
-#[derive(DeriveMigrationName)]
-pub(crate) struct Migration;
-
-const UP: Sql = Sql {
-    postgres: "
+pub(crate) const MIGRATION: SqlMigration = SqlMigration {
+    name: "m20261101_000001_create_tenants",
+    minimum_build: "m20261101_000001_create_tenants",
+    mode: Mode::Transaction,
+    up: Sql {
+        postgres: "
         CREATE TABLE tenants (
             id          uuid PRIMARY KEY,
             name        varchar(255) NOT NULL CHECK (name <> ''),
@@ -20,7 +20,7 @@ const UP: Sql = Sql {
         );
         CREATE INDEX tenants_live_newest ON tenants (created_at DESC, id DESC) WHERE deleted_at IS NULL;
     ",
-    sqlite: "
+        sqlite: "
         CREATE TABLE tenants (
             id          blob PRIMARY KEY NOT NULL CHECK (length(id) = 16),
             name        text NOT NULL CHECK (length(name) BETWEEN 1 AND 255),
@@ -33,17 +33,6 @@ const UP: Sql = Sql {
         );
         CREATE INDEX tenants_live_newest ON tenants (created_at DESC, id DESC) WHERE deleted_at IS NULL;
     ",
+    },
+    down: Sql { postgres: "DROP TABLE tenants", sqlite: "DROP TABLE tenants" },
 };
-
-const DOWN: Sql = Sql { postgres: "DROP TABLE tenants", sqlite: "DROP TABLE tenants" };
-
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        UP.run(manager).await
-    }
-
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        DOWN.run(manager).await
-    }
-}

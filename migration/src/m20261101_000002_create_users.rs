@@ -1,14 +1,14 @@
 //! Users: who may act, each in exactly one tenant.
 
-use crate::Sql;
-use sea_orm_migration::prelude::*;
-
-#[derive(DeriveMigrationName)]
-pub(crate) struct Migration;
+use crate::{Mode, Sql, SqlMigration};
 
 // `UNIQUE (tenant_id, id)` is what other tables point at, so that none can cite another tenant's user.
-const UP: Sql = Sql {
-    postgres: "
+pub(crate) const MIGRATION: SqlMigration = SqlMigration {
+    name: "m20261101_000002_create_users",
+    minimum_build: "m20261101_000001_create_tenants",
+    mode: Mode::Transaction,
+    up: Sql {
+        postgres: "
         CREATE TABLE users (
             id              uuid PRIMARY KEY,
             tenant_id       uuid NOT NULL REFERENCES tenants (id) ON DELETE RESTRICT,
@@ -26,7 +26,7 @@ const UP: Sql = Sql {
         CREATE UNIQUE INDEX users_live_external_idp_id ON users (tenant_id, external_idp_id) WHERE deleted_at IS NULL;
         CREATE INDEX users_live_newest ON users (tenant_id, created_at DESC, id DESC) WHERE deleted_at IS NULL;
     ",
-    sqlite: "
+        sqlite: "
         CREATE TABLE users (
             id              blob PRIMARY KEY NOT NULL CHECK (length(id) = 16),
             tenant_id       blob NOT NULL REFERENCES tenants (id) ON DELETE RESTRICT,
@@ -44,17 +44,6 @@ const UP: Sql = Sql {
         CREATE UNIQUE INDEX users_live_external_idp_id ON users (tenant_id, external_idp_id) WHERE deleted_at IS NULL;
         CREATE INDEX users_live_newest ON users (tenant_id, created_at DESC, id DESC) WHERE deleted_at IS NULL;
     ",
+    },
+    down: Sql { postgres: "DROP TABLE users", sqlite: "DROP TABLE users" },
 };
-
-const DOWN: Sql = Sql { postgres: "DROP TABLE users", sqlite: "DROP TABLE users" };
-
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        UP.run(manager).await
-    }
-
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        DOWN.run(manager).await
-    }
-}

@@ -1,14 +1,22 @@
 //! Where the process stands between its start and its end, and the signals that move it.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-/// Where the process stands. It only ever moves forwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Where the process stands. Once it serves it does not go back, once it drains it does not serve again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Listening; the database is being made ready.
+    /// Listening; the database has not answered yet.
     Starting,
+    /// Another process is migrating.
+    WaitingForLock,
+    /// Migrating.
+    Migrating,
+    /// The schema is not one that this build can serve with.
+    WaitingForSchema,
     /// Taking requests.
     Serving,
     /// Told to stop: readiness is 503, requests in flight end.
@@ -16,24 +24,39 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// The phase in lower case, as health answers name it.
+    /// The phase as health answers name it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
+            Self::WaitingForLock => "waiting-for-lock",
+            Self::Migrating => "migrating",
+            Self::WaitingForSchema => "waiting-for-schema",
             Self::Serving => "serving",
             Self::Draining => "draining",
+        }
+    }
+
+    /// The steps of the start may come in any order.
+    const fn rank(self) -> u8 {
+        match self {
+            Self::Starting | Self::WaitingForLock | Self::Migrating | Self::WaitingForSchema => 0,
+            Self::Serving => 1,
+            Self::Draining => 2,
         }
     }
 }
 
 /// The phase, shared by everything that asks for it or waits for it.
 #[derive(Debug, Clone)]
-pub struct Lifecycle(watch::Sender<Phase>);
+pub struct Lifecycle {
+    phase: watch::Sender<Phase>,
+    served: Arc<AtomicBool>,
+}
 
 impl Default for Lifecycle {
     fn default() -> Self {
-        Self(watch::Sender::new(Phase::Starting))
+        Self { phase: watch::Sender::new(Phase::Starting), served: Arc::default() }
     }
 }
 
@@ -47,24 +70,31 @@ impl Lifecycle {
     /// The phase now.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        *self.0.borrow()
+        *self.phase.borrow()
     }
 
-    /// Moves on to `phase`; does nothing where the process is there or further.
+    /// Moves on to `phase`; does nothing where the process is further.
     pub fn enter(&self, phase: Phase) {
-        self.0.send_if_modified(|now| {
-            let forwards = *now < phase;
-            if forwards {
+        self.phase.send_if_modified(|now| {
+            let moves = *now != phase && now.rank() <= phase.rank();
+            if moves {
                 *now = phase;
+                self.served.fetch_or(phase == Phase::Serving, Ordering::Relaxed);
             }
-            forwards
+            moves
         });
+    }
+
+    /// Whether the process has ever been ready to take requests; while it drains, it still takes them.
+    #[must_use]
+    pub fn has_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
     }
 
     /// Returns once the process has been told to stop.
     pub async fn draining(&self) {
         // Fails only without a sender, and `self` is one.
-        let _ = self.0.subscribe().wait_for(|phase| *phase == Phase::Draining).await;
+        let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Draining).await;
     }
 }
 

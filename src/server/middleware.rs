@@ -5,7 +5,7 @@ use crate::config::Environment;
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use axum::Router;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
-use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -19,6 +19,9 @@ use uuid::Uuid;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// When to ask again while the process starts, in seconds.
+const RETRY_AFTER_START: [(HeaderName, HeaderValue); 1] = [(RETRY_AFTER, HeaderValue::from_static("1"))];
+
 /// The layers, outermost first.
 pub(super) fn wrap(router: Router<AppState>, state: &AppState) -> Router<AppState> {
     router.layer(
@@ -31,6 +34,8 @@ pub(super) fn wrap(router: Router<AppState>, state: &AppState) -> Router<AppStat
             .layer(from_fn_with_state(state.clone(), close_when_draining))
             // Every 4xx and 5xx from below in the one error shape.
             .layer(from_fn_with_state(state.clone(), envelope))
+            // No answer from tables that may not be what this build expects.
+            .layer(from_fn_with_state(state.clone(), require_schema))
             // A panic in a handler is a 500 for that request, not the end of its connection.
             .layer(CatchPanicLayer::custom(panicked)),
     )
@@ -81,6 +86,15 @@ async fn close_when_draining(State(state): State<AppState>, request: Request, ne
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+async fn require_schema(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let needs_it = path.starts_with("/api/") && !path.starts_with("/api/v1/health/");
+    if needs_it && !state.lifecycle.has_served() {
+        return (RETRY_AFTER_START, ApiError::from(ErrorCode::SchemaNotReady)).into_response();
+    }
+    next.run(request).await
 }
 
 async fn envelope(State(state): State<AppState>, request: Request, next: Next) -> Response {
@@ -136,7 +150,9 @@ mod tests {
             _ => None,
         };
         let settings = Arc::new(Settings::read(&lookup).0.unwrap());
-        let state = AppState::new(Arc::clone(&settings), crate::database::pool(&settings), Lifecycle::new());
+        let runner = Arc::new(crate::server::runner(&settings, bulkhead_migration::migrations()));
+        let database = crate::database::pool(&settings);
+        let state = AppState::new(Arc::clone(&settings), database, Lifecycle::new(), runner);
         let router = wrap(Router::new().route("/", axum::routing::get(panics)), &state).with_state(state);
         let response = router.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();

@@ -15,9 +15,9 @@ pub use state::AppState;
 
 use crate::config::Settings;
 use crate::database;
-use prepare::Prepare;
+use bulkhead_migration::Migrations;
 pub use prepare::PrepareError;
-pub(crate) use prepare::{migrate, unusable};
+pub(crate) use prepare::runner;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,17 +38,18 @@ pub enum ServeError {
     Signals(#[source] std::io::Error),
 }
 
-/// Serves until SIGTERM or SIGINT, then drains; with `migrate`, applies pending migrations first.
+/// Prepares the schema as the settings say and serves until SIGTERM or SIGINT, then drains.
 ///
 /// The socket listens from the first moment: liveness answers while migrations run, readiness turns 200 after them.
-pub async fn run(settings: Settings, migrate: bool) -> Result<(), ServeError> {
+pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), ServeError> {
     let settings = Arc::new(settings);
     let lifecycle = Lifecycle::new();
     let signals = lifecycle::Signals::install().map_err(ServeError::Signals)?;
     let listener = listener::bind(settings.host, settings.port)?;
     let address = listener.local_addr().map_err(|source| BindError::new(settings.host, settings.port, source))?;
     let database = database::pool(&settings);
-    let state = AppState::new(Arc::clone(&settings), database.clone(), lifecycle.clone());
+    let runner = Arc::new(runner(&settings, migrations));
+    let state = AppState::new(Arc::clone(&settings), database.clone(), lifecycle.clone(), runner);
 
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -57,13 +58,13 @@ pub async fn run(settings: Settings, migrate: bool) -> Result<(), ServeError> {
         %address,
         "bulkhead starts"
     );
-    let serving = tokio::spawn(listener::serve(listener, router(state), lifecycle.clone(), Arc::clone(&settings)));
-    let preparing = Prepare { settings: &settings, database: &database, migrate };
+    let serving =
+        tokio::spawn(listener::serve(listener, router(state.clone()), lifecycle.clone(), Arc::clone(&settings)));
 
     // The signals stay watched to the end: the second one exits at once.
     let stop = tokio::spawn(signals.watch(lifecycle.clone()));
     tokio::select! {
-        prepared = preparing.run() => {
+        prepared = prepare::prepare(&state) => {
             prepared?;
             lifecycle.enter(Phase::Serving);
             announce(&settings, address);

@@ -1,9 +1,15 @@
 //! From a listening socket to a database this build can work with.
 
-use crate::config::Settings;
+use super::{AppState, Phase};
+use crate::config::{DatabaseUrl, MigrateOnStart, Settings};
 use crate::database;
-use bulkhead_migration::{MigrationError, Runner};
-use sea_orm::{DatabaseConnection, DbErr};
+use bulkhead_migration::{Fit, MigrationError, Migrations, Misfit, Options, Progress, Runner, Target};
+use sea_orm::DbErr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a server that waits for its schema looks at it again.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Why the database could not be made ready; says which variable to look at.
 #[derive(Debug, thiserror::Error)]
@@ -23,62 +29,107 @@ pub enum PrepareError {
     Migration(MigrationError),
 }
 
-/// One preparation.
-pub(super) struct Prepare<'a> {
-    pub(super) settings: &'a Settings,
-    pub(super) database: &'a DatabaseConnection,
-    pub(super) migrate: bool,
+impl PrepareError {
+    /// Blames the connection for what is the connection's, the migrations for the rest.
+    pub(crate) fn of_migration(settings: &Settings, error: MigrationError) -> Self {
+        match error {
+            MigrationError::Database(cause @ (DbErr::Conn(_) | DbErr::ConnectionAcquire(_))) => {
+                Self::database("MIGRATION_DATABASE_URL", &settings.migration_database, &cause)
+            }
+            error => Self::Migration(error),
+        }
+    }
+
+    pub(crate) fn database(variable: &'static str, database: &DatabaseUrl, error: &dyn std::error::Error) -> Self {
+        let mut cause = error;
+        while let Some(next) = cause.source() {
+            cause = next;
+        }
+        Self::Database { variable, database: database.to_string(), cause: cause.to_string() }
+    }
 }
 
-impl Prepare<'_> {
-    /// Applies what is pending. Asks first on the connection that will serve: with nothing to do, no lock is
-    /// taken and no second connection opened.
-    pub(super) async fn run(self) -> Result<(), PrepareError> {
-        if !self.migrate {
-            return Ok(());
+/// The runner that these settings ask for.
+#[must_use]
+pub(crate) fn runner(settings: &Settings, migrations: Migrations) -> Runner {
+    let options = Options {
+        lock_timeout: settings.migration_lock_timeout,
+        ddl_lock_timeout: settings.migration_ddl_lock_timeout,
+        statement_timeout: settings.migration_statement_timeout,
+        connect_timeout: settings.database_acquire_timeout,
+        ..Options::default()
+    };
+    Runner::new(migrations, options)
+}
+
+/// Returns once the schema is one that this build can serve with; applies what is pending first, where that is
+/// asked for.
+///
+/// An older build on a newer schema waits instead of failing: restarting it would change nothing.
+pub(super) async fn prepare(state: &AppState) -> Result<(), PrepareError> {
+    let settings = &state.settings;
+    if settings.migrate_on_start == MigrateOnStart::Apply {
+        // On the connection that will serve: with nothing to do, no lock is taken and no other connection opened.
+        let now = state.runner.state(&state.database).await;
+        let now = now.map_err(|error| PrepareError::database("DATABASE_URL", &settings.database, &error))?;
+        match state.fit(&now) {
+            Ok(Fit::Exact) => {
+                tracing::info!("the schema is up to date");
+                return Ok(());
+            }
+            Ok(Fit::Ahead(_)) | Err(Misfit::Ahead { .. }) => {}
+            Err(Misfit::NeverMigrated | Misfit::Pending(_)) => migrate(state).await?,
+            Err(misfit) => return Err(PrepareError::Migration(misfit.into())),
         }
-        let pending = Runner::pending(self.database)
-            .await
-            .map_err(|error| unusable("DATABASE_URL", &self.settings.database, &error))?;
-        if pending.is_empty() {
-            tracing::info!("the schema is up to date");
-            return Ok(());
-        }
-        let changes = migrate(self.settings, async |runner| runner.up(None).await).await?;
-        if changes.applied.is_empty() {
-            tracing::info!("another process has applied the migrations");
-        } else {
+    }
+    wait_for_the_schema(state).await;
+    Ok(())
+}
+
+async fn migrate(state: &AppState) -> Result<(), PrepareError> {
+    let lifecycle = state.lifecycle.clone();
+    let observer = Arc::new(move |progress| {
+        lifecycle.enter(match progress {
+            Progress::WaitingForLock => Phase::WaitingForLock,
+            Progress::Applying(_) => Phase::Migrating,
+        });
+    });
+    let runner = state.runner.with(|options| options.observer = observer);
+    let target: Target = database::migration_target(&state.settings);
+    match runner.up(&target, None).await {
+        Ok(changes) if changes.applied.is_empty() => tracing::info!("another process has applied the migrations"),
+        Ok(changes) => {
             tracing::info!(migrations = %changes.applied.join(", "), "{} migrations applied", changes.applied.len());
         }
-        Ok(())
+        // A newer build has been at it meanwhile: not this one's failure.
+        Err(MigrationError::Misfit(Misfit::Ahead { .. })) => {}
+        Err(error) => return Err(PrepareError::of_migration(&state.settings, error)),
     }
+    Ok(())
 }
 
-/// Runs `action` on a migration connection of its own, and closes it.
-pub(crate) async fn migrate<T>(
-    settings: &Settings,
-    action: impl AsyncFnOnce(&Runner<'_>) -> Result<T, MigrationError>,
-) -> Result<T, PrepareError> {
-    let connection = database::migration_connection(settings);
-    let runner = Runner::new(&connection, settings.migration_lock_timeout);
-    let done = action(&runner).await;
-    let _ = connection.close().await;
-    done.map_err(|error| match error {
-        MigrationError::Database(DbErr::Conn(_) | DbErr::ConnectionAcquire(_)) => {
-            unusable("MIGRATION_DATABASE_URL", &settings.migration_database, &error)
+async fn wait_for_the_schema(state: &AppState) {
+    let mut said = None;
+    loop {
+        let found = match state.runner.state(&state.database).await {
+            Ok(now) => match state.fit(&now) {
+                Ok(Fit::Exact) => return,
+                Ok(Fit::Ahead(names)) => {
+                    tracing::warn!(
+                        migrations = names.join(", "),
+                        "the schema is ahead of this build, and says that this build can work with it"
+                    );
+                    return;
+                }
+                Err(misfit) => misfit.to_string(),
+            },
+            Err(error) => PrepareError::database("DATABASE_URL", &state.settings.database, &error).to_string(),
+        };
+        state.lifecycle.enter(Phase::WaitingForSchema);
+        if said.as_ref() != Some(&found) {
+            tracing::error!("not ready: {found}");
+            said = Some(found);
         }
-        error => PrepareError::Migration(error),
-    })
-}
-
-pub(crate) fn unusable(
-    variable: &'static str,
-    database: &crate::config::DatabaseUrl,
-    error: &dyn std::error::Error,
-) -> PrepareError {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
-    PrepareError::Database { variable, database: database.to_string(), cause: cause.to_string() }
 }

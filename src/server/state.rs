@@ -1,7 +1,8 @@
 //! What handlers share.
 
 use super::Lifecycle;
-use crate::config::Settings;
+use crate::config::{MigrateOnStart, Settings};
+use bulkhead_migration::{Fit, Leniency, Misfit, Runner, State};
 use sea_orm::DatabaseConnection;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,14 +16,30 @@ pub struct AppState {
     pub database: DatabaseConnection,
     /// Where the process stands.
     pub lifecycle: Lifecycle,
+    /// Knows this build's migrations, and reads the schema's state.
+    pub runner: Arc<Runner>,
     started: Arc<AtomicBool>,
 }
 
 impl AppState {
     /// The state of a process that has just begun.
     #[must_use]
-    pub fn new(settings: Arc<Settings>, database: DatabaseConnection, lifecycle: Lifecycle) -> Self {
-        Self { settings, database, lifecycle, started: Arc::default() }
+    pub fn new(
+        settings: Arc<Settings>,
+        database: DatabaseConnection,
+        lifecycle: Lifecycle,
+        runner: Arc<Runner>,
+    ) -> Self {
+        Self { settings, database, lifecycle, runner, started: Arc::default() }
+    }
+
+    /// Whether this build serves with a schema in this state.
+    pub fn fit(&self, schema: &State) -> Result<Fit, Misfit> {
+        match self.settings.migrate_on_start {
+            MigrateOnStart::Apply | MigrateOnStart::Verify => schema.verify(Leniency::default()),
+            MigrateOnStart::Off if schema.pending().is_empty() => Ok(Fit::Exact),
+            MigrateOnStart::Off => Err(Misfit::Pending(schema.pending())),
+        }
     }
 
     /// Whether readiness has passed once.

@@ -1,10 +1,16 @@
 //! The command line: what each subcommand prints and with which code it ends.
 
 use crate::{bulkhead, ready, run, run_on, stderr, stdout};
-use test_support::{Database, Server, on_both_databases};
+use test_support::{Database, Server, TABLES, on_both_databases};
+
+/// Takes the migration lock, as another process would.
+const LOCK: &str =
+    "SELECT pg_advisory_lock(hashtextextended('sea-orm-migration/' || current_schema() || '/seaql_migrations', 0))";
 
 const TENANTS: &str = "m20261101_000001_create_tenants";
 const USERS: &str = "m20261101_000002_create_users";
+const INDEX: &str = "m20261122_000003_index_users_by_role";
+const ALL: [&str; 3] = [TENANTS, USERS, INDEX];
 
 on_both_databases!(every_migrate_verb_does_what_it_says, a_migration_that_is_run_twice_changes_nothing);
 
@@ -15,21 +21,24 @@ async fn every_migrate_verb_does_what_it_says(database: Database) {
         assert_eq!(stdout(&output).lines().collect::<Vec<_>>(), lines, "{arguments:?}");
     };
     let line = |state: &str, name: &str| format!("{state}  {name}");
+    let standing = |state: &str, name: &str| format!("{state:12}  {name}");
 
-    expect(&["migrate", "status"], &[line("pending", TENANTS), line("pending", USERS)]).await;
+    expect(&["migrate", "status"], &ALL.map(|name| standing("pending", name))).await;
     assert!(database.tables().await.is_empty(), "status creates nothing");
     expect(&["migrate", "up", "-n", "1"], &[line("applied", TENANTS)]).await;
-    expect(&["migrate", "status"], &[line("applied", TENANTS), line("pending", USERS)]).await;
+    let state = [standing("applied", TENANTS), standing("pending", USERS), standing("pending", INDEX)];
+    expect(&["migrate", "status"], &state).await;
     let pending = run_on(&database, &["migrate", "status", "--exit-code"]).await;
     assert_eq!(pending.status.code(), Some(3), "{}", stderr(&pending));
-    expect(&["migrate", "up"], &[line("applied", USERS)]).await;
+    expect(&["migrate", "up"], &[line("applied", USERS), line("applied", INDEX)]).await;
     assert_eq!(run_on(&database, &["migrate", "status", "--exit-code"]).await.status.code(), Some(0));
-    assert_eq!(database.tables().await, ["seaql_migrations", "tenants", "users"]);
-    expect(&["migrate", "down"], &[line("reverted", USERS)]).await;
-    assert_eq!(database.tables().await, ["seaql_migrations", "tenants"]);
-    let all = [line("applied", TENANTS), line("applied", USERS)];
+    assert_eq!(database.tables().await, TABLES);
+    expect(&["migrate", "down", "-n", "2"], &[line("reverted", INDEX), line("reverted", USERS)]).await;
+    assert_eq!(database.tables().await, TABLES[..3]);
+    let all = ALL.map(|name| line("applied", name));
     expect(&["migrate", "fresh"], &all).await;
-    let reverted = [line("reverted", USERS), line("reverted", TENANTS)];
+    let mut reverted = ALL.map(|name| line("reverted", name));
+    reverted.reverse();
     expect(&["migrate", "refresh"], &[&reverted[..], &all[..]].concat()).await;
     expect(&["migrate", "reset"], &reverted).await;
     assert!(database.tables().await.is_empty(), "{:?}", database.tables().await);
@@ -51,7 +60,7 @@ async fn what_destroys_data_is_refused_in_production_without_the_flag() {
         assert_eq!(output.status.code(), Some(2), "{verb}");
         assert!(stderr(&output).contains("--i-know-this-destroys-data"), "{}", stderr(&output));
     }
-    assert_eq!(database.tables().await, ["seaql_migrations", "tenants", "users"]);
+    assert_eq!(database.tables().await, TABLES);
     let output = run(&["migrate", "reset", "--i-know-this-destroys-data"], &production).await;
     assert!(output.status.success(), "{}", stderr(&output));
 }
@@ -61,7 +70,7 @@ async fn migrations_use_their_own_connection_when_it_is_named() {
     let (served, migrated) = (Database::sqlite(), Database::sqlite());
     let urls = [("DATABASE_URL", served.url.as_str()), ("MIGRATION_DATABASE_URL", migrated.url.as_str())];
     assert!(run(&["migrate", "up"], &urls).await.status.success());
-    assert_eq!(migrated.tables().await, ["seaql_migrations", "tenants", "users"]);
+    assert_eq!(migrated.tables().await, TABLES);
     assert!(served.tables().await.is_empty());
 }
 
@@ -71,14 +80,13 @@ async fn a_lock_that_is_not_had_in_time_is_exit_code_4_and_names_the_holder() {
     let Some(database) = Database::postgres().await else { return };
     let connection = database.connect().await;
     let holder = connection.begin().await.unwrap();
-    let lock = format!("SELECT pg_advisory_xact_lock({})", i64::from_be_bytes(*b"bulkhead"));
-    holder.execute_unprepared(&lock).await.unwrap();
-    let output =
-        run(&["migrate", "up"], &[("DATABASE_URL", database.url.as_str()), ("MIGRATION_LOCK_TIMEOUT_SECONDS", "1")])
-            .await;
+    holder.execute_unprepared(LOCK).await.unwrap();
+    let impatient = [("DATABASE_URL", database.url.as_str()), ("MIGRATION_LOCK_TIMEOUT_SECONDS", "1")];
+    let output = run(&["migrate", "up"], &impatient).await;
     assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
     assert!(stderr(&output).contains("held by process "), "{}", stderr(&output));
     holder.rollback().await.unwrap();
+    connection.close().await.unwrap();
     assert!(run_on(&database, &["migrate", "up"]).await.status.success(), "the lock is free again");
 }
 

@@ -10,7 +10,7 @@ use engine::{Container, config, engine, files, image, succeed};
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use test_support::{Database, eventually};
+use test_support::{Database, TABLES, eventually};
 
 #[test]
 fn it_holds_these_files_and_nothing_else() {
@@ -87,7 +87,7 @@ async fn confined_it_migrates_becomes_ready_and_stops_in_order() {
     let Some(database) = Database::postgres().await else { return };
     let container = Container::start(&database);
     container.ready().await;
-    assert_eq!(database.tables().await, ["seaql_migrations", "tenants", "users"]);
+    assert_eq!(database.tables().await, TABLES);
     assert_eq!(container.user_and_group(), (65532, 65532));
     let health =
         Command::new(engine()).args(["exec", &container.id, "/bin/bulkhead", "healthcheck", "--ready"]).output();

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use bulkhead_migration::Runner;
+use bulkhead_migration::Misfit;
 use serde::Serialize;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use utoipa::ToSchema;
@@ -102,9 +102,7 @@ async fn readiness(state: &AppState) -> Readiness {
     let phase = state.lifecycle.phase();
     let process = match phase {
         Phase::Serving => Check { status: "ok", latency_ms: None, error: None },
-        Phase::Starting | Phase::Draining => {
-            Check { status: phase.name(), latency_ms: None, error: Some(ErrorCode::Overloaded.code()) }
-        }
+        _ => Check { status: phase.name(), latency_ms: None, error: Some(ErrorCode::Overloaded.code()) },
     };
     let (database, schema) = tokio::join!(database(state), schema(state));
     let ready = [&process, &database, &schema].iter().all(|check| check.error.is_none());
@@ -127,14 +125,19 @@ async fn database(state: &AppState) -> Check {
 
 async fn schema(state: &AppState) -> Check {
     check(async {
-        match Runner::pending(&state.database).await {
-            Ok(pending) if pending.is_empty() => Ok(()),
-            Ok(_) => Err(("behind", ErrorCode::SchemaNotReady)),
-            Err(error) => {
-                tracing::warn!(%error, "the schema cannot be read");
-                Err(("unknown", ErrorCode::SchemaNotReady))
-            }
-        }
+        let schema = state.runner.state(&state.database).await.map_err(|error| {
+            tracing::warn!(%error, "the schema cannot be read");
+            ("unreadable", ErrorCode::SchemaNotReady)
+        })?;
+        let status = match state.fit(&schema) {
+            Ok(_) => return Ok(()),
+            Err(Misfit::NeverMigrated | Misfit::Pending(_) | Misfit::OutOfOrder(_)) => "behind",
+            Err(Misfit::Ahead { .. }) => "ahead",
+            Err(Misfit::ChecksumMismatch(_)) => "edited",
+            Err(Misfit::Unknown(_)) => "unknown",
+            Err(Misfit::Dirty(_)) => "dirty",
+        };
+        Err((status, ErrorCode::SchemaNotReady))
     })
     .await
 }

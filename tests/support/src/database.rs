@@ -1,13 +1,12 @@
 //! A database per test.
 
 use crate::{postgres, skip};
-use bulkhead_migration::Runner;
+use bulkhead_migration::{Options, Runner, Target};
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::str::FromStr;
-use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -123,9 +122,10 @@ async fn template(server: &str) -> String {
         let half = format!("{name}_unfinished");
         execute(server, &format!("DROP DATABASE IF EXISTS {half} WITH (FORCE)")).await;
         execute(server, &format!("CREATE DATABASE {half} TEMPLATE template0")).await;
-        let connection = sea_orm::Database::connect(url_of(server, &half)).await.expect("the template opens");
-        Runner::new(&connection, Duration::from_secs(30)).up(None).await.expect("the migrations run");
-        connection.close().await.expect("the connection closes");
+        let url = url_of(server, &half);
+        let target = Target::Postgres(Box::new(PgConnectOptions::from_str(&url).expect("a PostgreSQL URL")));
+        let runner = Runner::new(bulkhead_migration::migrations(), Options::default());
+        runner.up(&target, None).await.expect("the migrations run");
         execute(server, &format!("ALTER DATABASE {half} RENAME TO {name}")).await;
     }
     admin.close().await.expect("the connection closes");
@@ -138,6 +138,7 @@ fn fingerprint() -> u64 {
     let mut files: Vec<_> = std::fs::read_dir(folder)
         .expect("the migrations' sources")
         .map(|entry| entry.expect("a file").path())
+        .filter(|path| path.is_file())
         .collect();
     files.sort();
     let mut hasher = DefaultHasher::new();

@@ -1,0 +1,112 @@
+//! Why a run did not do what it was asked to.
+
+use crate::state::Misfit;
+use sea_orm_migration::prelude::DbErr;
+use sea_orm_migration::sea_orm::{RuntimeErr, sqlx};
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// Why a run did not do what it was asked to. What a run had finished before stays applied.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrationError {
+    /// Build and schema do not fit in a way that running migrations does not cure. Nothing was changed.
+    #[error(transparent)]
+    Misfit(#[from] Misfit),
+    /// Another process held the lock for longer than this one may wait. Nothing was changed.
+    #[error("the migration lock was not free within {} s; it is held by {holder}", .waited.as_secs())]
+    LockTimeout {
+        /// How long this process waited.
+        waited: Duration,
+        /// What the database says of the holder.
+        holder: String,
+    },
+    /// The session that held the lock is gone; the migration was not begun.
+    #[error("the session that held the migration lock has ended; {name} was not begun")]
+    LockLost {
+        /// The migration that was to run.
+        name: String,
+    },
+    /// A connection pooler hands every transaction to another session, where a lock means nothing.
+    #[error(
+        "the connection goes through a pooler in transaction mode (PgBouncer), which strands locks: set \
+         MIGRATION_DATABASE_URL to a direct connection to PostgreSQL"
+    )]
+    Pooler,
+    /// The role may not change the schema, or the database may not be written.
+    #[error(
+        "migrations are pending and this connection may not run them ({cause}): set MIGRATION_DATABASE_URL to one that may"
+    )]
+    NotPermitted {
+        /// What the database says.
+        cause: String,
+    },
+    /// A table stayed locked by others, at every try.
+    #[error(
+        "{name} did not get its locks: other sessions held them at each of {tries} tries; nothing of it was applied"
+    )]
+    Blocked {
+        /// The migration.
+        name: String,
+        /// How often it was tried.
+        tries: usize,
+    },
+    /// A foreign key would point nowhere once the run is committed (SQLite).
+    #[error("the migrations would leave {rows} rows whose foreign key points nowhere; nothing was changed")]
+    DanglingForeignKeys {
+        /// How many rows.
+        rows: usize,
+    },
+    /// A migration failed; in a transaction, nothing of it is left.
+    #[error("{name} failed: {cause}{}", if *.dirty { "; it does not run in a transaction, so look at the schema, then say what is true with migrate repair" } else { "; nothing of it was applied" })]
+    Failed {
+        /// The migration.
+        name: String,
+        /// What the database says.
+        #[source]
+        cause: DbErr,
+        /// Whether it may have left something behind.
+        dirty: bool,
+    },
+    /// There is no migration of this name.
+    #[error("there is no migration {name} in this build")]
+    NoSuchMigration {
+        /// What was asked for.
+        name: String,
+    },
+    /// The database refused, or could not be reached.
+    #[error(transparent)]
+    Database(#[from] DbErr),
+}
+
+/// The driver's code of an error: SQLSTATE on PostgreSQL, the extended result code on SQLite.
+pub(crate) fn code(error: &DbErr) -> Option<String> {
+    let (DbErr::Exec(RuntimeErr::SqlxError(inner))
+    | DbErr::Query(RuntimeErr::SqlxError(inner))
+    | DbErr::Conn(RuntimeErr::SqlxError(inner))) = error
+    else {
+        return None;
+    };
+    let sqlx::Error::Database(database) = inner.as_ref() else { return None };
+    database.code().map(Cow::into_owned)
+}
+
+/// `lock_not_available` (postgresql.org/docs/current/errcodes-appendix.html): lock_timeout has passed.
+pub(crate) fn is_lock_timeout(error: &DbErr) -> bool {
+    code(error).as_deref() == Some("55P03")
+}
+
+/// `undefined_table` on PostgreSQL; SQLite has no code of its own for it.
+pub(crate) fn is_missing_table(error: &DbErr) -> bool {
+    code(error).as_deref() == Some("42P01") || error.to_string().contains("no such table")
+}
+
+/// `insufficient_privilege`, `read_only_sql_transaction`; SQLITE_READONLY and its extensions.
+pub(crate) fn is_not_permitted(error: &DbErr) -> bool {
+    let sqlite = |code: &str| code.parse::<i32>().is_ok_and(|code| code & 0xff == 8);
+    code(error).is_some_and(|code| code == "42501" || code == "25006" || sqlite(&code))
+}
+
+/// SQLITE_BUSY and its extensions.
+pub(crate) fn is_busy(error: &DbErr) -> bool {
+    code(error).and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| code & 0xff == 5)
+}
