@@ -16,7 +16,10 @@ in
     // {
       doCheck = true;
       cargoExtraArgs = "--locked --workspace --exclude image-contract";
-      nativeBuildInputs = [ pkgs.postgresql ];
+      nativeBuildInputs = [
+        pkgs.pgbouncer
+        pkgs.postgresql
+      ];
     }
   );
 

@@ -6,6 +6,7 @@ pkgs.mkShell {
     cargo-deny
     clippy
     nixfmt
+    pgbouncer
     postgresql
     rust-analyzer
     rustc

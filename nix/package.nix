@@ -12,8 +12,8 @@ let
         "Cargo\\.(toml|lock)"
         "(migration|src)(/.*)?"
         "tests"
-        "tests/(image|support)"
-        "tests/(image|support)/Cargo\\.toml"
+        "tests/(image|migrations|support)"
+        "tests/(image|migrations|support)/Cargo\\.toml"
       ]
       ++ more
     );
@@ -62,7 +62,8 @@ in
       postPatch = ''
         mkdir -p tests/http tests/support/src
         touch tests/support/src/lib.rs tests/image/lib.rs
-        echo 'fn main() {}' | tee tests/http/main.rs >tests/image/main.rs
+        echo 'fn main() {}' | tee tests/http/main.rs tests/image/main.rs \
+          tests/migrations/{main,bench}.rs >tests/migrations/fixture.rs
       '';
       # A static glibc holds the path of its own locales, which the image does without.
       postFixup = ''

@@ -21,12 +21,18 @@ pub use error::MigrationError;
 pub use runner::{Changes, Options, Planned, Progress, Repair, Runner, Target};
 pub use state::{Fit, Leniency, Misfit, Standing, State, Step};
 
-/// Bulkhead's schema, oldest first.
+/// Bulkhead's schema.
 #[must_use]
 pub fn migrations() -> Migrations {
-    Migrations::new(vec![
+    Migrations::new(all())
+}
+
+/// Bulkhead's migrations, oldest first.
+#[must_use]
+pub fn all() -> Vec<Box<dyn DescribedMigration>> {
+    vec![
         Box::new(m20261101_000001_create_tenants::MIGRATION),
         Box::new(m20261101_000002_create_users::MIGRATION),
         Box::new(m20261122_000003_index_users_by_role::MIGRATION),
-    ])
+    ]
 }

@@ -51,6 +51,15 @@ impl Database {
         Self::create(template).await
     }
 
+    /// As [`Database::postgres`], on a server of this process's own, which lets in every role without a password.
+    pub async fn postgres_of_our_own() -> Option<Self> {
+        if std::env::var_os("TEST_DATABASE_URL").is_some() {
+            skip("TEST_DATABASE_URL is set: needs a PostgreSQL that lets in every role");
+            return None;
+        }
+        Self::postgres().await
+    }
+
     async fn create(template: &str) -> Option<Self> {
         let Some(server) = postgres::server().await else {
             skip("no PostgreSQL: install postgresql, or set TEST_DATABASE_URL");

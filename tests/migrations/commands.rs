@@ -1,0 +1,65 @@
+//! The verbs: what they print, with which code they end, and that they ask before they destroy.
+
+use crate::{NEWEST, fail, fixture, run, stderr, succeed};
+use serde_json::{Value, json};
+use std::process::Stdio;
+use test_support::{Database, TABLES, on_both_databases, skip};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+on_both_databases!(verify_tells_its_reasons_apart, status_is_a_table_or_json);
+
+async fn verify_tells_its_reasons_apart(database: Database) {
+    let (code, line) = fail(&database, "", &["migrate", "verify"]).await;
+    assert_eq!((code, line.as_str()), (3, "the database has never been migrated: run migrate up"));
+    succeed(&database, "older", &["migrate", "up"]).await;
+    let (code, line) = fail(&database, "", &["migrate", "verify"]).await;
+    assert_eq!((code, line), (3, format!("migrations are pending: {NEWEST}: run migrate up")));
+    succeed(&database, "", &["migrate", "up"]).await;
+    succeed(&database, "", &["migrate", "verify"]).await;
+}
+
+async fn status_is_a_table_or_json(database: Database) {
+    succeed(&database, "older", &["migrate", "up"]).await;
+    let output = run(&database, "", &["migrate", "status", "--json", "--exit-code"]).await;
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    let steps: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(steps[1], json!({"name": "m20261101_000002_create_users", "state": "applied"}));
+    assert_eq!(steps[2], json!({"name": NEWEST, "state": "pending"}));
+    assert!(succeed(&database, "", &["migrate", "status"]).await.contains(&format!("pending       {NEWEST}")));
+}
+
+#[tokio::test]
+async fn at_a_terminal_it_asks_before_it_destroys() {
+    let database = Database::sqlite();
+    succeed(&database, "", &["migrate", "up"]).await;
+    for (answer, tables) in [("n\n", TABLES.len()), ("\n", TABLES.len()), ("y\n", 0)] {
+        // util-linux's script gives it a terminal.
+        let command = format!("{} migrate reset", fixture().display());
+        let child = Command::new("script")
+            .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+            .env("DATABASE_URL", &database.url)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let Ok(mut child) = child else {
+            skip("no script: install util-linux (bsdutils)");
+            return;
+        };
+        child.stdin.take().unwrap().write_all(answer.as_bytes()).await.unwrap();
+        let output = child.wait_with_output().await.unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("destroys data in sqlite://") && text.contains("Go on? [y/N]"), "{text}");
+        assert_eq!(database.tables().await.len(), tables, "{answer:?}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_repair_names_what_there_is_and_what_it_needs() {
+    let database = Database::sqlite();
+    succeed(&database, "", &["migrate", "up"]).await;
+    let (code, line) = fail(&database, "", &["migrate", "repair", "m1", "--applied"]).await;
+    assert_eq!((code, line.as_str()), (1, "there is no migration m1 in this build"));
+    assert_eq!(fail(&database, "", &["migrate", "repair", NEWEST]).await.0, 2);
+    assert_eq!(fail(&database, "", &["migrate", "repair", NEWEST, "--applied", "--pending"]).await.0, 2);
+}
