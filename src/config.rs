@@ -28,6 +28,8 @@ pub struct Settings {
     pub database: DatabaseUrl,
     /// The connection that migrations use: direct, and with the right to change the schema.
     pub migration_database: DatabaseUrl,
+    /// The variable that names it, for whoever must change it: MIGRATION_DATABASE_URL, or DATABASE_URL without one.
+    pub migration_database_variable: &'static str,
     /// What `start` does about the schema before it serves.
     pub migrate_on_start: MigrateOnStart,
     /// How long a run of migrations waits for another one to end.
@@ -252,7 +254,9 @@ impl Settings {
         if database.is_none() && !reader.is_set("DATABASE_URL") {
             reader.mistake("DATABASE_URL", &format!("is required when ENVIRONMENT={environment}"));
         }
-        let migration_database = reader.database("MIGRATION_DATABASE_URL", None).or_else(|| database.clone());
+        let own = reader.database("MIGRATION_DATABASE_URL", None);
+        let migration_database_variable = if own.is_some() { "MIGRATION_DATABASE_URL" } else { "DATABASE_URL" };
+        let migration_database = own.or_else(|| database.clone());
 
         let settings = Self {
             environment,
@@ -261,6 +265,7 @@ impl Settings {
             // Stands in where there is a mistake, with which no settings are returned.
             database: database.clone().unwrap_or_else(DatabaseUrl::nowhere),
             migration_database: migration_database.unwrap_or_else(DatabaseUrl::nowhere),
+            migration_database_variable,
             migrate_on_start: reader.value("MIGRATE_ON_START", MigrateOnStart::Apply, "apply, verify or off"),
             migration_lock_timeout: reader.seconds("MIGRATION_LOCK_TIMEOUT_SECONDS", 300, 1),
             migration_ddl_lock_timeout: reader.seconds("MIGRATION_DDL_LOCK_TIMEOUT_SECONDS", 5, 1),

@@ -34,7 +34,7 @@ impl PrepareError {
     pub(crate) fn of_migration(settings: &Settings, error: MigrationError) -> Self {
         match error {
             MigrationError::Database(cause @ (DbErr::Conn(_) | DbErr::ConnectionAcquire(_))) => {
-                Self::database("MIGRATION_DATABASE_URL", &settings.migration_database, &cause)
+                Self::database(settings.migration_database_variable, &settings.migration_database, &cause)
             }
             error => Self::Migration(error),
         }

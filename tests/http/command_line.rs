@@ -75,6 +75,28 @@ async fn migrations_use_their_own_connection_when_it_is_named() {
 }
 
 #[tokio::test]
+async fn a_migration_database_that_does_not_answer_is_blamed_on_the_variable_that_names_it() {
+    let (served, away) = (Database::sqlite(), "postgres://me:hunter2@127.0.0.1:1/app");
+    let cases = [
+        [("DATABASE_URL", away), ("LOG_LEVEL", "info")],
+        [("DATABASE_URL", served.url.as_str()), ("MIGRATION_DATABASE_URL", away)],
+    ];
+    for [one, other] in cases {
+        let name = if other.1 == away { other.0 } else { one.0 };
+        for verb in ["up", "status", "plan", "verify"] {
+            let environment = [one, other, ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "1")];
+            let output = run(&["migrate", verb], &environment).await;
+            let text = stderr(&output);
+            assert_eq!((output.status.code(), text.lines().count()), (Some(1), 1), "{verb}: {text}");
+            assert!(
+                text.starts_with(&format!("{name}: cannot use postgres://***@127.0.0.1:1/app: ")),
+                "{verb}: {text}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_lock_that_is_not_had_in_time_is_exit_code_4_and_names_the_holder() {
     use sea_orm::{ConnectionTrait, TransactionTrait};
     let Some(database) = Database::postgres().await else { return };

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod command_line;
+mod deploy;
 mod docs;
 mod errors;
 mod health;

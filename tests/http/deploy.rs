@@ -1,0 +1,39 @@
+//! The files that deploy Bulkhead name what is there: commands that run, paths that answer, times that fit.
+
+use crate::{ready, run, stderr};
+use serde_json::Value;
+use test_support::{Database, TABLES};
+
+fn railway() -> Value {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/railway.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+#[tokio::test]
+async fn railways_pre_deploy_command_migrates() {
+    let railway = railway();
+    let [Value::String(command)] = railway["deploy"]["preDeployCommand"].as_array().unwrap().as_slice() else {
+        panic!("one command: {railway}")
+    };
+    let arguments: Vec<&str> = command.strip_prefix("/bin/bulkhead ").unwrap().split(' ').collect();
+    let database = Database::sqlite();
+    let output = run(&arguments, &[("DATABASE_URL", &database.url), ("ENVIRONMENT", "production")]).await;
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(database.tables().await, TABLES);
+}
+
+#[tokio::test]
+async fn railways_health_check_is_readiness_and_its_times_fit() {
+    let railway = railway();
+    let deploy = &railway["deploy"];
+    let server = ready(&Database::sqlite(), &[]).await;
+    let (status, body) = server.get_json(deploy["healthcheckPath"].as_str().unwrap()).await;
+    assert_eq!((status.as_u16(), &body["status"]), (200, &"ready".into()));
+    // A string fails Railway's schema; the drain's own limit, and a second to close the pool, must fit in.
+    assert!(deploy["drainingSeconds"].as_u64().unwrap() > 30 + 1);
+    assert!(deploy["overlapSeconds"].is_u64() && deploy["healthcheckTimeout"].is_u64());
+    assert_eq!((&deploy["restartPolicyType"], &deploy["restartPolicyMaxRetries"]), (&"ON_FAILURE".into(), &3.into()));
+    // It would replace the entrypoint, which knows best.
+    assert!(deploy.get("startCommand").is_none());
+    assert_eq!(railway["build"]["builder"], "DOCKERFILE");
+}
