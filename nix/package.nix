@@ -45,6 +45,7 @@ in
       arguments = common // {
         src = files [
           "(deny|rustfmt)\\.toml"
+          "railway\\.json"
           "tests/.*"
         ];
         cargoExtraArgs = "--locked --workspace --all-targets";
@@ -57,7 +58,6 @@ in
     release
     // {
       cargoArtifacts = craneLib.buildDepsOnly release;
-      nativeBuildInputs = [ pkgs.removeReferencesTo ];
       # The workspace names the tests' packages, whose sources this build does not need.
       postPatch = ''
         mkdir -p tests/http tests/support/src
@@ -65,9 +65,11 @@ in
         echo 'fn main() {}' | tee tests/http/main.rs tests/image/main.rs \
           tests/migrations/{main,bench}.rs >tests/migrations/fixture.rs
       '';
-      # A static glibc holds the path of its own locales, which the image does without.
+      # A static glibc holds store paths (its own, libidn2's, libgcc's) to look for what the image does without.
+      # Names of the same length that lead nowhere stand in for them.
       postFixup = ''
-        find $out/bin -type f -exec remove-references-to -t ${pkgs.glibc} -t ${pkgs.glibc.static} {} +
+        find $out/bin -type f -exec \
+          sed -i -E 's|/nix/store/[0-9a-z]{32}-|/nix/store/eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee-|g' {} +
       '';
       allowedReferences = [ ];
       meta = {

@@ -38,6 +38,8 @@ pub struct Settings {
     pub migration_ddl_lock_timeout: Duration,
     /// How long a migration's statement may run (PostgreSQL).
     pub migration_statement_timeout: Duration,
+    /// Whether a schema may hold applied migrations that this build does not have, older than its newest.
+    pub migration_allow_unknown: bool,
     /// The most connections the pool opens.
     pub database_max_connections: u32,
     /// How long a request waits for a connection; also how long the start waits for the database to come up.
@@ -270,6 +272,7 @@ impl Settings {
             migration_lock_timeout: reader.seconds("MIGRATION_LOCK_TIMEOUT_SECONDS", 300, 1),
             migration_ddl_lock_timeout: reader.seconds("MIGRATION_DDL_LOCK_TIMEOUT_SECONDS", 5, 1),
             migration_statement_timeout: reader.seconds("MIGRATION_STATEMENT_TIMEOUT_SECONDS", 3600, 1),
+            migration_allow_unknown: reader.value("MIGRATION_ALLOW_UNKNOWN", false, "true or false"),
             database_max_connections: reader.at_least("DATABASE_MAX_CONNECTIONS", 10, 1),
             database_acquire_timeout: reader.seconds("DATABASE_ACQUIRE_TIMEOUT_SECONDS", 10, 1),
             database_statement_timeout: reader.seconds("DATABASE_STATEMENT_TIMEOUT_SECONDS", 30, 1),

@@ -5,7 +5,7 @@ use bulkhead_migration::Target;
 use sea_orm::DatabaseConnection;
 use sea_orm::sqlx::pool::PoolOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sea_orm::sqlx::{ConnectOptions, Database, Postgres, Sqlite};
+use sea_orm::sqlx::{self, AssertSqlSafe, ConnectOptions, Database, Postgres, Sqlite};
 use std::time::Duration;
 use tracing::log::LevelFilter;
 
@@ -21,10 +21,17 @@ const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub fn pool(settings: &Settings) -> DatabaseConnection {
     match &settings.database {
         DatabaseUrl::Postgres(options) => {
-            let timeout = settings.database_statement_timeout.as_millis().to_string();
-            let options = quiet(options.as_ref().clone().application_name("bulkhead"))
-                .options([("statement_timeout", timeout.as_str())]);
-            pool_options::<Postgres>(settings).connect_lazy_with(options).into()
+            let timeout = settings.database_statement_timeout.as_millis();
+            let options = quiet(options.as_ref().clone().application_name("bulkhead"));
+            // Not as a start-up parameter, which PgBouncer refuses.
+            let after_connect = format!("SET statement_timeout = {timeout}");
+            pool_options::<Postgres>(settings)
+                .after_connect(move |connection, _| {
+                    let statement = sqlx::raw_sql(AssertSqlSafe(after_connect.clone()));
+                    Box::pin(async move { statement.execute(connection).await.map(drop) })
+                })
+                .connect_lazy_with(options)
+                .into()
         }
         DatabaseUrl::Sqlite(options) => {
             let options = sqlite(options).foreign_keys(true).busy_timeout(SQLITE_BUSY_TIMEOUT);

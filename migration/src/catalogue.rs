@@ -18,12 +18,12 @@ pub trait Describe {
     /// Whether a migration outside a transaction finishes its own work when it is run again after a crash.
     fn rerunnable(&self) -> bool;
 
-    /// SHA-256 of the SQL, in hexadecimal. Runs of white space count as one, so that a change of indentation is none.
+    /// SHA-256 of the SQL, in hexadecimal. Indentation and empty lines do not count.
     fn fingerprint(&self, backend: DbBackend) -> Option<String> {
         let mut hash = Sha256::new();
-        for word in self.sql(backend)?.split_whitespace() {
-            hash.update(word);
-            hash.update(" ");
+        for line in self.sql(backend)?.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            hash.update(line);
+            hash.update("\n");
         }
         Some(format!("{:x}", hash.finalize()))
     }
@@ -176,7 +176,8 @@ async fn drop_if_invalid(manager: &SchemaManager<'_>, index: &str) -> Result<(),
     let invalid = sea_orm::Statement::from_sql_and_values(
         DbBackend::Postgres,
         "SELECT 1 AS one FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-         WHERE NOT i.indisvalid AND c.relname = $1 AND c.relnamespace = current_schema()::regnamespace",
+         JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE NOT i.indisvalid AND c.relname = $1 AND n.nspname = current_schema()",
         [index.into()],
     );
     if connection.query_one_raw(invalid).await?.is_some() {

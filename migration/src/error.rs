@@ -1,9 +1,10 @@
 //! Why a run did not do what it was asked to.
 
-use crate::state::Misfit;
+use crate::state::{Misfit, Standing};
 use sea_orm_migration::prelude::DbErr;
 use sea_orm_migration::sea_orm::{RuntimeErr, sqlx};
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 /// Why a run did not do what it was asked to. What a run had finished before stays applied.
@@ -51,21 +52,29 @@ pub enum MigrationError {
         tries: usize,
     },
     /// A foreign key would point nowhere once the run is committed (SQLite).
-    #[error("the migrations would leave {rows} rows whose foreign key points nowhere; nothing was changed")]
+    #[error("the migrations would leave {rows} more rows whose foreign key points nowhere; nothing was changed")]
     DanglingForeignKeys {
-        /// How many rows.
+        /// How many rows more than before.
         rows: usize,
     },
-    /// A migration failed; in a transaction, nothing of it is left.
-    #[error("{name} failed: {cause}{}", if *.dirty { "; it does not run in a transaction, so look at the schema, then say what is true with migrate repair" } else { "; nothing of it was applied" })]
+    /// A migration failed.
+    #[error("{name} failed: {cause}; {left}")]
     Failed {
         /// The migration.
         name: String,
         /// What the database says.
         #[source]
         cause: DbErr,
-        /// Whether it may have left something behind.
-        dirty: bool,
+        /// What of it is left.
+        left: Left,
+    },
+    /// There is nothing to repair.
+    #[error("{name} was not interrupted: it is {standing}")]
+    NotDirty {
+        /// The migration.
+        name: String,
+        /// Where it stands.
+        standing: Standing,
     },
     /// There is no migration of this name.
     #[error("there is no migration {name} in this build")]
@@ -76,6 +85,29 @@ pub enum MigrationError {
     /// The database refused, or could not be reached.
     #[error(transparent)]
     Database(#[from] DbErr),
+}
+
+/// What a failed migration has left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing: it ran in a transaction.
+    Nothing,
+    /// Something that its next run clears away.
+    Cleared,
+    /// Nobody knows.
+    Dirty,
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "nothing of it is left",
+            Self::Cleared => "it is not applied, and what it left behind is cleared away when it runs again",
+            Self::Dirty => {
+                "it does not run in a transaction: look at the schema, then say what is true with migrate repair"
+            }
+        })
+    }
 }
 
 /// The driver's code of an error: SQLSTATE on PostgreSQL, the extended result code on SQLite.

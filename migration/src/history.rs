@@ -49,12 +49,19 @@ async fn fetch(connection: &DatabaseConnection, sql: &'static str) -> Result<Vec
 
 /// Not having got a connection is another matter than a query that failed.
 fn query_error(error: sqlx::Error) -> DbErr {
-    match error {
-        sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::Tls(_) => {
-            DbErr::Conn(RuntimeErr::SqlxError(error.into()))
-        }
-        error => DbErr::Query(RuntimeErr::SqlxError(error.into())),
-    }
+    let no_connection = match &error {
+        sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::Tls(_) => true,
+        sqlx::Error::Database(database) => database.code().is_some_and(|code| is_connection_code(&code)),
+        _ => false,
+    };
+    let error = RuntimeErr::SqlxError(error.into());
+    if no_connection { DbErr::Conn(error) } else { DbErr::Query(error) }
+}
+
+/// Connection exceptions, refused logins, no such database, too many connections, starting up or shutting down;
+/// SQLITE_CANTOPEN.
+fn is_connection_code(code: &str) -> bool {
+    ["08", "28", "3D", "53", "57P"].iter().any(|class| code.len() == 5 && code.starts_with(class)) || code == "14"
 }
 
 fn entries<R: Row>(rows: &[R]) -> Result<Vec<Entry>, DbErr>
@@ -141,15 +148,19 @@ pub(crate) async fn finish(connection: &impl ConnectionTrait, name: &str) -> Res
     connection.execute_raw(statement).await.map(drop)
 }
 
+/// Records that a migration which was applied is being reverted.
+pub(crate) async fn unfinish(connection: &impl ConnectionTrait, name: &str) -> Result<(), DbErr> {
+    let sql = "DELETE FROM seaql_migrations WHERE version = $1";
+    let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, [name.into()]);
+    connection.execute_raw(statement).await.map(drop)
+}
+
 /// Takes a migration out of the history.
 pub(crate) async fn forget(connection: &impl ConnectionTrait, name: &str) -> Result<(), DbErr> {
-    for sql in
-        ["DELETE FROM seaql_migrations WHERE version = $1", "DELETE FROM seaql_migrations_meta WHERE version = $1"]
-    {
-        let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, [name.into()]);
-        connection.execute_raw(statement).await?;
-    }
-    Ok(())
+    unfinish(connection, name).await?;
+    let sql = "DELETE FROM seaql_migrations_meta WHERE version = $1";
+    let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, [name.into()]);
+    connection.execute_raw(statement).await.map(drop)
 }
 
 /// Drops both tables.

@@ -17,7 +17,7 @@ mod runner;
 mod state;
 
 pub use catalogue::{Describe, DescribedMigration, Migrations, Mode, Sql, SqlMigration};
-pub use error::MigrationError;
+pub use error::{Left, MigrationError};
 pub use runner::{Changes, Options, Planned, Progress, Repair, Runner, Target};
 pub use state::{Fit, Leniency, Misfit, Standing, State, Step};
 

@@ -12,5 +12,5 @@ pub(crate) const MIGRATION: SqlMigration = SqlMigration {
         sqlite: "CREATE INDEX users_live_role
             ON users (tenant_id, role, created_at DESC, id DESC) WHERE deleted_at IS NULL",
     },
-    down: Sql { postgres: "DROP INDEX users_live_role", sqlite: "DROP INDEX users_live_role" },
+    down: Sql { postgres: "DROP INDEX CONCURRENTLY IF EXISTS users_live_role", sqlite: "DROP INDEX users_live_role" },
 };

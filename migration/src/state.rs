@@ -110,10 +110,10 @@ pub enum Misfit {
         needs: Option<String>,
     },
     /// The history holds migrations from another line of development.
-    #[error("migrations are applied that this build does not have, older than its newest: {}: is this the right build for this database? If so, run migrate up --allow-unknown", .0.join(", "))]
+    #[error("migrations are applied that this build does not have, older than its newest: {}: is this the right build for this database? If so, set MIGRATION_ALLOW_UNKNOWN=true, or pass --allow-unknown", .0.join(", "))]
     Unknown(Vec<String>),
-    /// A migration outside a transaction was interrupted.
-    #[error("migrations were interrupted half-way: {}: look at the schema, then say what is true with migrate repair NAME --applied or --pending", .0.join(", "))]
+    /// A migration outside a transaction was interrupted, or is running at this moment.
+    #[error("migrations were interrupted half-way, or are running: {}: if nothing runs, look at the schema, then say what is true with migrate repair NAME --applied or --pending", .0.join(", "))]
     Dirty(Vec<String>),
 }
 
@@ -178,6 +178,11 @@ impl State {
         self.steps.iter().filter(pending).map(|step| step.name.clone()).collect()
     }
 
+    /// Whether nothing is left to run or to repair.
+    pub(crate) fn is_done(&self) -> bool {
+        self.pending().is_empty() && self.names(Standing::Dirty).is_empty()
+    }
+
     /// Whether this build can serve with this schema.
     pub fn verify(&self, leniency: Leniency) -> Result<Fit, Misfit> {
         self.sound(leniency)?;
@@ -195,20 +200,32 @@ impl State {
     /// Whether this build may change this schema: everything that [`State::verify`] refuses except what is merely
     /// pending.
     pub fn sound(&self, leniency: Leniency) -> Result<(), Misfit> {
-        let refuse = |standing, misfit: fn(Vec<String>) -> Misfit| match self.names(standing) {
-            names if names.is_empty() => Ok(()),
-            names => Err(misfit(names)),
-        };
-        refuse(Standing::Dirty, Misfit::Dirty)?;
-        refuse(Standing::Edited, Misfit::ChecksumMismatch)?;
+        self.refuse(Standing::Dirty, Misfit::Dirty)?;
+        self.sound_if_nothing_runs(leniency)
+    }
+
+    /// The same before the lock is held, when what looks interrupted may be another process at work.
+    pub(crate) fn sound_if_nothing_runs(&self, leniency: Leniency) -> Result<(), Misfit> {
+        self.refuse(Standing::Edited, Misfit::ChecksumMismatch)?;
         if !leniency.unknown {
-            refuse(Standing::Unknown, Misfit::Unknown)?;
+            self.refuse(Standing::Unknown, Misfit::Unknown)?;
         }
         self.ahead_of_this_build()?;
         if !leniency.out_of_order {
-            refuse(Standing::OutOfOrder, Misfit::OutOfOrder)?;
+            self.refuse(Standing::OutOfOrder, Misfit::OutOfOrder)?;
         }
         Ok(())
+    }
+
+    /// Whether this build may revert migrations: never beneath newer ones, or ones it does not know.
+    pub(crate) fn revertible(&self) -> Result<(), Misfit> {
+        self.refuse(Standing::Ahead, |names| Misfit::Ahead { names, needs: None })?;
+        self.sound(Leniency { out_of_order: true, unknown: false })
+    }
+
+    fn refuse(&self, standing: Standing, misfit: impl Fn(Vec<String>) -> Misfit) -> Result<(), Misfit> {
+        let names = self.names(standing);
+        if names.is_empty() { Ok(()) } else { Err(misfit(names)) }
     }
 
     fn ahead_of_this_build(&self) -> Result<(), Misfit> {
@@ -290,9 +307,11 @@ mod tests {
     }
 
     #[test]
-    fn a_fingerprint_follows_the_words_and_not_their_layout() {
+    fn a_fingerprint_follows_the_statements_and_not_their_indentation() {
         let print = |sql| migration("m1", sql, Mode::Transaction).fingerprint(DbBackend::Sqlite).unwrap();
-        assert_eq!(print("CREATE TABLE a (b int)"), print("CREATE  TABLE a\n  (b int)\n"));
+        assert_eq!(print("CREATE TABLE a\n(b int)"), print("\n  CREATE TABLE a\n\n    (b int)\n"));
         assert_ne!(print("CREATE TABLE a (b int)"), print("CREATE TABLE a (b text)"));
+        assert_ne!(print("SELECT 'a b'"), print("SELECT 'a  b'"));
+        assert_ne!(print("-- x\nDROP TABLE a"), print("-- x DROP TABLE a"));
     }
 }

@@ -2,10 +2,10 @@
 
 use super::{Failure, runtime};
 use crate::config::{Environment, Settings};
-use crate::server::{PrepareError, ServeError, runner};
+use crate::server::{PrepareError, ServeError, Signals, runner};
 use crate::{database, telemetry};
 use anyhow::anyhow;
-use bulkhead_migration::{Changes, Fit, Leniency, MigrationError, Migrations, Repair, Runner, State};
+use bulkhead_migration::{Changes, Fit, MigrationError, Migrations, Repair, Runner, Standing, State};
 use clap::{ArgGroup, Args, Subcommand};
 use std::io::{IsTerminal, Write};
 
@@ -87,8 +87,19 @@ impl Migrate {
         if let Some((verb, consent)) = self.destructive() {
             consent.check(verb, &settings)?;
         }
-        let runner = runner(&settings, migrations).with(|options| options.leniency = self.leniency());
-        runtime()?.block_on(self.act(&settings, &runner))
+        let runner = runner(&settings, migrations).with(|options| {
+            let Lenient { allow_unknown, allow_out_of_order } = self.lenient();
+            options.leniency.unknown |= allow_unknown;
+            options.leniency.out_of_order |= allow_out_of_order;
+        });
+        runtime()?.block_on(async {
+            // As a container's first process it would not be stopped by a signal that it does not catch.
+            let signals = Signals::install().map_err(ServeError::Signals)?;
+            tokio::select! {
+                done = self.act(&settings, &runner) => done,
+                name = signals.first() => Err(anyhow!("stopped by {name}; what was in a transaction is rolled back").into()),
+            }
+        })
     }
 
     fn destructive(&self) -> Option<(&'static str, &Consent)> {
@@ -101,12 +112,10 @@ impl Migrate {
         }
     }
 
-    fn leniency(&self) -> Leniency {
+    fn lenient(&self) -> Lenient {
         match self {
-            Self::Up { lenient, .. } | Self::Plan(lenient) | Self::Verify(lenient) => {
-                Leniency { unknown: lenient.allow_unknown, out_of_order: lenient.allow_out_of_order }
-            }
-            _ => Leniency::default(),
+            Self::Up { lenient, .. } | Self::Plan(lenient) | Self::Verify(lenient) => *lenient,
+            _ => Lenient::default(),
         }
     }
 
@@ -182,9 +191,10 @@ async fn status(settings: &Settings, runner: &Runner, json: bool, exit_code: boo
             println!("{:12}  {}", step.standing, step.name);
         }
     }
-    let pending = state.pending().len();
-    if exit_code && pending > 0 {
-        return Err(Failure::SchemaNotAsExpected(format!("{pending} migrations are pending: run bulkhead migrate up")));
+    let (pending, dirty) = (state.pending().len(), state.names(Standing::Dirty).len());
+    if exit_code && pending + dirty > 0 {
+        let line = format!("{pending} migrations are pending, {dirty} dirty: run bulkhead migrate up");
+        return Err(Failure::SchemaNotAsExpected(line));
     }
     Ok(())
 }

@@ -99,13 +99,13 @@ impl Lifecycle {
 }
 
 /// SIGTERM and SIGINT, caught from the moment of [`Signals::install`].
-pub(super) struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    pub(super) fn install() -> io::Result<Self> {
+    pub(crate) fn install() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
@@ -117,6 +117,11 @@ impl Signals {
         let name = self.next().await;
         tracing::warn!(signal = name, "second signal: exiting at once");
         std::process::exit(1);
+    }
+
+    /// The name of the first one.
+    pub(crate) async fn first(mut self) -> &'static str {
+        self.next().await
     }
 
     async fn next(&mut self) -> &'static str {

@@ -19,6 +19,9 @@ use tower::ServiceExt as _;
 /// How long a client may take to send a request's head.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a request that has arrived already may take to be read once the socket is closed.
+const LAST_READ: Duration = Duration::from_millis(100);
+
 /// Connections that the kernel holds for us while we are busy accepting.
 const BACKLOG: i32 = 1024;
 
@@ -98,12 +101,14 @@ pub(super) async fn serve(listener: TcpListener, router: Router, lifecycle: Life
             () = &mut stop_accepting => break,
         }
     }
-    // Clients in the backlog believe that they are connected: take them before the socket closes.
+    // Clients in the backlog believe that they are connected: take them before the socket closes, and read what they
+    // have sent before unused connections are closed.
     for _ in 0..BACKLOG {
         let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await else { break };
         connect(stream, peer, &router, &graceful);
     }
     drop(listener);
+    tokio::time::sleep(LAST_READ).await;
     let open = graceful.count();
     if tokio::time::timeout(settings.shutdown_drain, graceful.shutdown()).await.is_err() {
         tracing::warn!(

@@ -7,6 +7,7 @@ mod prepare;
 mod router;
 mod state;
 
+pub(crate) use lifecycle::Signals;
 pub use lifecycle::{Lifecycle, Phase};
 pub use listener::BindError;
 pub(crate) use middleware::OwnBody;
@@ -44,7 +45,7 @@ pub enum ServeError {
 pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), ServeError> {
     let settings = Arc::new(settings);
     let lifecycle = Lifecycle::new();
-    let signals = lifecycle::Signals::install().map_err(ServeError::Signals)?;
+    let signals = Signals::install().map_err(ServeError::Signals)?;
     let listener = listener::bind(settings.host, settings.port)?;
     let address = listener.local_addr().map_err(|source| BindError::new(settings.host, settings.port, source))?;
     let database = database::pool(&settings);
@@ -69,7 +70,7 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
             lifecycle.enter(Phase::Serving);
             announce(&settings, address);
         }
-        () = lifecycle.draining() => tracing::warn!("stopped before the database was ready; unfinished migrations are rolled back"),
+        () = lifecycle.draining() => tracing::warn!("stopped before the schema was ready; what was in a transaction is rolled back"),
     }
     // A panic of the accept loop is the end of the server either way.
     let _ = serving.await;

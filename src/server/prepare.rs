@@ -3,7 +3,7 @@
 use super::{AppState, Phase};
 use crate::config::{DatabaseUrl, MigrateOnStart, Settings};
 use crate::database;
-use bulkhead_migration::{Fit, MigrationError, Migrations, Misfit, Options, Progress, Runner, Target};
+use bulkhead_migration::{Fit, Leniency, MigrationError, Migrations, Misfit, Options, Progress, Runner, Target};
 use sea_orm::DbErr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,9 +57,15 @@ pub(crate) fn runner(settings: &Settings, migrations: Migrations) -> Runner {
         ddl_lock_timeout: settings.migration_ddl_lock_timeout,
         statement_timeout: settings.migration_statement_timeout,
         connect_timeout: settings.database_acquire_timeout,
+        leniency: leniency(settings),
         ..Options::default()
     };
     Runner::new(migrations, options)
+}
+
+/// What these settings let pass.
+pub(super) fn leniency(settings: &Settings) -> Leniency {
+    Leniency { unknown: settings.migration_allow_unknown, ..Leniency::default() }
 }
 
 /// Returns once the schema is one that this build can serve with; applies what is pending first, where that is
@@ -78,7 +84,8 @@ pub(super) async fn prepare(state: &AppState) -> Result<(), PrepareError> {
                 return Ok(());
             }
             Ok(Fit::Ahead(_)) | Err(Misfit::Ahead { .. }) => {}
-            Err(Misfit::NeverMigrated | Misfit::Pending(_)) => migrate(state).await?,
+            // What looks interrupted may be another process at work: the runner tells, once it has the lock.
+            Err(Misfit::NeverMigrated | Misfit::Pending(_) | Misfit::Dirty(_)) => migrate(state).await?,
             Err(misfit) => return Err(PrepareError::Migration(misfit.into())),
         }
     }

@@ -1,8 +1,9 @@
 //! What handlers share.
 
 use super::Lifecycle;
+use super::prepare::leniency;
 use crate::config::{MigrateOnStart, Settings};
-use bulkhead_migration::{Fit, Leniency, Misfit, Runner, State};
+use bulkhead_migration::{Fit, Misfit, Runner, Standing, State};
 use sea_orm::DatabaseConnection;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +37,10 @@ impl AppState {
     /// Whether this build serves with a schema in this state.
     pub fn fit(&self, schema: &State) -> Result<Fit, Misfit> {
         match self.settings.migrate_on_start {
-            MigrateOnStart::Apply | MigrateOnStart::Verify => schema.verify(Leniency::default()),
+            MigrateOnStart::Apply | MigrateOnStart::Verify => schema.verify(leniency(&self.settings)),
+            MigrateOnStart::Off if !schema.names(Standing::Dirty).is_empty() => {
+                Err(Misfit::Dirty(schema.names(Standing::Dirty)))
+            }
             MigrateOnStart::Off if schema.pending().is_empty() => Ok(Fit::Exact),
             MigrateOnStart::Off => Err(Misfit::Pending(schema.pending())),
         }

@@ -24,6 +24,7 @@ async fn every_migrate_verb_does_what_it_says(database: Database) {
     let standing = |state: &str, name: &str| format!("{state:12}  {name}");
 
     expect(&["migrate", "status"], &ALL.map(|name| standing("pending", name))).await;
+    expect(&["migrate", "down"], &["nothing to do".to_owned()]).await;
     assert!(database.tables().await.is_empty(), "status creates nothing");
     expect(&["migrate", "up", "-n", "1"], &[line("applied", TENANTS)]).await;
     let state = [standing("applied", TENANTS), standing("pending", USERS), standing("pending", INDEX)];
@@ -132,7 +133,8 @@ async fn healthcheck_tells_a_live_server_from_none_and_a_ready_one_from_a_live_o
 
 #[tokio::test]
 async fn healthcheck_follows_host() {
-    let server = ready(&Database::sqlite(), &[("HOST", "::1")]).await;
+    let database = Database::sqlite();
+    let server = ready(&database, &[("HOST", "::1")]).await;
     let port = server.port.to_string();
     let output = run(&["healthcheck"], &[("PORT", &port), ("HOST", "::1")]).await;
     assert!(output.status.success(), "{}", stderr(&output));

@@ -26,7 +26,8 @@ async fn railways_pre_deploy_command_migrates() {
 async fn railways_health_check_is_readiness_and_its_times_fit() {
     let railway = railway();
     let deploy = &railway["deploy"];
-    let server = ready(&Database::sqlite(), &[]).await;
+    let database = Database::sqlite();
+    let server = ready(&database, &[]).await;
     let (status, body) = server.get_json(deploy["healthcheckPath"].as_str().unwrap()).await;
     assert_eq!((status.as_u16(), &body["status"]), (200, &"ready".into()));
     // A string fails Railway's schema; the drain's own limit, and a second to close the pool, must fit in.

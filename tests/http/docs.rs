@@ -9,7 +9,8 @@ use tokio::process::Command;
 
 #[tokio::test]
 async fn the_document_is_the_same_from_the_command_line_and_over_http() {
-    let server = ready(&Database::sqlite(), &[]).await;
+    let database = Database::sqlite();
+    let server = ready(&database, &[]).await;
     let (code, document) = server.get_json("/openapi.json").await;
     assert_eq!(code, 200);
     let printed: Value = serde_json::from_str(&stdout(&run(&["openapi"], &[]).await)).unwrap();
@@ -21,11 +22,13 @@ async fn the_document_is_the_same_from_the_command_line_and_over_http() {
 #[tokio::test]
 async fn in_production_there_are_no_docs_unless_asked_for() {
     let production = ("ENVIRONMENT", "production");
-    let server = ready(&Database::sqlite(), &[production]).await;
+    let database = Database::sqlite();
+    let server = ready(&database, &[production]).await;
     for path in ["/docs", "/docs/", "/openapi.json"] {
         assert_eq!(server.get(path).await.unwrap().0, 404, "{path}");
     }
-    let server = ready(&Database::sqlite(), &[production, ("DOCS_ENABLED", "true")]).await;
+    let database = Database::sqlite();
+    let server = ready(&database, &[production, ("DOCS_ENABLED", "true")]).await;
     assert_eq!(server.get("/openapi.json").await.unwrap().0, 200);
 }
 
@@ -34,7 +37,8 @@ const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "g
 
 #[tokio::test]
 async fn a_browser_shows_every_operation_without_asking_any_other_host() {
-    let server = ready(&Database::sqlite(), &[]).await;
+    let database = Database::sqlite();
+    let server = ready(&database, &[]).await;
     let profile = tempfile::tempdir().unwrap();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let installed = |name: &&str| std::env::split_paths(&path).any(|folder| folder.join(name).exists());

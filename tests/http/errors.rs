@@ -7,7 +7,8 @@ use test_support::Database;
 
 #[tokio::test]
 async fn the_routers_own_refusals_have_the_error_shape_and_the_requests_id() {
-    let server = ready(&Database::sqlite(), &[]).await;
+    let database = Database::sqlite();
+    let server = ready(&database, &[]).await;
     let cases = [
         (Method::GET, "/nope", 404, "RES_001"),
         (Method::GET, "/api/v1/nope?ssn=123-45-6789", 404, "RES_001"),
@@ -34,7 +35,8 @@ async fn the_routers_own_refusals_have_the_error_shape_and_the_requests_id() {
 
 #[tokio::test]
 async fn a_head_request_to_nowhere_has_no_body() {
-    let server = ready(&Database::sqlite(), &[]).await;
+    let database = Database::sqlite();
+    let server = ready(&database, &[]).await;
     let response = Client::new().head(format!("{}/nope", server.base)).send().await.unwrap();
     assert_eq!(response.status(), 404);
     assert!(response.bytes().await.unwrap().is_empty());

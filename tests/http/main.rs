@@ -21,7 +21,7 @@ fn bulkhead() -> &'static Path {
 }
 
 /// Starts the server and waits until it is ready.
-async fn ready(database: &Database, environment: &[(&str, &str)]) -> Server {
+async fn ready<'d>(database: &'d Database, environment: &[(&str, &str)]) -> Server<'d> {
     Server::ready(bulkhead(), database, environment).await
 }
 

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 /// What an idle server may take to stop.
 const PROMPT: Duration = Duration::from_secs(2);
 
-async fn open(server: &Server) -> TcpStream {
+async fn open(server: &Server<'_>) -> TcpStream {
     TcpStream::connect(("127.0.0.1", server.port)).await.unwrap()
 }
 
@@ -24,7 +24,8 @@ async fn answer(stream: &mut TcpStream) -> String {
 #[tokio::test]
 async fn an_idle_server_stops_at_once_on_either_signal() {
     for signal in [Signal::TERM, Signal::INT] {
-        let mut server = ready(&Database::sqlite(), &[]).await;
+        let database = Database::sqlite();
+        let mut server = ready(&database, &[]).await;
         server.signal(signal);
         assert_eq!(server.ended_within(PROMPT).await.code(), Some(0), "{signal:?}");
         assert!(server.log().last().unwrap().contains("stopped"), "{:#?}", server.log());
@@ -33,7 +34,8 @@ async fn an_idle_server_stops_at_once_on_either_signal() {
 
 #[tokio::test]
 async fn connections_without_a_request_do_not_hold_it_up() {
-    let mut server = ready(&Database::sqlite(), &[]).await;
+    let database = Database::sqlite();
+    let mut server = ready(&database, &[]).await;
     let _unused = open(&server).await;
     let mut kept_alive = open(&server).await;
     kept_alive.write_all(b"GET /api/v1/health/live HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
@@ -68,7 +70,8 @@ async fn a_request_in_flight_is_answered_before_it_exits() {
 
 #[tokio::test]
 async fn a_request_whose_head_is_half_sent_is_answered_before_it_exits() {
-    let mut server = ready(&Database::sqlite(), &[]).await;
+    let database = Database::sqlite();
+    let mut server = ready(&database, &[]).await;
     let mut stream = open(&server).await;
     stream.write_all(b"GET /api/v1/health/live HTTP/1.1\r\nHo").await.unwrap();
     // Once another connection is answered, this older one's bytes have been read.
@@ -81,8 +84,29 @@ async fn a_request_whose_head_is_half_sent_is_answered_before_it_exits() {
 }
 
 #[tokio::test]
+async fn requests_that_have_arrived_but_were_not_accepted_yet_are_answered() {
+    let database = Database::sqlite();
+    let mut server = ready(&database, &[]).await;
+    // While it is stopped the kernel completes the connections and holds what they send.
+    server.signal(Signal::STOP);
+    let mut streams = Vec::new();
+    for _ in 0..50 {
+        let mut stream = open(&server).await;
+        stream.write_all(b"GET /api/v1/health/live HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        streams.push(stream);
+    }
+    server.signal(Signal::TERM);
+    server.signal(Signal::CONT);
+    for mut stream in streams {
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+    }
+    assert_eq!(server.ended_within(PROMPT).await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn with_a_delay_readiness_is_503_at_once_while_requests_are_still_taken() {
-    let mut server = ready(&Database::sqlite(), &[("SHUTDOWN_DELAY_SECONDS", "3600")]).await;
+    let database = Database::sqlite();
+    let mut server = ready(&database, &[("SHUTDOWN_DELAY_SECONDS", "3600")]).await;
     server.signal(Signal::TERM);
     let body = eventually("readiness turns 503", async || {
         let (status, body) = server.get("/api/v1/health/ready").await?;
@@ -97,7 +121,8 @@ async fn with_a_delay_readiness_is_503_at_once_while_requests_are_still_taken() 
 
 #[tokio::test]
 async fn a_client_that_never_ends_its_request_is_cut_off_after_the_drain_time() {
-    let mut server = ready(&Database::sqlite(), &[("SHUTDOWN_DRAIN_SECONDS", "1")]).await;
+    let database = Database::sqlite();
+    let mut server = ready(&database, &[("SHUTDOWN_DRAIN_SECONDS", "1")]).await;
     let mut stuck = open(&server).await;
     stuck.write_all(b"GET /api/v1/health/live HTTP/1.1\r\nHo").await.unwrap();
     assert!(server.get("/api/v1/health/live").await.is_some());

@@ -40,7 +40,8 @@ async fn without_any_setting_it_serves_from_a_file_in_the_working_directory_and_
 
 #[tokio::test]
 async fn the_first_lines_say_what_was_done_and_where_to_look() {
-    let server = ready(&Database::sqlite(), &[("LOG_FORMAT", "pretty")]).await;
+    let database = Database::sqlite();
+    let server = ready(&database, &[("LOG_FORMAT", "pretty")]).await;
     let log = server.log().join("\n");
     for part in
         ["environment=development", "database=sqlite://", "3 migrations applied", "ready on http://localhost:", "/docs"]
@@ -63,7 +64,8 @@ async fn log_lines_are_json_outside_development() {
 
 #[tokio::test]
 async fn both_address_families_are_served() {
-    let server = ready(&Database::sqlite(), &[]).await;
+    let database = Database::sqlite();
+    let server = ready(&database, &[]).await;
     for host in ["127.0.0.1", "[::1]"] {
         let url = format!("http://{host}:{}/api/v1/health/live", server.port);
         assert_eq!(reqwest::get(&url).await.unwrap().status(), 200, "{url}");
@@ -72,7 +74,8 @@ async fn both_address_families_are_served() {
 
 #[tokio::test]
 async fn one_address_alone_is_served_when_host_names_it() {
-    let server = ready(&Database::sqlite(), &[("HOST", "127.0.0.1")]).await;
+    let database = Database::sqlite();
+    let server = ready(&database, &[("HOST", "127.0.0.1")]).await;
     assert!(reqwest::get(format!("http://[::1]:{}/", server.port)).await.is_err());
 }
 

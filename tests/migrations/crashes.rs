@@ -1,7 +1,7 @@
 //! Kills, hangs, lost sessions: nothing is left half-done, nobody waits for ever.
 
 use crate::{FIRST, SECOND, command, count, fail, fixture, history, spawn, stderr, succeed, with_seeds};
-use bulkhead_migration::{MigrationError, Mode, Options, Runner, Sql, SqlMigration, Target};
+use bulkhead_migration::{Left, MigrationError, Mode, Options, Runner, Sql, SqlMigration, Target};
 use futures_util::future::join_all;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, TransactionTrait};
@@ -95,7 +95,7 @@ async fn a_migration_that_fails_leaves_no_trace(database: Database) {
     let connection = with_seeds(&database).await;
     let (code, line) = fail(&database, "fail", &["migrate", "up"]).await;
     assert_eq!(code, 1);
-    assert!(line.starts_with(&format!("{FIRST} failed: ")) && line.contains("nothing of it was applied"), "{line}");
+    assert!(line.starts_with(&format!("{FIRST} failed: ")) && line.contains("nothing of it is left"), "{line}");
     assert_eq!(count(&connection, "seeds").await, 0);
     succeed(&database, "seed", &["migrate", "up"]).await;
     assert_eq!(count(&connection, "seeds").await, 1);
@@ -145,10 +145,62 @@ async fn a_migration_killed_outside_a_transaction_is_dirty_until_a_person_says_w
     succeed(&database, "seed", &["migrate", "repair", FIRST, "--pending"]).await;
     succeed(&database, "seed", &["migrate", "up"]).await;
     assert_eq!(count(&connection, "seeds").await, 1);
-    // Or it was done after all.
-    succeed(&database, "seed", &["migrate", "repair", FIRST, "--pending"]).await;
-    succeed(&database, "seed", &["migrate", "repair", FIRST, "--applied"]).await;
-    assert_eq!(succeed(&database, "seed", &["migrate", "up"]).await.trim(), "nothing to do");
+    // What was not interrupted is not to be repaired.
+    for truth in ["--pending", "--applied"] {
+        let (code, line) = fail(&database, "seed", &["migrate", "repair", FIRST, truth]).await;
+        assert_eq!((code, line), (1, format!("{FIRST} was not interrupted: it is applied")));
+    }
+    assert_eq!(count(&connection, "seeds").await, 1);
+}
+
+#[tokio::test]
+async fn a_migration_that_was_done_when_it_was_killed_can_be_said_to_be_applied() {
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let connection = with_seeds(&database).await;
+    let mut child = spawn(&database, "by-hand", &["migrate", "up"]);
+    eventually("it hangs", async || (sleeping(&connection).await == 1).then_some(())).await;
+    child.kill().await.unwrap();
+    succeed(&database, "by-hand", &["migrate", "repair", FIRST, "--applied"]).await;
+    assert_eq!(succeed(&database, "by-hand", &["migrate", "up"]).await.trim(), "nothing to do");
+    succeed(&database, "by-hand", &["migrate", "verify"]).await;
+}
+
+#[tokio::test]
+async fn while_a_migration_runs_outside_a_transaction_others_wait_for_it() {
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let connection = with_seeds(&database).await;
+    let first = spawn(&database, "by-hand-short", &["migrate", "up"]);
+    let running =
+        "pg_stat_activity WHERE query = 'SELECT pg_sleep(3)' AND state = 'active' AND datname = current_database()";
+    eventually("it runs", async || (count(&connection, running).await == 1).then_some(())).await;
+    let others: Vec<_> = (0..4).map(|_| spawn(&database, "by-hand-short", &["migrate", "up"])).collect();
+    let server = Server::listening(fixture(), &[], &database, &[("FIXTURE", "by-hand-short")]).await;
+    for output in join_all(others.into_iter().map(Child::wait_with_output)).await {
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(
+            history(&connection).await.iter().any(|line| line.contains(FIRST)),
+            "it ended before the migration did"
+        );
+    }
+    server.wait_until_ready().await;
+    let output = first.wait_with_output().await.unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&format!("applied  {FIRST}")), "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn those_who_wait_for_a_migration_outside_a_transaction_find_it_dirty_when_it_is_killed() {
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let connection = with_seeds(&database).await;
+    let mut child = spawn(&database, "by-hand", &["migrate", "up"]);
+    eventually("it hangs", async || (sleeping(&connection).await == 1).then_some(())).await;
+    let waiting = spawn(&database, "by-hand", &["migrate", "up"]);
+    let asking = "pg_stat_activity WHERE application_name = 'bulkhead migrate' AND datname = current_database()";
+    eventually("it waits", async || (count(&connection, asking).await >= 2).then_some(())).await;
+    child.kill().await.unwrap();
+    let output = tokio::time::timeout(SOON, waiting.wait_with_output()).await.expect("it ends").unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(stderr(&output).contains("migrate repair"), "{}", stderr(&output));
 }
 
 #[tokio::test]
@@ -203,7 +255,7 @@ async fn a_failure_in_a_living_process_keeps_no_lock() {
         Runner::new(bulkhead_migration::Migrations::new(vec![Box::new(migration)]), options)
     };
     let failure = runner("SELECT nonsense").up(&target, None).await;
-    assert!(matches!(failure, Err(MigrationError::Failed { dirty: false, .. })), "{failure:?}");
+    assert!(matches!(failure, Err(MigrationError::Failed { left: Left::Nothing, .. })), "{failure:?}");
     let free = async || {
         let locks = "pg_locks JOIN pg_database d ON d.oid = database WHERE locktype = 'advisory' AND datname = current_database()";
         (count(&connection, locks).await == 0).then_some(())

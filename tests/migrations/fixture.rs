@@ -36,6 +36,7 @@ fn change(migrations: &mut Vec<Box<dyn DescribedMigration>>, name: &str) {
         "fail" => sql(FIRST, OWN, transaction, "INSERT INTO seeds (n) VALUES (1); SELECT nonsense FROM nowhere"),
         "alter" => sql(FIRST, OWN, transaction, "ALTER TABLE seeds ADD COLUMN added int"),
         "unlock" => sql(FIRST, OWN, transaction, "SELECT pg_advisory_unlock_all()"),
+        "by-hand-short" => sql(FIRST, OWN, Mode::ByHand, "SELECT pg_sleep(3)"),
         "by-hand" => sql(FIRST, OWN, Mode::ByHand, "SELECT pg_sleep(600)"),
         "index" => sql(
             FIRST,

@@ -26,7 +26,7 @@ fn fixture() -> &'static Path {
 
 /// A command on `database`, not yet started.
 fn command(database: &Database, fixture_name: &str, arguments: &[&str]) -> Command {
-    let environment = [("DATABASE_URL", database.url.as_str()), ("FIXTURE", fixture_name)];
+    let environment = [("DATABASE_URL", database.url.as_str()), ("FIXTURE", fixture_name), ("PORT", "0")];
     let mut command = Server::command(fixture(), &environment);
     command.args(arguments);
     command

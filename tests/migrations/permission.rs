@@ -71,7 +71,7 @@ async fn pgbouncer(database: &Database, pool_mode: &str) -> Option<PgBouncer> {
     let text = format!(
         "[databases]\n{name} = host={host} port={server_port} dbname={name}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
          listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {}\npool_mode = {pool_mode}\n\
-         ignore_startup_parameters = extra_float_digits,options\n",
+         ignore_startup_parameters = extra_float_digits\n",
         users.display()
     );
     std::fs::write(&configuration, text).unwrap();

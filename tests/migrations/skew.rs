@@ -21,6 +21,12 @@ async fn an_older_build_serves_a_newer_schema_that_allows_it(database: Database)
     let connection = with_seeds(&database).await;
     succeed(&database, "seed", &["migrate", "up"]).await;
     let before = history(&connection).await;
+    // Nor does it revert what lies beneath the newer one.
+    for verb in ["down", "reset", "refresh"] {
+        let (code, line) = fail(&database, "", &["migrate", verb]).await;
+        assert_eq!(code, 3, "{line}");
+        assert!(line.contains("ahead of this build") && line.contains(FIRST), "{line}");
+    }
     let mut server = Server::ready(fixture(), &database, &[]).await;
     assert!(server.log().iter().any(|line| line.contains("ahead of this build") && line.contains(FIRST)));
     assert!(succeed(&database, "", &["migrate", "verify"]).await.contains("ahead"));
@@ -114,6 +120,10 @@ async fn an_unknown_applied_migration_is_refused_unless_allowed(database: Databa
     assert_eq!(count(&connection, "seeds").await, 0);
     succeed(&database, "seed", &["migrate", "up", "--allow-unknown"]).await;
     assert_eq!(count(&connection, "seeds").await, 1);
+    // A start needs to be told as well, each time.
+    assert_eq!(fail(&database, "seed", &["start"]).await.0, 3);
+    let environment = [("FIXTURE", "seed"), ("MIGRATION_ALLOW_UNKNOWN", "true")];
+    drop(Server::ready(fixture(), &database, &environment).await);
 }
 
 async fn a_history_that_sea_orm_alone_has_written_is_adopted(database: Database) {

@@ -4,16 +4,20 @@ mod postgres;
 mod sqlite;
 
 use crate::catalogue::{DescribedMigration, Migrations};
-use crate::error::{MigrationError, is_not_permitted};
+use crate::error::{Left, MigrationError, is_not_permitted};
 use crate::history;
-use crate::state::{Leniency, Standing, State};
+use crate::state::{Leniency, Standing, State, Step};
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm_migration::sea_orm::sqlx::sqlite::SqliteConnectOptions;
 use sea_orm_migration::sea_orm::{DatabaseConnection, DbBackend};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+
+/// How often a migration that still runs says so.
+const REPORT: Duration = Duration::from_secs(10);
 
 /// The database that migrations change, reached directly and with the right to change the schema.
 #[derive(Clone)]
@@ -173,19 +177,20 @@ impl Runner {
         .map_err(permission)
     }
 
-    /// Reverts the newest `steps` migrations, in one transaction.
+    /// Reverts the newest `steps` migrations, each as it was applied: on PostgreSQL on its own, on SQLite all in one
+    /// transaction. Refuses beneath migrations that this build does not have.
     pub async fn down(&self, target: &Target, steps: usize) -> Result<Changes, MigrationError> {
         let reverted = self.revert(target, steps, false).await?;
         Ok(Changes { reverted, applied: Vec::new() })
     }
 
-    /// Reverts all migrations and drops the history, in one transaction.
+    /// Reverts all migrations, as [`Runner::down`] does, and drops the history.
     pub async fn reset(&self, target: &Target) -> Result<Changes, MigrationError> {
         let reverted = self.revert(target, usize::MAX, true).await?;
         Ok(Changes { reverted, applied: Vec::new() })
     }
 
-    /// Reverts all migrations in one transaction, then applies them again.
+    /// Reverts all migrations, as [`Runner::down`] does, then applies them again.
     pub async fn refresh(&self, target: &Target) -> Result<Changes, MigrationError> {
         let reverted = self.revert(target, usize::MAX, false).await?;
         let applied = self.up(target, None).await?.applied;
@@ -202,7 +207,7 @@ impl Runner {
         self.up(target, None).await
     }
 
-    /// Records what a person found to be true of an interrupted migration.
+    /// Records what a person found to be true of an interrupted migration; refuses for any other.
     pub async fn repair(&self, target: &Target, name: &str, truth: Repair) -> Result<(), MigrationError> {
         let migration =
             self.migrations.find(name).ok_or_else(|| MigrationError::NoSuchMigration { name: name.to_owned() })?;
@@ -226,39 +231,20 @@ impl Runner {
         self.migrations.iter().filter(|migration| names.iter().any(|name| name == migration.name()))
     }
 
-    /// Reverts the newest `steps` applied migrations inside a transaction that holds the lock.
-    async fn revert_within<'c, C>(
-        &self,
-        transaction: &'c C,
-        steps: usize,
-        uninstall: bool,
-    ) -> Result<Vec<String>, MigrationError>
-    where
-        C: ConnectionTrait,
-        &'c C: IntoSchemaManagerConnection<'c>,
-    {
-        history::install(transaction).await?;
-        let entries = history::read_within(transaction).await?;
-        let state = State::new(&self.migrations, transaction.get_database_backend(), &Some(entries));
-        state.sound(self.options.leniency)?;
-        let mut reverted = Vec::new();
-        for migration in self.select(&state.names(Standing::Applied)).rev().take(steps) {
-            let manager = SchemaManager::new(transaction);
-            migration.down(&manager).await.map_err(|cause| failed(migration, cause, false))?;
-            history::forget(transaction, migration.name()).await?;
-            reverted.push(migration.name().to_owned());
-        }
-        if uninstall {
-            history::uninstall(transaction).await?;
-        }
-        Ok(reverted)
-    }
-
+    /// Repairs under the lock, so that what looks interrupted is not merely running.
     async fn repair_within(
+        &self,
         transaction: &impl ConnectionTrait,
         migration: &dyn DescribedMigration,
         truth: Repair,
     ) -> Result<(), MigrationError> {
+        history::install(transaction).await?;
+        let entries = history::read_within(transaction).await?;
+        let state = State::new(&self.migrations, transaction.get_database_backend(), &Some(entries));
+        let step = state.steps.into_iter().find(|step| step.name == migration.name());
+        if let Some(Step { name, standing }) = step.filter(|step| step.standing != Standing::Dirty) {
+            return Err(MigrationError::NotDirty { name, standing });
+        }
         match truth {
             Repair::Applied => {
                 history::begin(transaction, migration).await?;
@@ -283,8 +269,33 @@ fn transactional(migration: &dyn DescribedMigration, backend: DbBackend) -> bool
     backend == DbBackend::Sqlite || migration.use_transaction().unwrap_or(true)
 }
 
-fn failed(migration: &dyn DescribedMigration, cause: DbErr, dirty: bool) -> MigrationError {
-    MigrationError::Failed { name: migration.name().to_owned(), cause, dirty }
+fn failed(migration: &dyn DescribedMigration, cause: DbErr, left: Left) -> MigrationError {
+    MigrationError::Failed { name: migration.name().to_owned(), cause, left }
+}
+
+/// Says every ten seconds that a migration still runs, and what it waits for, until it is dropped.
+fn report<F>(name: &str, waits_for: impl Fn() -> F + Send + 'static) -> Reporting
+where
+    F: Future<Output = String> + Send,
+{
+    let name = name.to_owned();
+    Reporting(tokio::spawn(async move {
+        let started = Instant::now();
+        loop {
+            tokio::time::sleep(REPORT).await;
+            let waits_for = waits_for().await;
+            tracing::info!(migration = name, seconds = started.elapsed().as_secs(), waits_for, "still running");
+        }
+    }))
+}
+
+/// A task that ends with this value.
+struct Reporting(JoinHandle<()>);
+
+impl Drop for Reporting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Tells what the database forbids from what went wrong.

@@ -1,11 +1,11 @@
 //! PostgreSQL: a session-level advisory lock on a connection of its own, on which the migrations run too, so that
 //! whoever migrates holds the lock. It is let go by closing the connection, on every path.
 
-use super::{Changes, Nothing, Options, Progress, Repair, Runner, failed, transactional};
+use super::{Changes, Nothing, Options, Progress, Repair, Reporting, Runner, failed, report, transactional};
 use crate::catalogue::DescribedMigration;
-use crate::error::{MigrationError, is_lock_timeout};
+use crate::error::{Left, MigrationError, is_lock_timeout};
 use crate::history;
-use crate::state::State;
+use crate::state::{Standing, State};
 use backon::{ExponentialBuilder, Retryable};
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -14,7 +14,6 @@ use sea_orm_migration::sea_orm::{
     DatabaseConnection, DatabaseTransaction, DbBackend, RuntimeErr, Statement, TransactionTrait,
 };
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
 
 /// The lock's key: one per schema and history table, so that what shares a database does not share the lock. The
 /// server hashes, so that all contenders agree.
@@ -23,9 +22,6 @@ const KEY: &str = "hashtextextended('sea-orm-migration/' || coalesce(current_sch
 /// How often a waiting process asks again; each adds up to as much again, so that many do not ask at once.
 const POLL: Duration = Duration::from_millis(50);
 
-/// How often a migration that still runs says so.
-const REPORT: Duration = Duration::from_secs(10);
-
 /// How often a migration that does not get its table locks is tried.
 const TRIES: usize = 10;
 
@@ -33,9 +29,9 @@ pub(super) async fn up(runner: &Runner, options: &PgConnectOptions, limit: usize
     let session = Session::open(runner, options).await?;
     let done = async {
         let state = runner.state(&session.connection).await?;
-        state.sound(runner.options.leniency)?;
-        // The lock comes before the first change, and what is pending is read again under it.
-        if state.pending().is_empty() || !session.lock_or_find_it_done(runner).await? {
+        state.sound_if_nothing_runs(runner.options.leniency)?;
+        // The lock comes before the first change, and what is to do is read again under it.
+        if state.is_done() || !session.lock_or_find_it_done(runner).await? {
             return Ok(Changes::default());
         }
         history::install(&session.connection).await?;
@@ -49,14 +45,8 @@ pub(super) async fn up(runner: &Runner, options: &PgConnectOptions, limit: usize
             (runner.options.observer)(Progress::Applying(name.to_owned()));
             tracing::info!(migration = name, "applying");
             let started = Instant::now();
-            let reporting = session.report(name, options);
-            let applied = if transactional(migration, DbBackend::Postgres) {
-                session.apply(migration, &runner.options).await
-            } else {
-                session.apply_outside_a_transaction(migration, &runner.options).await
-            };
-            reporting.abort();
-            applied?;
+            let _reporting = session.report(name, options);
+            session.run(migration, Direction::Up, &runner.options).await?;
             tracing::info!(migration = name, duration_ms = started.elapsed().as_millis(), "applied");
             changes.applied.push(name.to_owned());
         }
@@ -73,7 +63,29 @@ pub(super) async fn revert(
     steps: usize,
     uninstall: bool,
 ) -> Result<Vec<String>, MigrationError> {
-    locked(runner, options, async |transaction| runner.revert_within(transaction, steps, uninstall).await).await
+    let session = Session::open(runner, options).await?;
+    let done = async {
+        if history::read(&session.connection).await?.is_none() {
+            return Ok(Vec::new());
+        }
+        session.lock(runner).await?;
+        history::install(&session.connection).await?;
+        let state = runner.state(&session.connection).await?;
+        state.revertible()?;
+        let mut reverted = Vec::new();
+        for migration in runner.select(&state.names(Standing::Applied)).rev().take(steps) {
+            let _reporting = session.report(migration.name(), options);
+            session.run(migration, Direction::Down, &runner.options).await?;
+            reverted.push(migration.name().to_owned());
+        }
+        if uninstall {
+            history::uninstall(&session.connection).await?;
+        }
+        Ok(reverted)
+    }
+    .await;
+    session.close().await;
+    done
 }
 
 pub(super) async fn drop_everything(runner: &Runner, options: &PgConnectOptions) -> Result<(), MigrationError> {
@@ -86,11 +98,7 @@ pub(super) async fn repair(
     migration: &dyn DescribedMigration,
     truth: Repair,
 ) -> Result<(), MigrationError> {
-    locked(runner, options, async |transaction| {
-        history::install(transaction).await?;
-        Runner::repair_within(transaction, migration, truth).await
-    })
-    .await
+    locked(runner, options, async |transaction| runner.repair_within(transaction, migration, truth).await).await
 }
 
 /// Does `work` in one transaction under the lock.
@@ -131,7 +139,7 @@ impl Session {
             .connect_with(options.clone())
             .await
             .map_err(connect_error)?;
-        let process = refuse_a_pooler(&pool, options).await?;
+        let process = refuse_a_pooler(&pool, options, runner.options.connect_timeout).await?;
         // From 14 on the server notices within half a second that a killed client is gone, also while a statement
         // runs, and frees the lock.
         sqlx::raw_sql(
@@ -157,7 +165,7 @@ impl Session {
 
     /// Waits for the lock, or until whoever holds it has left nothing to do: then `false`.
     async fn lock_or_find_it_done(&self, runner: &Runner) -> Result<bool, MigrationError> {
-        self.poll(runner, async || Ok(runner.state(&self.connection).await?.pending().is_empty())).await
+        self.poll(runner, async || Ok(runner.state(&self.connection).await?.is_done())).await
     }
 
     /// Asks for the lock again and again, each time in a transaction of its own. Waiting inside the database would
@@ -216,15 +224,40 @@ impl Session {
         Ok(transaction)
     }
 
-    /// Applies and records a migration in one transaction; tries again, from its beginning, when it did not get a
+    /// Applies or reverts one migration, the way it asks for.
+    async fn run(
+        &self,
+        migration: &dyn DescribedMigration,
+        direction: Direction,
+        options: &Options,
+    ) -> Result<(), MigrationError> {
+        if transactional(migration, DbBackend::Postgres) {
+            self.run_in_a_transaction(migration, direction, options).await
+        } else {
+            self.run_outside_a_transaction(migration, direction, options).await
+        }
+    }
+
+    /// Runs and records a migration in one transaction; tries again, from its beginning, when it did not get a
     /// table's lock in time.
-    async fn apply(&self, migration: &dyn DescribedMigration, options: &Options) -> Result<(), MigrationError> {
+    async fn run_in_a_transaction(
+        &self,
+        migration: &dyn DescribedMigration,
+        direction: Direction,
+        options: &Options,
+    ) -> Result<(), MigrationError> {
         let name = migration.name();
         let attempt = async || {
             let transaction = self.begin(name, options).await?;
-            migration.up(&SchemaManager::new(&transaction)).await.map_err(|cause| failed(migration, cause, false))?;
-            history::begin(&transaction, migration).await?;
-            history::finish(&transaction, name).await?;
+            let manager = SchemaManager::new(&transaction);
+            direction.of(migration, &manager).await.map_err(|cause| failed(migration, cause, Left::Nothing))?;
+            match direction {
+                Direction::Up => {
+                    history::begin(&transaction, migration).await?;
+                    history::finish(&transaction, name).await?;
+                }
+                Direction::Down => history::forget(&transaction, name).await?,
+            }
             transaction.commit().await?;
             Ok(())
         };
@@ -249,42 +282,64 @@ impl Session {
         })
     }
 
-    /// Applies a migration that PostgreSQL takes outside transactions only; until it is recorded as applied, it
-    /// counts as interrupted.
-    async fn apply_outside_a_transaction(
+    /// Runs a migration that PostgreSQL takes outside transactions only. Its name is in one half of the history
+    /// alone meanwhile, by which it counts as interrupted until it has ended.
+    async fn run_outside_a_transaction(
         &self,
         migration: &dyn DescribedMigration,
+        direction: Direction,
         options: &Options,
     ) -> Result<(), MigrationError> {
         still_locked(&self.connection, migration.name()).await?;
-        // No lock_timeout: CREATE INDEX CONCURRENTLY waits for old transactions, and blocks nobody while it does.
-        let settings =
-            format!("SET lock_timeout = 0; SET statement_timeout = {}", options.statement_timeout.as_millis());
+        // CREATE INDEX CONCURRENTLY waits for old transactions, and blocks nobody while it does. Anything else
+        // may hold up others while it waits.
+        let (lock_timeout, left) = if migration.rerunnable() {
+            (Duration::ZERO, Left::Cleared)
+        } else {
+            (options.ddl_lock_timeout, Left::Dirty)
+        };
+        let settings = format!(
+            "SET lock_timeout = {}; SET statement_timeout = {}",
+            lock_timeout.as_millis(),
+            options.statement_timeout.as_millis()
+        );
         self.connection.execute_unprepared(&settings).await?;
         history::begin(&self.connection, migration).await?;
+        if matches!(direction, Direction::Down) {
+            history::unfinish(&self.connection, migration.name()).await?;
+        }
         let manager = SchemaManager::new(&self.connection);
-        let dirty = !migration.rerunnable();
-        migration.up(&manager).await.map_err(|cause| failed(migration, cause, dirty))?;
-        history::finish(&self.connection, migration.name()).await?;
+        direction.of(migration, &manager).await.map_err(|cause| failed(migration, cause, left))?;
+        match direction {
+            Direction::Up => history::finish(&self.connection, migration.name()).await?,
+            Direction::Down => history::forget(&self.connection, migration.name()).await?,
+        }
         Ok(())
     }
 
-    /// Says every ten seconds that a migration still runs, and what it waits for, as another session sees it.
-    fn report(&self, name: &str, options: &PgConnectOptions) -> JoinHandle<()> {
-        let (name, options, process) = (name.to_owned(), options.clone(), self.process);
-        tokio::spawn(async move {
-            let started = Instant::now();
-            loop {
-                tokio::time::sleep(REPORT).await;
-                let waits = waiting_for(&options, process).await.unwrap_or_else(|error| format!("unknown: {error}"));
-                tracing::info!(
-                    migration = name,
-                    seconds = started.elapsed().as_secs(),
-                    waits_for = waits,
-                    "still running"
-                );
-            }
+    /// Reports on a migration, and what it waits for as another session sees it.
+    fn report(&self, name: &str, options: &PgConnectOptions) -> Reporting {
+        let (options, process) = (options.clone(), self.process);
+        report(name, move || {
+            let options = options.clone();
+            async move { waiting_for(&options, process).await.unwrap_or_else(|error| format!("unknown: {error}")) }
         })
+    }
+}
+
+/// Which way a migration runs.
+#[derive(Debug, Clone, Copy)]
+enum Direction {
+    Up,
+    Down,
+}
+
+impl Direction {
+    async fn of(self, migration: &dyn DescribedMigration, manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+        match self {
+            Self::Up => migration.up(manager).await,
+            Self::Down => migration.down(manager).await,
+        }
     }
 }
 
@@ -306,21 +361,27 @@ async fn still_locked(connection: &impl ConnectionTrait, name: &str) -> Result<(
 
 /// Two connections, asked in turn which server process serves them. Direct ones each keep a process of their own; a
 /// pooler in transaction mode hands them the same one, or a different one each time.
-async fn refuse_a_pooler(pool: &sqlx::PgPool, options: &PgConnectOptions) -> Result<i32, MigrationError> {
+async fn refuse_a_pooler(
+    pool: &sqlx::PgPool,
+    options: &PgConnectOptions,
+    timeout: Duration,
+) -> Result<i32, MigrationError> {
     const ASK: &str = "SELECT pg_backend_pid()";
-    let mut other = options.connect().await.map_err(connect_error)?;
+    // A pool, for its patience with a server that is full or starting.
+    let other = PgPoolOptions::new().max_connections(1).acquire_timeout(timeout).connect_with(options.clone());
+    let other = other.await.map_err(connect_error)?;
     let mut first = None;
     for _ in 0..3 {
         let row = sqlx::raw_sql(ASK).fetch_one(pool).await.map_err(connect_error)?;
         let mine: i32 = row.try_get(0).map_err(connect_error)?;
-        let row = sqlx::raw_sql(ASK).fetch_one(&mut other).await.map_err(connect_error)?;
+        let row = sqlx::raw_sql(ASK).fetch_one(&other).await.map_err(connect_error)?;
         let others: i32 = row.try_get(0).map_err(connect_error)?;
         if mine == others || first.is_some_and(|first| first != (mine, others)) {
             return Err(MigrationError::Pooler);
         }
         first = Some((mine, others));
     }
-    other.close().await.map_err(connect_error)?;
+    other.close().await;
     Ok(first.map_or(0, |(mine, _)| mine))
 }
 

@@ -1,17 +1,21 @@
 //! SQLite: each run is one transaction begun IMMEDIATE. The file's own write lock keeps others out, and goes with the
 //! process however it ends.
 
-use super::{Changes, Nothing, Progress, Repair, Runner, failed};
+use super::{Changes, Nothing, Progress, Repair, Reporting, Runner, failed, report};
 use crate::catalogue::DescribedMigration;
-use crate::error::{MigrationError, is_busy};
+use crate::error::{Left, MigrationError, is_busy};
 use crate::history;
-use crate::state::State;
+use crate::state::{Standing, State};
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sea_orm_migration::sea_orm::{
     DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, Statement, TransactionOptions,
     TransactionTrait,
 };
+use std::time::Duration;
+
+/// How long to wait for the file's lock without a word, and between words.
+const SAY_SO: Duration = Duration::from_secs(2);
 
 pub(super) async fn up(
     runner: &Runner,
@@ -22,7 +26,7 @@ pub(super) async fn up(
     let connection = open(runner, options);
     let state = runner.state(&connection).await?;
     state.sound(runner.options.leniency)?;
-    if state.pending().is_empty() {
+    if state.is_done() {
         connection.close().await?;
         return Ok(Changes::default());
     }
@@ -38,7 +42,11 @@ pub(super) async fn up(
             (runner.options.observer)(Progress::Applying(name.to_owned()));
             tracing::info!(migration = name, "applying");
             let started = std::time::Instant::now();
-            migration.up(&SchemaManager::new(transaction)).await.map_err(|cause| failed(migration, cause, false))?;
+            let _reporting = report(name, || std::future::ready("nothing: it works".to_owned()));
+            migration
+                .up(&SchemaManager::new(transaction))
+                .await
+                .map_err(|cause| failed(migration, cause, Left::Nothing))?;
             history::begin(transaction, migration).await?;
             history::finish(transaction, name).await?;
             tracing::info!(migration = name, duration_ms = started.elapsed().as_millis(), "applied");
@@ -55,8 +63,31 @@ pub(super) async fn revert(
     steps: usize,
     uninstall: bool,
 ) -> Result<Vec<String>, MigrationError> {
-    run(runner, open(runner, options), async |transaction| runner.revert_within(transaction, steps, uninstall).await)
-        .await
+    let connection = open(runner, options);
+    if history::read(&connection).await?.is_none() {
+        connection.close().await?;
+        return Ok(Vec::new());
+    }
+    run(runner, connection, async |transaction| {
+        history::install(transaction).await?;
+        let entries = history::read_within(transaction).await?;
+        let state = State::new(&runner.migrations, DbBackend::Sqlite, &Some(entries));
+        state.revertible()?;
+        let mut reverted = Vec::new();
+        for migration in runner.select(&state.names(Standing::Applied)).rev().take(steps) {
+            let name = migration.name();
+            let _reporting = report(name, || std::future::ready("nothing: it works".to_owned()));
+            let down = migration.down(&SchemaManager::new(transaction)).await;
+            down.map_err(|cause| failed(migration, cause, Left::Nothing))?;
+            history::forget(transaction, name).await?;
+            reverted.push(name.to_owned());
+        }
+        if uninstall {
+            history::uninstall(transaction).await?;
+        }
+        Ok(reverted)
+    })
+    .await
 }
 
 pub(super) async fn drop_everything(runner: &Runner, options: &SqliteConnectOptions) -> Result<(), MigrationError> {
@@ -69,11 +100,8 @@ pub(super) async fn repair(
     migration: &dyn DescribedMigration,
     truth: Repair,
 ) -> Result<(), MigrationError> {
-    run(runner, open(runner, options), async |transaction| {
-        history::install(transaction).await?;
-        Runner::repair_within(transaction, migration, truth).await
-    })
-    .await
+    run(runner, open(runner, options), async |transaction| runner.repair_within(transaction, migration, truth).await)
+        .await
 }
 
 /// Foreign keys are off while tables are rebuilt (they cannot be switched inside a transaction), and checked before
@@ -93,6 +121,13 @@ async fn run<T>(
     work: impl AsyncFnOnce(&DatabaseTransaction) -> Result<T, MigrationError>,
 ) -> Result<T, MigrationError> {
     (runner.options.observer)(Progress::WaitingForLock);
+    // SQLite itself waits, without a word.
+    let waiting = Reporting(tokio::spawn(async {
+        loop {
+            tokio::time::sleep(SAY_SO).await;
+            tracing::info!("waiting for another process that writes to this file");
+        }
+    }));
     let immediate = TransactionOptions {
         sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
         ..TransactionOptions::default()
@@ -104,9 +139,14 @@ async fn run<T>(
         }
         transaction => transaction?,
     };
+    drop(waiting);
+    let dangling = async || {
+        let check = Statement::from_string(DbBackend::Sqlite, "PRAGMA foreign_key_check");
+        transaction.query_all_raw(check).await.map(|rows| rows.len())
+    };
+    let before = dangling().await?;
     let done = work(&transaction).await?;
-    let check = Statement::from_string(DbBackend::Sqlite, "PRAGMA foreign_key_check");
-    let rows = transaction.query_all_raw(check).await?.len();
+    let rows = dangling().await?.saturating_sub(before);
     if rows > 0 {
         return Err(MigrationError::DanglingForeignKeys { rows });
     }

@@ -4,6 +4,7 @@ use crate::{Database, SOON, eventually};
 use reqwest::StatusCode;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use std::marker::PhantomData;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -12,18 +13,19 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
-/// A running `bulkhead`, killed when this value goes.
+/// A running `bulkhead`, killed when this value goes; its database stays as long.
 #[derive(Debug)]
-pub struct Server {
+pub struct Server<'d> {
     /// `http://127.0.0.1:PORT`, or with the address that HOST names.
     pub base: String,
     /// The port it listens on.
     pub port: u16,
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    database: PhantomData<&'d Database>,
 }
 
-impl Server {
+impl<'d> Server<'d> {
     /// The command with an environment of its own: nothing of the caller's settings leaks in.
     #[must_use]
     pub fn command(program: &Path, environment: &[(&str, &str)]) -> Command {
@@ -34,7 +36,7 @@ impl Server {
     }
 
     /// Starts it on a free port with `database`, and waits until it is ready.
-    pub async fn ready(program: &Path, database: &Database, environment: &[(&str, &str)]) -> Self {
+    pub async fn ready(program: &Path, database: &'d Database, environment: &[(&str, &str)]) -> Self {
         let server = Self::listening(program, &[], database, environment).await;
         server.wait_until_ready().await;
         server
@@ -47,7 +49,7 @@ impl Server {
     pub async fn listening(
         program: &Path,
         arguments: &[&str],
-        database: &Database,
+        database: &'d Database,
         environment: &[(&str, &str)],
     ) -> Self {
         let mut all = vec![("PORT", "0"), ("LOG_FORMAT", "json"), ("DATABASE_URL", database.url.as_str())];
@@ -57,7 +59,7 @@ impl Server {
         let lines = Arc::new(Mutex::new(Vec::new()));
         collect(child.stdout.take().expect("its output"), &lines);
         collect(child.stderr.take().expect("its errors"), &lines);
-        let mut server = Self { base: String::new(), port: 0, child, lines };
+        let mut server = Self { base: String::new(), port: 0, child, lines, database: PhantomData };
         let address = server.find_address().await;
         server.port = address.port();
         // What it listens on is not always an address to ask.
