@@ -20,7 +20,7 @@ use tower::ServiceExt as _;
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a request that has arrived already may take to be read once the socket is closed.
-const LAST_READ: Duration = Duration::from_millis(100);
+const LAST_READ: Duration = Duration::from_millis(200);
 
 /// Connections that the kernel holds for us while we are busy accepting.
 const BACKLOG: i32 = 1024;

@@ -90,7 +90,7 @@ async fn requests_that_have_arrived_but_were_not_accepted_yet_are_answered() {
     // While it is stopped the kernel completes the connections and holds what they send.
     server.signal(Signal::STOP);
     let mut streams = Vec::new();
-    for _ in 0..50 {
+    for _ in 0..300 {
         let mut stream = open(&server).await;
         stream.write_all(b"GET /api/v1/health/live HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         streams.push(stream);
