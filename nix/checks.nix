@@ -19,6 +19,8 @@ in
       nativeBuildInputs = [
         pkgs.pgbouncer
         pkgs.postgresql
+        # A browser, where there is one, writes to its home.
+        pkgs.writableTmpDirAsHomeHook
       ];
     }
   );
