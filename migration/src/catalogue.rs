@@ -9,14 +9,20 @@ use std::sync::Arc;
 /// What can be said of a migration without running it.
 pub trait Describe {
     /// The SQL that `up` will run on `backend`; `None` where only running it tells.
-    fn sql(&self, backend: DbBackend) -> Option<&str>;
+    fn sql(&self, _backend: DbBackend) -> Option<&str> {
+        None
+    }
 
     /// The oldest build that can serve once this migration is applied, by the name of that build's newest
     /// migration; `None` when nobody can say, and then every older build refuses.
-    fn minimum_build(&self) -> Option<&str>;
+    fn minimum_build(&self) -> Option<&str> {
+        None
+    }
 
     /// Whether a migration outside a transaction finishes its own work when it is run again after a crash.
-    fn rerunnable(&self) -> bool;
+    fn rerunnable(&self) -> bool {
+        false
+    }
 
     /// SHA-256 of the SQL, in hexadecimal. Indentation and empty lines do not count.
     fn fingerprint(&self, backend: DbBackend) -> Option<String> {
@@ -211,16 +217,4 @@ impl MigrationTrait for Undescribed {
     }
 }
 
-impl Describe for Undescribed {
-    fn sql(&self, _: DbBackend) -> Option<&str> {
-        None
-    }
-
-    fn minimum_build(&self) -> Option<&str> {
-        None
-    }
-
-    fn rerunnable(&self) -> bool {
-        false
-    }
-}
+impl Describe for Undescribed {}

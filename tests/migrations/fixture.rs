@@ -79,16 +79,4 @@ impl MigrationTrait for Hang {
     }
 }
 
-impl Describe for Hang {
-    fn sql(&self, _: DbBackend) -> Option<&str> {
-        None
-    }
-
-    fn minimum_build(&self) -> Option<&str> {
-        None
-    }
-
-    fn rerunnable(&self) -> bool {
-        false
-    }
-}
+impl Describe for Hang {}
