@@ -45,6 +45,8 @@ in
       arguments = common // {
         src = files [
           "(deny|rustfmt)\\.toml"
+          "docs"
+          "docs/errors\\.md"
           "railway\\.json"
           "tests/.*"
         ];

@@ -4,14 +4,15 @@
 //! and gives every other 4xx and 5xx (the router's own 404 and 405, a rejected body, a panic) the same shape by its
 //! status. What a client may not see (a driver's message) goes to the log by [`ApiError::internal`].
 
-use axum::http::StatusCode;
+use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Defines [`ErrorCode`] from one table, so that a code cannot lack its status or message.
+/// Defines [`ErrorCode`] from one table, so that a code cannot lack its status, message or meaning.
 macro_rules! registry {
-    ($($name:ident $code:literal $status:ident $message:literal;)+) => {
+    ($($name:ident $code:literal $status:ident $message:literal $meaning:literal;)+) => {
         /// An error as clients know it: stable code, HTTP status, message.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum ErrorCode {
@@ -39,20 +40,45 @@ macro_rules! registry {
             pub const fn message(self) -> &'static str {
                 match self { $(Self::$name => $message,)+ }
             }
+
+            /// When it happens and what to change, for whoever reads the documentation.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $meaning,)+ }
+            }
         }
     };
 }
 
+// One code a line: a table reads best unwrapped.
+#[rustfmt::skip]
 registry! {
-    InvalidInput        "VAL_001" BAD_REQUEST            "The input is not valid.";
-    TooLarge            "VAL_004" PAYLOAD_TOO_LARGE      "The request body is too large.";
-    UnsupportedMedia    "VAL_005" UNSUPPORTED_MEDIA_TYPE "The request body must be application/json.";
-    NotFound            "RES_001" NOT_FOUND              "There is nothing at this address.";
-    MethodNotAllowed    "RES_004" METHOD_NOT_ALLOWED     "This address does not take this method.";
-    DatabaseUnreachable "SYS_001" SERVICE_UNAVAILABLE    "The database cannot be reached.";
-    Internal            "SYS_003" INTERNAL_SERVER_ERROR  "Something went wrong on our side.";
-    SchemaNotReady      "SYS_005" SERVICE_UNAVAILABLE    "The database schema is not ready.";
-    Overloaded          "SYS_006" SERVICE_UNAVAILABLE    "The service is busy; try again shortly.";
+    InvalidToken        "AUTH_001" UNAUTHORIZED           "The token is not valid."                    "The token is malformed, or a claim is missing or not acceptable: issuer, audience, times, lifetime, use. 400 where a login code or the answer to it is refused.";
+    StateMismatch       "AUTH_002" FORBIDDEN              "The login was not begun in this browser."   "The state does not belong to the login cookie, or the cookie is missing or older than ten minutes: begin the login again.";
+    TokenExpired        "AUTH_003" UNAUTHORIZED           "The token has expired."                     "Log in again.";
+    BadSignature        "AUTH_004" UNAUTHORIZED           "The token's signature is not valid."        "The signature does not fit, the algorithm is not RS256, ES256 or EdDSA, or the key is missing, unknown or not for signatures.";
+    NoTenant            "AUTH_005" FORBIDDEN              "The token names no tenant."                 "Have the provider put the tenant into the token, or name the claim that holds it in JWT_TENANT_CLAIM_NAME.";
+    RedirectNotAllowed  "AUTH_006" BAD_REQUEST            "The redirect address is not allowed."       "Its origin must be one of ALLOWED_ORIGINS.";
+    BadTenant           "AUTH_007" FORBIDDEN              "The token's tenant is not valid."           "A tenant is 3 to 128 letters, digits, `_` or `-`.";
+    RoleNotSufficient   "AUTH_008" FORBIDDEN              "Your role does not allow this."             "The operation needs another role, or neither the token nor a user row gives the caller one.";
+    TenantRefused       "AUTH_009" FORBIDDEN              "The tenant is not served."                  "The tenant is unknown, suspended or deleted.";
+    NoToken             "AUTH_010" UNAUTHORIZED           "A token is required."                       "Send `Authorization: Bearer TOKEN`, once.";
+    InvalidInput        "VAL_001"  BAD_REQUEST            "The input is not valid."                    "A value is out of range, a field is unknown, or the request breaks HTTP's rules.";
+    MissingField        "VAL_002"  BAD_REQUEST            "A field is missing."                        "Send every field that the documentation marks as required.";
+    BadFormat           "VAL_003"  BAD_REQUEST            "The input is not in the expected format."   "The body is not JSON, or a parameter is not of its type.";
+    TooLarge            "VAL_004"  PAYLOAD_TOO_LARGE      "The request is too large."                  "The body is longer than MAX_BODY_BYTES. 431 and 414 where it is the headers or the address.";
+    UnsupportedMedia    "VAL_005"  UNSUPPORTED_MEDIA_TYPE "The request body must be application/json." "Send `Content-Type: application/json`.";
+    NotFound            "RES_001"  NOT_FOUND              "There is nothing at this address."          "The address is wrong, or what it names is not there for this caller.";
+    Conflict            "RES_002"  CONFLICT               "This is in conflict with what exists."      "Something of the same name exists, or what is changed is in use.";
+    Stale               "RES_003"  PRECONDITION_FAILED    "This has been changed meanwhile."           "Read it again, and send its new ETag in If-Match.";
+    MethodNotAllowed    "RES_004"  METHOD_NOT_ALLOWED     "This address does not take this method."    "The Allow header lists what it takes.";
+    RateLimited         "LIM_001"  TOO_MANY_REQUESTS      "Too many requests."                         "Wait for the seconds of the Retry-After header.";
+    DatabaseUnreachable "SYS_001"  SERVICE_UNAVAILABLE    "The database cannot be reached."            "Try again; the log says more.";
+    SecretUnavailable   "SYS_002"  SERVICE_UNAVAILABLE    "A secret is not available."                 "The service lacks a secret that it needs: see the log, and docs/settings.md.";
+    Internal            "SYS_003"  INTERNAL_SERVER_ERROR  "Something went wrong on our side."          "The log says more, under the same request id.";
+    ProviderUnreachable "SYS_004"  SERVICE_UNAVAILABLE    "The identity provider cannot be reached."   "The provider does not answer, its keys are too old to trust, or none is set up: see OIDC_ISSUER_URL.";
+    SchemaNotReady      "SYS_005"  SERVICE_UNAVAILABLE    "The database schema is not ready."          "Migrations are running or missing: try again after the seconds of the Retry-After header.";
+    Overloaded          "SYS_006"  SERVICE_UNAVAILABLE    "The service is busy; try again shortly."    "Too many requests at once, or this one took longer than REQUEST_TIMEOUT_SECONDS, or the instance is stopping.";
 }
 
 impl ErrorCode {
@@ -60,11 +86,20 @@ impl ErrorCode {
     #[must_use]
     pub fn of_status(status: StatusCode) -> Self {
         match status {
+            StatusCode::UNAUTHORIZED => Self::NoToken,
+            StatusCode::FORBIDDEN => Self::RoleNotSufficient,
             StatusCode::NOT_FOUND => Self::NotFound,
             StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
-            StatusCode::PAYLOAD_TOO_LARGE => Self::TooLarge,
+            StatusCode::CONFLICT => Self::Conflict,
+            StatusCode::PRECONDITION_FAILED => Self::Stale,
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                Self::TooLarge
+            }
             StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::UnsupportedMedia,
-            StatusCode::SERVICE_UNAVAILABLE => Self::Overloaded,
+            StatusCode::TOO_MANY_REQUESTS => Self::RateLimited,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                Self::Overloaded
+            }
             status if status.is_client_error() => Self::InvalidInput,
             _ => Self::Internal,
         }
@@ -105,29 +140,52 @@ impl ErrorBody {
 pub struct ApiError {
     /// What the client is told.
     pub code: ErrorCode,
+    /// The status, where it is not the code's usual one.
+    pub status: Option<StatusCode>,
     /// What the client is told besides, in development only.
     pub detail: Option<String>,
 }
 
 impl ApiError {
+    /// The same with more of it, which a client sees in development only.
+    #[must_use]
+    pub fn detailed(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self { code, status: None, detail: Some(detail.into()) }
+    }
+
+    /// The same with another status than the code's usual one.
+    #[must_use]
+    pub fn with_status(self, status: StatusCode) -> Self {
+        Self { status: Some(status), ..self }
+    }
+
     /// Something that is not the client's doing: the cause is logged, the client sees `SYS_003` alone.
     #[must_use]
     pub fn internal(cause: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error = cause, "request failed");
-        Self { code: ErrorCode::Internal, detail: Some(cause.to_string()) }
+        Self::detailed(ErrorCode::Internal, cause.to_string())
     }
 }
 
 impl From<ErrorCode> for ApiError {
     fn from(code: ErrorCode) -> Self {
-        Self { code, detail: None }
+        Self { code, status: None, detail: None }
     }
 }
 
+/// What a 401 asks for (RFC 6750, section 3): a token, or one that is better than the one that came.
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer");
+const CHALLENGE_AFTER_TOKEN: HeaderValue = HeaderValue::from_static(r#"Bearer error="invalid_token""#);
+
 impl IntoResponse for ApiError {
-    /// Status only; the error travels as an extension to the layer that knows the request's id.
+    /// Status and headers only; the error travels as an extension to the layer that knows the request's id.
     fn into_response(self) -> Response {
-        let mut response = self.code.status().into_response();
+        let status = self.status.unwrap_or(self.code.status());
+        let mut response = status.into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = if self.code == ErrorCode::NoToken { CHALLENGE } else { CHALLENGE_AFTER_TOKEN };
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
         response.extensions_mut().insert(self);
         response
     }

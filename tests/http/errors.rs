@@ -1,8 +1,12 @@
 //! Every 4xx and 5xx has one shape, the router's own included.
 
 use crate::ready;
+use bulkhead::error::ErrorCode;
 use reqwest::{Client, Method};
 use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::Path;
 use test_support::Database;
 
 #[tokio::test]
@@ -40,4 +44,42 @@ async fn a_head_request_to_nowhere_has_no_body() {
     let response = Client::new().head(format!("{}/nope", server.base)).send().await.unwrap();
     assert_eq!(response.status(), 404);
     assert!(response.bytes().await.unwrap().is_empty());
+}
+
+/// The page docs/errors.md, from the registry.
+fn page() -> String {
+    let mut page = String::from(
+        "# Errors\n\n\
+         Every answer of 4xx and 5xx has one shape; `detail` is there in development only. Give the `request_id` to whoever\n\
+         looks into the log.\n\n\
+         ```json\n\
+         {\"error\": {\"code\": \"RES_001\", \"message\": \"There is nothing at this address.\", \"request_id\": \"0193…\"}}\n\
+         ```\n\n\
+         Codes are stable: rely on them, not on messages. A 401 carries `WWW-Authenticate: Bearer` (RFC 6750), a 429 and a\n\
+         503 of a start carry `Retry-After` in seconds. Health endpoints answer 503 with their own body.\n\n\
+         | code | status | message | what it means, what to change |\n|---|---|---|---|\n",
+    );
+    for error in ErrorCode::ALL {
+        let (code, status) = (error.code(), error.status().as_u16());
+        writeln!(page, "| {code} | {status} | {} | {} |", error.message(), error.meaning()).unwrap();
+    }
+    page.push_str(
+        "\nThis page is made from the registry in `src/error.rs`: `UPDATE_DOCS=1 cargo test --test http errors` writes it.\n",
+    );
+    page
+}
+
+#[test]
+fn the_documentation_lists_every_code_of_the_registry() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&file, page()).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), page(), "UPDATE_DOCS=1 writes it anew");
+}
+
+#[test]
+fn no_two_errors_share_a_code() {
+    let codes: BTreeSet<&str> = ErrorCode::ALL.iter().map(|error| error.code()).collect();
+    assert_eq!(codes.len(), ErrorCode::ALL.len());
 }
