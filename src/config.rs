@@ -4,6 +4,12 @@
 //! set to nothing counts as not set. Secrets may come from a file instead, named by the variable `NAME_FILE`.
 //! Nothing here prints a secret: a database URL shows as its server and database alone.
 
+mod identity;
+mod origin;
+
+pub use identity::{ApiToken, DevelopmentKey, Identity, Issuer, Provider};
+pub use origin::Origin;
+
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::SqliteConnectOptions;
 use std::ffi::OsString;
@@ -46,6 +52,10 @@ pub struct Settings {
     pub database_acquire_timeout: Duration,
     /// How long one statement may run (PostgreSQL).
     pub database_statement_timeout: Duration,
+    /// The pages that may call this API from a browser, and to which a logout may lead.
+    pub allowed_origins: Vec<Origin>,
+    /// Whose tokens are accepted, and how they are judged.
+    pub identity: Identity,
     /// What is logged: a level, or directives such as `info,sqlx=debug`.
     pub log_level: Targets,
     /// How a log line looks.
@@ -239,6 +249,12 @@ pub struct Shown {
 }
 
 impl Settings {
+    /// Whether the address is on a page that may call this API.
+    #[must_use]
+    pub fn allows_origin(&self, url: &url::Url) -> bool {
+        Origin::of(url).is_some_and(|origin| self.allowed_origins.contains(&origin))
+    }
+
     /// Reads the process's own environment.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::read(&|name| std::env::var_os(name)).0
@@ -276,6 +292,8 @@ impl Settings {
             database_max_connections: reader.at_least("DATABASE_MAX_CONNECTIONS", 10, 1),
             database_acquire_timeout: reader.seconds("DATABASE_ACQUIRE_TIMEOUT_SECONDS", 10, 1),
             database_statement_timeout: reader.seconds("DATABASE_STATEMENT_TIMEOUT_SECONDS", 30, 1),
+            allowed_origins: reader.origins(environment),
+            identity: reader.identity(environment),
             log_level: reader.value("LOG_LEVEL", default_log_level(), LOG_LEVEL_FORMS),
             log_format: reader.value("LOG_FORMAT", log_format, "json or pretty"),
             docs_enabled: reader.value("DOCS_ENABLED", environment != Environment::Production, "true or false"),
