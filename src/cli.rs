@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use tokio::runtime::Runtime;
 
+mod dev_token;
 mod healthcheck;
 mod migrate;
 
@@ -45,6 +46,8 @@ enum Command {
     Config(Config),
     /// Print the OpenAPI document as JSON
     Openapi,
+    /// Print a token for local use; only where ENVIRONMENT=development
+    DevToken(dev_token::DevToken),
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -98,6 +101,7 @@ impl Cli {
             Command::Healthcheck(healthcheck) => healthcheck.run(),
             Command::Config(verb) => verb.run(),
             Command::Openapi => openapi(),
+            Command::DevToken(token) => token.run(),
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,

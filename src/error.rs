@@ -7,6 +7,7 @@
 use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use sea_orm::{DbErr, RuntimeErr, sqlx};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -170,6 +171,27 @@ impl ApiError {
 impl From<ErrorCode> for ApiError {
     fn from(code: ErrorCode) -> Self {
         Self { code, status: None, detail: None }
+    }
+}
+
+impl From<DbErr> for ApiError {
+    /// The connection's failures are `SYS_001`, everything else `SYS_003`; the log says what it was.
+    fn from(error: DbErr) -> Self {
+        let lost = match &error {
+            DbErr::Conn(_) | DbErr::ConnectionAcquire(_) => true,
+            DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)) => {
+                matches!(
+                    **cause,
+                    sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed
+                )
+            }
+            _ => false,
+        };
+        if !lost {
+            return Self::internal(&error);
+        }
+        tracing::warn!(%error, "the database cannot be reached");
+        Self::detailed(ErrorCode::DatabaseUnreachable, error.to_string())
     }
 }
 

@@ -1,9 +1,10 @@
 //! Bulkhead: a multi-tenant HTTP API for health data.
 //!
-//! Arrows point inwards: [`cli`] -> [`server`] -> [`api`] -> [`entity`]; [`config`], [`database`], [`error`] and
+//! Arrows point inwards: [`cli`] -> [`server`] -> [`api`] -> [`auth`] -> [`entity`]; [`config`], [`database`], [`error`] and
 //! [`telemetry`] depend on none of them.
 
 pub mod api;
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod database;

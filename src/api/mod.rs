@@ -1,4 +1,5 @@
 //! The HTTP API: request and response types, handlers, and their OpenAPI descriptions.
 
+mod body;
 pub(crate) mod root;
 pub(crate) mod v1;

@@ -2,16 +2,16 @@
 
 use sea_orm::entity::prelude::*;
 
-/// What a user may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+/// What a user may do; each may do what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "lowercase")]
 pub enum Role {
-    /// Everything within the tenant.
-    Admin,
-    /// Read and write.
-    Member,
     /// Read.
     Viewer,
+    /// Read and write.
+    Member,
+    /// Everything within the tenant.
+    Admin,
 }
 
 /// One row of `users`.

@@ -152,7 +152,8 @@ mod tests {
         let settings = Arc::new(Settings::read(&lookup).0.unwrap());
         let runner = Arc::new(crate::server::runner(&settings, bulkhead_migration::migrations()));
         let database = crate::database::pool(&settings);
-        let state = AppState::new(Arc::clone(&settings), database, Lifecycle::new(), runner);
+        let auth = crate::auth::Auth::new(&settings.identity).unwrap();
+        let state = AppState::new(Arc::clone(&settings), database, auth, Lifecycle::new(), runner);
         let router = wrap(Router::new().route("/", axum::routing::get(panics)), &state).with_state(state);
         let response = router.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();

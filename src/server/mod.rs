@@ -14,6 +14,7 @@ pub(crate) use middleware::OwnBody;
 pub use router::{api_document, router};
 pub use state::AppState;
 
+use crate::auth::{Auth, ProviderError};
 use crate::config::Settings;
 use crate::database;
 use bulkhead_migration::Migrations;
@@ -34,6 +35,9 @@ pub enum ServeError {
     /// The database or its schema could not be made ready.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
+    /// The identity provider cannot be used.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
     /// The runtime could not watch for signals.
     #[error("cannot watch for signals: {0}")]
     Signals(#[source] std::io::Error),
@@ -50,7 +54,8 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
     let address = listener.local_addr().map_err(|source| BindError::new(settings.host, settings.port, source))?;
     let database = database::pool(&settings);
     let runner = Arc::new(runner(&settings, migrations));
-    let state = AppState::new(Arc::clone(&settings), database.clone(), lifecycle.clone(), runner);
+    let auth = Auth::new(&settings.identity)?;
+    let state = AppState::new(Arc::clone(&settings), database.clone(), Arc::clone(&auth), lifecycle.clone(), runner);
 
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -62,6 +67,8 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
     let serving =
         tokio::spawn(listener::serve(listener, router(state.clone()), lifecycle.clone(), Arc::clone(&settings)));
 
+    // The provider's keys are on their way while the schema is made ready.
+    let keys = tokio::spawn(async move { auth.run().await });
     // The signals stay watched to the end: the second one exits at once.
     let stop = tokio::spawn(signals.watch(lifecycle.clone()));
     tokio::select! {
@@ -75,6 +82,7 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
     // A panic of the accept loop is the end of the server either way.
     let _ = serving.await;
     stop.abort();
+    keys.abort();
     if tokio::time::timeout(POOL_CLOSE_TIMEOUT, database.close()).await.is_err() {
         tracing::warn!("a statement was still running; its connection was cut off");
     }

@@ -3,17 +3,33 @@
 use super::{AppState, middleware};
 use crate::api;
 use axum::Router;
-use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Bulkhead", description = "A multi-tenant API for health data."),
-    tags((name = "health", description = "Whether this instance lives, has started, and can serve."))
+    modifiers(&Bearer),
+    tags(
+        (name = "health", description = "Whether this instance lives, has started, and can serve."),
+        (name = "auth", description = "Login and logout at the identity provider, and what a token is worth."),
+    )
 )]
 struct Header;
+
+/// Declares how callers prove who they are.
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut Document) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
+    }
+}
 
 fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(Header::openapi()).nest("/api/v1", api::v1::routes())

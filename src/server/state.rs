@@ -2,7 +2,9 @@
 
 use super::Lifecycle;
 use super::prepare::leniency;
+use crate::auth::Auth;
 use crate::config::{MigrateOnStart, Settings};
+use axum::extract::FromRef;
 use bulkhead_migration::{Fit, Misfit, Runner, Standing, State};
 use sea_orm::DatabaseConnection;
 use std::sync::Arc;
@@ -15,6 +17,8 @@ pub struct AppState {
     pub settings: Arc<Settings>,
     /// The pool that requests use.
     pub database: DatabaseConnection,
+    /// Checks tokens and leads logins.
+    pub auth: Arc<Auth>,
     /// Where the process stands.
     pub lifecycle: Lifecycle,
     /// Knows this build's migrations, and reads the schema's state.
@@ -28,10 +32,11 @@ impl AppState {
     pub fn new(
         settings: Arc<Settings>,
         database: DatabaseConnection,
+        auth: Arc<Auth>,
         lifecycle: Lifecycle,
         runner: Arc<Runner>,
     ) -> Self {
-        Self { settings, database, lifecycle, runner, started: Arc::default() }
+        Self { settings, database, auth, lifecycle, runner, started: Arc::default() }
     }
 
     /// Whether this build serves with a schema in this state.
@@ -55,5 +60,17 @@ impl AppState {
     /// Records that readiness has passed.
     pub fn set_started(&self) {
         self.started.store(true, Ordering::Relaxed);
+    }
+}
+
+impl FromRef<AppState> for Arc<Auth> {
+    fn from_ref(state: &AppState) -> Self {
+        Self::clone(&state.auth)
+    }
+}
+
+impl FromRef<AppState> for DatabaseConnection {
+    fn from_ref(state: &AppState) -> Self {
+        state.database.clone()
     }
 }

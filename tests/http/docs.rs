@@ -16,7 +16,16 @@ async fn the_document_is_the_same_from_the_command_line_and_over_http() {
     let printed: Value = serde_json::from_str(&stdout(&run(&["openapi"], &[]).await)).unwrap();
     assert_eq!(document, printed);
     let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
-    assert_eq!(paths, ["/api/v1/health/live", "/api/v1/health/ready", "/api/v1/health/startup"]);
+    let expected = [
+        "/api/v1/auth/callback",
+        "/api/v1/auth/login",
+        "/api/v1/auth/logout",
+        "/api/v1/auth/validate",
+        "/api/v1/health/live",
+        "/api/v1/health/ready",
+        "/api/v1/health/startup",
+    ];
+    assert_eq!(paths, expected);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod deploy;
 mod docs;
 mod errors;
 mod health;
+mod principal;
 mod schema;
 mod shutdown;
 mod start;

@@ -1,5 +1,6 @@
 //! Health: whether this instance lives (restart it if not), has started, and can serve (send it requests).
 
+use crate::auth::Standing;
 use crate::error::ErrorCode;
 use crate::server::{AppState, OwnBody, Phase};
 use axum::Json;
@@ -43,7 +44,7 @@ pub(crate) struct Startup {
     responses((status = 200, body = Startup), (status = 503, body = Startup, description = "Not started yet"))
 )]
 pub(crate) async fn startup(State(state): State<AppState>) -> Response {
-    let started = state.started() || readiness(&state).await.status == Overall::Ready;
+    let started = state.started() || readiness(&state).await.status != Overall::Unavailable;
     let status = if started { "started" } else { state.lifecycle.phase().name() };
     answer(started, Startup { status, timestamp: unix_time() })
 }
@@ -61,6 +62,8 @@ pub(crate) struct Readiness {
 enum Overall {
     /// Requests can be served.
     Ready,
+    /// They can, but something that they will need is missing.
+    Degraded,
     /// They cannot.
     Unavailable,
 }
@@ -73,6 +76,9 @@ struct Checks {
     database: Check,
     /// Whether the schema is the one this build works with.
     schema: Check,
+    /// Whether tokens can be checked: `stale` where the identity provider's last keys serve while it is away,
+    /// `not-configured` where none is set up.
+    auth: Check,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -88,14 +94,14 @@ struct Check {
     error: Option<&'static str>,
 }
 
-/// 200 when this instance can serve requests. Each check is given one second.
+/// 200 when this instance can serve requests, if not all of them (`degraded`). Each check is given one second.
 #[utoipa::path(
     get, path = "/health/ready", tag = "health",
     responses((status = 200, body = Readiness), (status = 503, body = Readiness, description = "Not ready: see `checks`"))
 )]
 pub(crate) async fn ready(State(state): State<AppState>) -> Response {
     let readiness = readiness(&state).await;
-    answer(readiness.status == Overall::Ready, readiness)
+    answer(readiness.status != Overall::Unavailable, readiness)
 }
 
 async fn readiness(state: &AppState) -> Readiness {
@@ -105,12 +111,19 @@ async fn readiness(state: &AppState) -> Readiness {
         _ => Check { status: phase.name(), latency_ms: None, error: Some(ErrorCode::Overloaded.code()) },
     };
     let (database, schema) = tokio::join!(database(state), schema(state));
-    let ready = [&process, &database, &schema].iter().all(|check| check.error.is_none());
-    if ready {
+    let standing = state.auth.standing();
+    let auth = auth(standing);
+    let able =
+        standing != Standing::Unreachable && [&process, &database, &schema].iter().all(|check| check.error.is_none());
+    if able {
         state.set_started();
     }
-    let status = if ready { Overall::Ready } else { Overall::Unavailable };
-    Readiness { status, checks: Checks { process, database, schema }, timestamp: unix_time() }
+    let status = match (able, &auth.error) {
+        (false, _) => Overall::Unavailable,
+        (true, Some(_)) => Overall::Degraded,
+        (true, None) => Overall::Ready,
+    };
+    Readiness { status, checks: Checks { process, database, schema, auth }, timestamp: unix_time() }
 }
 
 async fn database(state: &AppState) -> Check {
@@ -140,6 +153,17 @@ async fn schema(state: &AppState) -> Check {
         Err((status, ErrorCode::SchemaNotReady))
     })
     .await
+}
+
+/// What is known already: a probe asks nothing of the provider.
+fn auth(standing: Standing) -> Check {
+    let status = match standing {
+        Standing::Good => return Check { status: "ok", latency_ms: None, error: None },
+        Standing::Stale => "stale",
+        Standing::Unreachable => "unreachable",
+        Standing::NotConfigured => "not-configured",
+    };
+    Check { status, latency_ms: None, error: Some(ErrorCode::ProviderUnreachable.code()) }
 }
 
 async fn check(work: impl Future<Output = Result<(), (&'static str, ErrorCode)>>) -> Check {

@@ -1,0 +1,149 @@
+//! Login and logout at the identity provider, and what a token is worth.
+
+use crate::api::body::Body;
+use crate::auth::Principal;
+use crate::error::{ApiError, ErrorBody, ErrorCode};
+use crate::server::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, LOCATION, SET_COOKIE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::IntoResponse;
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use url::Url;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// Tokens and login cookies are nobody's to keep on the way (RFC 6749, section 5.1).
+const NO_STORE: (HeaderName, HeaderValue) = (CACHE_CONTROL, HeaderValue::from_static("no-store"));
+
+/// Sends the browser to the identity provider. The provider sends it back to the front end's OIDC_REDIRECT_URL with a
+/// `code` and a `state`, which that page posts to the callback.
+#[utoipa::path(
+    get, path = "/auth/login", tag = "auth",
+    responses(
+        (status = 302, description = "To the provider, with a cookie that the callback needs"),
+        (status = 503, description = "SYS_004", body = ErrorBody),
+    )
+)]
+pub(crate) async fn login(State(state): State<AppState>) -> Result<impl IntoResponse, ApiError> {
+    let begun = state.auth.begin_login().await?;
+    Ok((StatusCode::FOUND, [NO_STORE, (LOCATION, header(begun.url.as_str())?), (SET_COOKIE, header(&begun.cookie)?)]))
+}
+
+/// What the provider has sent the browser back with.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Callback {
+    /// The provider's code, good once.
+    code: String,
+    /// The login's state.
+    state: String,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct LoggedIn {
+    /// Send it as `Authorization: Bearer`.
+    access_token: String,
+    #[schema(example = "Bearer")]
+    token_type: &'static str,
+    /// For how many seconds it is good.
+    #[schema(example = 3600)]
+    expires_in: i64,
+}
+
+/// Ends a login: exchanges the code for a token. Needs the login's cookie.
+#[utoipa::path(
+    post, path = "/auth/callback", tag = "auth", request_body = Callback,
+    responses(
+        (status = 200, body = LoggedIn),
+        (status = 400, description = "AUTH_001, AUTH_004, VAL_001 to VAL_003", body = ErrorBody),
+        (status = 403, description = "AUTH_002, AUTH_005, AUTH_007", body = ErrorBody),
+        (status = 500, description = "SYS_003", body = ErrorBody),
+        (status = 503, description = "SYS_004", body = ErrorBody),
+    )
+)]
+pub(crate) async fn callback(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    Body(body): Body<Callback>,
+) -> Result<impl IntoResponse, ApiError> {
+    let tokens = state.auth.finish_login(&headers, body.code, &body.state).await?;
+    let token = LoggedIn {
+        access_token: tokens.token.expose_secret().to_owned(),
+        token_type: "Bearer",
+        expires_in: tokens.expires_in,
+    };
+    Ok(([NO_STORE, (SET_COOKIE, header(&tokens.cookie)?)], Json(token)))
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Validation {
+    #[schema(example = true)]
+    valid: bool,
+    /// The user's id; null where the tenant has no user of the token's subject.
+    user_id: Option<Uuid>,
+    tenant_id: Uuid,
+    /// When the token expires: Unix time in seconds.
+    #[schema(example = 1_790_000_000)]
+    expires_at: i64,
+}
+
+/// Whether the token is good, and whose it is.
+#[utoipa::path(
+    get, path = "/auth/validate", tag = "auth", security(("bearer" = [])),
+    responses(
+        (status = 200, body = Validation),
+        (status = 401, description = "AUTH_001, AUTH_003, AUTH_004, AUTH_010", body = ErrorBody),
+        (status = 403, description = "AUTH_005, AUTH_007, AUTH_008, AUTH_009", body = ErrorBody),
+        (status = 503, description = "SYS_001, SYS_004", body = ErrorBody),
+    )
+)]
+pub(crate) async fn validate(principal: Principal) -> Json<Validation> {
+    Json(Validation {
+        valid: true,
+        user_id: principal.user_id,
+        tenant_id: principal.tenant_id,
+        expires_at: principal.expires_at,
+    })
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Logout {
+    /// Where the provider is to send the browser afterwards; its origin must be one of ALLOWED_ORIGINS.
+    #[schema(example = "https://app.example.com/goodbye")]
+    redirect_uri: String,
+    /// The ID token, for providers that log nobody out without it (Okta).
+    id_token_hint: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct LoggedOut {
+    /// Where to send the browser.
+    logout_url: String,
+}
+
+/// Where to send the browser so that the provider ends its session.
+#[utoipa::path(
+    post, path = "/auth/logout", tag = "auth", request_body = Logout,
+    responses(
+        (status = 200, body = LoggedOut),
+        (status = 400, description = "AUTH_006, VAL_001 to VAL_003", body = ErrorBody),
+        (status = 503, description = "SYS_004", body = ErrorBody),
+    )
+)]
+pub(crate) async fn logout(
+    State(state): State<AppState>,
+    Body(body): Body<Logout>,
+) -> Result<Json<LoggedOut>, ApiError> {
+    let redirect = Url::parse(&body.redirect_uri).ok().filter(|url| state.settings.allows_origin(url));
+    let redirect = redirect.ok_or(ErrorCode::RedirectNotAllowed)?;
+    let url = state.auth.logout_url(&redirect, body.id_token_hint.as_deref()).await?;
+    Ok(Json(LoggedOut { logout_url: url.into() }))
+}
+
+fn header(text: &str) -> Result<HeaderValue, ApiError> {
+    HeaderValue::from_str(text).map_err(|error| ApiError::internal(&error))
+}

@@ -1,0 +1,62 @@
+//! A token's claims as they came: a JSON object in which no name comes twice.
+
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+use std::fmt;
+
+/// The members of a JSON object. One that has a name twice is refused (RFC 7519, section 4): two readers of the same
+/// token could otherwise see two different claims.
+#[derive(Debug)]
+pub(super) struct RawClaims(Map<String, Value>);
+
+impl RawClaims {
+    /// A claim by its name, or, where none has it, by a dotted path into nested objects.
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        let direct = self.0.get(name);
+        direct.or_else(|| {
+            let mut path = name.split('.');
+            let first = self.0.get(path.next()?)?;
+            path.try_fold(first, |value, part| value.get(part))
+        })
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.as_str()
+    }
+
+    /// A NumericDate (RFC 7519, section 2), cut to whole seconds since 1970.
+    pub(super) fn date(&self, name: &str) -> Option<i64> {
+        /// 2^53, up to which JSON's numbers are exact: some 285 million years.
+        const LATEST: f64 = 9_007_199_254_740_992.0;
+        let seconds = self.0.get(name)?.as_f64().filter(|seconds| seconds.abs() < LATEST)?;
+        #[allow(clippy::cast_possible_truncation, reason = "bounded above")]
+        Some(seconds as i64)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawClaims {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Map<String, Value>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object without a name that comes twice")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+                let mut members = Map::new();
+                while let Some((name, value)) = access.next_entry::<String, Value>()? {
+                    if members.insert(name, value).is_some() {
+                        return Err(A::Error::custom("a name comes twice"));
+                    }
+                }
+                Ok(members)
+            }
+        }
+
+        deserializer.deserialize_map(Members).map(Self)
+    }
+}

@@ -1,0 +1,246 @@
+//! The provider's keys: fetched by one task, read by every request without a lock.
+
+use super::Standing;
+use super::development::DevelopmentIssuer;
+use super::discovery::{Metadata, ProviderError};
+use super::http::HttpClient;
+use super::key_set::{Document, Key, KeySet};
+use crate::config::Provider;
+use arc_swap::ArcSwapOption;
+use backon::{ExponentialBuilder, Retryable};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
+
+/// Tries of one refresh, and the first pause between them, which doubles.
+const TRIES: usize = 3;
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long keys serve while the provider is away.
+const STALE_LIMIT: Duration = Duration::from_hours(24);
+
+/// How long to wait after a refresh that failed: while there are no keys at all, and while there are.
+const PAUSE_WITHOUT_KEYS: Duration = Duration::from_secs(2);
+const PAUSE_WITH_KEYS: Duration = Duration::from_secs(30);
+
+/// The least time between two fetches for the sake of unknown key ids, for the whole process.
+const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(30);
+
+/// The same for the development issuer's file, whose key may be made at any moment.
+const UNKNOWN_KEY_PAUSE_IN_DEVELOPMENT: Duration = Duration::from_secs(1);
+
+/// How long a request waits for keys that are being fetched.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where keys come from.
+pub(super) enum Source {
+    Provider { settings: Box<Provider>, http: HttpClient },
+    Development(DevelopmentIssuer),
+    Nobody,
+}
+
+/// What was last fetched.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    /// The issuer, exactly as tokens must spell it.
+    pub(super) issuer: String,
+    /// The provider's metadata; the development issuer has none.
+    pub(super) metadata: Option<Metadata>,
+    /// Counts the changes of issuer or keys: what was checked with other keys must be checked again.
+    pub(super) generation: u64,
+    keys: KeySet,
+    fetched: Instant,
+}
+
+impl Snapshot {
+    pub(super) fn find(&self, id: &str) -> Option<&Key> {
+        self.keys.find(id)
+    }
+}
+
+/// The keys, shared by the task that fetches them and the requests that read them.
+pub(super) struct KeyCache {
+    source: Source,
+    ttl: Duration,
+    current: ArcSwapOption<Snapshot>,
+    /// Whether the last refresh failed.
+    failing: AtomicBool,
+    /// Held to look at or to change it, never while something is fetched.
+    turn: Mutex<Turn>,
+    wanted: Notify,
+    /// How many refreshes have ended, well or not.
+    ended: watch::Sender<u64>,
+}
+
+/// Whose turn it is to fetch for the sake of an unknown key id.
+#[derive(Debug, Default)]
+struct Turn {
+    last: Option<Instant>,
+    under_way: bool,
+}
+
+/// How much a refresh asks of the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// Metadata and keys, with retries.
+    Everything,
+    /// The keys alone, in one request.
+    Keys,
+}
+
+impl fmt::Debug for KeyCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyCache").field("current", &self.current).finish_non_exhaustive()
+    }
+}
+
+impl KeyCache {
+    pub(super) fn new(source: Source, ttl: Duration) -> Self {
+        Self {
+            source,
+            ttl,
+            current: ArcSwapOption::empty(),
+            failing: AtomicBool::new(false),
+            turn: Mutex::default(),
+            wanted: Notify::new(),
+            ended: watch::Sender::new(0),
+        }
+    }
+
+    /// What was last fetched, unless it is too old to trust.
+    pub(super) fn current(&self) -> Option<Arc<Snapshot>> {
+        self.current.load_full().filter(|snapshot| snapshot.fetched.elapsed() < STALE_LIMIT)
+    }
+
+    /// The same; waits for the process's first refresh where that is not over.
+    pub(super) async fn first(&self) -> Option<Arc<Snapshot>> {
+        if let Some(snapshot) = self.current() {
+            return Some(snapshot);
+        }
+        if !matches!(self.source, Source::Nobody) {
+            let mut ended = self.ended.subscribe();
+            // In vain at the latest when the request's own time is over.
+            let _ = tokio::time::timeout(PATIENCE, ended.wait_for(|count| *count > 0)).await;
+        }
+        self.current()
+    }
+
+    /// What is there after a fetch for the sake of an unknown key id. There is one such fetch in a while for all
+    /// requests together: those that come during it wait for it, later ones do without.
+    pub(super) async fn refreshed(&self) -> Option<Arc<Snapshot>> {
+        let mut ended = self.ended.subscribe();
+        let seen = *ended.borrow_and_update();
+        if self.take_turn() {
+            let _ = tokio::time::timeout(PATIENCE, ended.wait_for(|count| *count > seen)).await;
+        }
+        self.current()
+    }
+
+    /// Asks for a fetch where it is time for one; whether there is one to wait for.
+    fn take_turn(&self) -> bool {
+        let pause = match self.source {
+            Source::Provider { .. } => UNKNOWN_KEY_PAUSE,
+            Source::Development(_) => UNKNOWN_KEY_PAUSE_IN_DEVELOPMENT,
+            Source::Nobody => return false,
+        };
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if turn.under_way {
+            return true;
+        }
+        if turn.last.is_some_and(|last| last.elapsed() < pause) {
+            return false;
+        }
+        *turn = Turn { last: Some(Instant::now()), under_way: true };
+        self.wanted.notify_one();
+        true
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        match (&self.source, self.current()) {
+            (Source::Nobody, _) => Standing::NotConfigured,
+            (_, None) => Standing::Unreachable,
+            (_, Some(_)) if self.failing.load(Ordering::Relaxed) => Standing::Stale,
+            _ => Standing::Good,
+        }
+    }
+
+    /// Fetches at once, ahead of the keys' age, and when a request asks for it; never returns.
+    pub(super) async fn run(&self) {
+        if matches!(self.source, Source::Nobody) {
+            std::future::pending::<()>().await;
+        }
+        loop {
+            let fetched = self.refresh(Scope::Everything).await;
+            let pause = match fetched {
+                Ok(()) => self.ttl.mul_f64(0.8),
+                Err(()) if self.current().is_none() => PAUSE_WITHOUT_KEYS,
+                Err(()) => PAUSE_WITH_KEYS.min(self.ttl),
+            };
+            let due = tokio::time::sleep(pause);
+            tokio::pin!(due);
+            loop {
+                tokio::select! {
+                    () = &mut due => break,
+                    () = self.wanted.notified() => {
+                        // Its failure is in the log; what is due stays due.
+                        let _ = self.refresh(Scope::Keys).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn refresh(&self, scope: Scope) -> Result<(), ()> {
+        let before = self.current.load_full();
+        let tries = if scope == Scope::Keys { 1 } else { TRIES };
+        let retry =
+            ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_factor(2.0).with_max_times(tries - 1);
+        let known = before.as_ref().and_then(|snapshot| snapshot.metadata.clone()).filter(|_| scope == Scope::Keys);
+        let fetched = (|| self.fetch(known.clone())).retry(retry).await;
+        let outcome = match fetched {
+            Ok((issuer, metadata, keys)) => {
+                let unchanged = |old: &Arc<Snapshot>| old.issuer == issuer && old.keys.same(&keys);
+                let generation = match &before {
+                    Some(old) if unchanged(old) => old.generation,
+                    old => {
+                        if metadata.is_some() {
+                            tracing::info!(%issuer, keys = keys.len(), "the identity provider's keys are here");
+                        }
+                        old.as_ref().map_or(0, |old| old.generation + 1)
+                    }
+                };
+                let snapshot = Snapshot { issuer, metadata, generation, keys, fetched: Instant::now() };
+                self.current.store(Some(Arc::new(snapshot)));
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(%error, keys_left = self.current().is_some(), "cannot fetch the identity provider's keys");
+                Err(())
+            }
+        };
+        self.failing.store(outcome.is_err(), Ordering::Relaxed);
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner).under_way = false;
+        self.ended.send_modify(|count| *count += 1);
+        outcome
+    }
+
+    async fn fetch(&self, known: Option<Metadata>) -> Result<(String, Option<Metadata>, KeySet), ProviderError> {
+        match &self.source {
+            Source::Provider { settings, http } => {
+                let metadata = match known {
+                    Some(metadata) => metadata,
+                    None => Metadata::fetch(settings, http).await?,
+                };
+                let keys = KeySet::from(http.json::<Document>(&metadata.jwks_uri).await?);
+                if keys.len() == 0 {
+                    return Err(ProviderError::NoKeys(metadata.jwks_uri.to_string()));
+                }
+                Ok((metadata.issuer.clone(), Some(metadata), keys))
+            }
+            Source::Development(issuer) => Ok((DevelopmentIssuer::ISSUER.to_owned(), None, issuer.keys()?)),
+            Source::Nobody => Ok((String::new(), None, KeySet::default())),
+        }
+    }
+}
