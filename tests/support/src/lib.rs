@@ -2,10 +2,12 @@
 
 mod database;
 mod postgres;
+pub mod provider;
 mod server;
 mod skip;
 
 pub use database::Database;
+pub use provider::Provider;
 pub use rustix::process::Signal;
 pub use server::{Server, send};
 pub use skip::skip;

@@ -1,0 +1,51 @@
+//! What can go wrong with a provider.
+
+/// A way in which the provider misbehaves, from [`super::Provider::fail`] to [`super::Provider::heal`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// Everything answers 503.
+    Unavailable,
+    /// Nothing is answered until it heals.
+    Slow,
+    /// The key set is no JSON.
+    GarbageKeys,
+    /// The key set holds no key.
+    NoKeys,
+    /// The metadata names another issuer.
+    OtherIssuer,
+    /// The token endpoint refuses the client, right secret or not.
+    ClientRejected,
+    /// The token endpoint takes a client's secret in the body only, and the metadata says so.
+    SecretInBodyOnly,
+    /// ID tokens have the nonce of another login.
+    WrongNonce,
+    /// ID tokens have no nonce.
+    NoNonce,
+    /// ID tokens are for another client.
+    WrongAudience,
+    /// ID tokens expired an hour ago.
+    ExpiredIdToken,
+    /// ID tokens are signed with a key that is not the provider's.
+    ForgedIdToken,
+    /// The token endpoint answers with something that is not JSON.
+    GarbageTokens,
+}
+
+/// What of the provider is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// The metadata.
+    Discovery,
+    /// The key set.
+    Keys,
+    /// The page that asks whether to log in.
+    Authorize,
+    /// Where a code becomes tokens.
+    Token,
+    /// Where a logout leads.
+    EndSession,
+}
+
+impl Endpoint {
+    pub(super) const COUNT: usize = 5;
+}
