@@ -45,8 +45,9 @@ in
       arguments = common // {
         src = files [
           "(deny|rustfmt)\\.toml"
+          "bench(/tokens\\.rs)?"
           "docs"
-          "docs/errors\\.md"
+          "docs/(errors|settings)\\.md"
           "railway\\.json"
           "tests/.*"
         ];
@@ -62,9 +63,9 @@ in
       cargoArtifacts = craneLib.buildDepsOnly release;
       # The workspace names the tests' packages, whose sources this build does not need.
       postPatch = ''
-        mkdir -p tests/http tests/support/src
+        mkdir -p bench tests/http tests/support/src
         touch tests/support/src/lib.rs tests/image/lib.rs
-        echo 'fn main() {}' | tee tests/http/main.rs tests/image/main.rs \
+        echo 'fn main() {}' | tee bench/tokens.rs tests/http/main.rs tests/image/main.rs \
           tests/migrations/{main,bench}.rs >tests/migrations/fixture.rs
       '';
       # A static glibc holds store paths (its own, libidn2's, libgcc's) to look for what the image does without.

@@ -32,7 +32,7 @@ const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(30);
 const UNKNOWN_KEY_PAUSE_IN_DEVELOPMENT: Duration = Duration::from_secs(1);
 
 /// How long a request waits for keys that are being fetched.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where keys come from.
 pub(super) enum Source {

@@ -24,9 +24,6 @@ const LEEWAY: i64 = 60;
 /// The longest token that is looked at, in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
 
-/// The most tokens whose claims are remembered; one takes some 200 bytes.
-const REMEMBERED: usize = 10_000;
-
 /// Claims that may name the tenant, after the configured one.
 const TENANT_CLAIMS: [&str; 4] = ["tenant_id", "organization_id", "org_id", "custom:tenant_id"];
 
@@ -119,7 +116,7 @@ impl Verifier {
             tenant_claim: identity.tenant_claim.clone(),
             role_claim: identity.role_claim.clone(),
             max_lifetime: identity.max_token_lifetime,
-            remembered: Cache::new(REMEMBERED),
+            remembered: Cache::new(identity.remembered_tokens),
         }
     }
 
@@ -245,8 +242,9 @@ fn check_times_and_names(claims: &RawClaims, issuer: &str) -> Result<(), TokenEr
     if claims.text("iss") != Some(issuer) {
         return Err(TokenError::Invalid("the issuer is another one (iss)"));
     }
-    if claims.text("sub").is_none_or(str::is_empty) {
-        return Err(TokenError::Invalid("the token names nobody (sub)"));
+    // OpenID Connect Core 1.0, section 2: 255 characters at most. A control character has no place in a name.
+    if claims.text("sub").is_none_or(|sub| sub.is_empty() || sub.len() > 255 || sub.chars().any(char::is_control)) {
+        return Err(TokenError::Invalid("the token names nobody, or by an impossible name (sub)"));
     }
     let (Some(begins), Some(ends)) = (claims.date("iat"), claims.date("exp")) else {
         return Err(TokenError::Invalid("iat or exp is missing or not a date"));

@@ -22,6 +22,8 @@ pub struct Identity {
     pub role_claim: String,
     /// The longest time between a token's `iat` and `exp` that is accepted.
     pub max_token_lifetime: Duration,
+    /// The most tokens whose claims are remembered; 0 checks every token anew.
+    pub remembered_tokens: usize,
     /// How old the provider's keys may become before they are fetched again; a refresh begins at four fifths of it.
     pub keys_ttl: Duration,
 }
@@ -147,6 +149,7 @@ impl Reader<'_> {
             tenant_claim: self.name("JWT_TENANT_CLAIM_NAME", "tenant_id"),
             role_claim: self.name("JWT_ROLE_CLAIM_NAME", "role"),
             max_token_lifetime: 60 * self.seconds("JWT_MAX_LIFETIME_MINUTES", 60, 1),
+            remembered_tokens: self.value("JWT_CACHE_CAPACITY", 10_000, "a whole number of 0 or more"),
             keys_ttl: self.seconds("JWKS_CACHE_TTL_SECONDS", 3600, 10),
         }
     }

@@ -1,6 +1,7 @@
 //! The command line: what each subcommand prints and with which code it ends.
 
 use crate::{bulkhead, ready, run, run_on, stderr, stdout};
+use std::path::Path;
 use test_support::{Database, Server, TABLES, on_both_databases};
 
 /// Takes the migration lock, as another process would.
@@ -162,6 +163,16 @@ async fn config_show_lists_every_variable_and_no_secret() {
     assert!(find("PORT").contains("81  (environment)"), "{text}");
     assert!(find("HOST").contains("::  (default)"), "{text}");
     assert!(find("MIGRATION_DATABASE_URL").contains("(not set)"), "{text}");
+}
+
+#[tokio::test]
+async fn every_setting_is_documented() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/settings.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let shown = stdout(&run(&["config", "show"], &[]).await);
+    for name in shown.lines().filter_map(|line| line.split(' ').next()) {
+        assert!(page.contains(&format!("`{name}`")), "{name} is missing in docs/settings.md");
+    }
 }
 
 #[tokio::test]

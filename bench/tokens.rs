@@ -1,0 +1,51 @@
+//! What it costs to check a token: anew, by each algorithm, and as one that is remembered.
+//!
+//! `cargo bench --bench tokens`. The figures in docs/auth.md come from here.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use bulkhead::auth::{Auth, Standing};
+use bulkhead::config::Settings;
+use criterion::{Criterion, criterion_group, criterion_main};
+use std::ffi::OsString;
+use std::sync::Arc;
+use test_support::eventually;
+use test_support::provider::{Person, Provider, Shape, Signer};
+use tokio::runtime::Runtime;
+
+/// An `Auth` that has the provider's keys and remembers so many tokens.
+fn auth(runtime: &Runtime, provider: &Provider, remembered: &str) -> Arc<Auth> {
+    let mut environment = provider.environment();
+    environment.push(("JWT_CACHE_CAPACITY", remembered.to_owned()));
+    environment.retain(|(name, _)| *name != "OIDC_REDIRECT_URL");
+    let lookup = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+    let settings = Settings::read(&lookup).0.unwrap();
+    let auth = runtime.block_on(async { Auth::new(&settings.identity) }).unwrap();
+    let fetching = Arc::clone(&auth);
+    runtime.spawn(async move { fetching.run().await });
+    let here = async || (auth.standing() == Standing::Good).then_some(());
+    runtime.block_on(eventually("the keys are here", here));
+    auth
+}
+
+fn tokens(criterion: &mut Criterion) {
+    let runtime = Runtime::new().unwrap();
+    let provider = Provider::start(Shape::Plain);
+    let (anew, remembering) = (auth(&runtime, &provider, "0"), auth(&runtime, &provider, "10000"));
+    let claims = provider.claims(&Person::ada(Shape::Plain));
+    let mut group = criterion.benchmark_group("token");
+    for signer in Signer::GOOD {
+        let token = provider.token(&claims).by(signer).encode();
+        group.bench_function(format!("{} anew", signer.algorithm()), |bencher| {
+            bencher.to_async(&runtime).iter(|| async { anew.verify(&token).await.unwrap() });
+        });
+    }
+    let token = provider.token(&claims).encode();
+    group.bench_function("remembered", |bencher| {
+        bencher.to_async(&runtime).iter(|| async { remembering.verify(&token).await.unwrap() });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, tokens);
+criterion_main!(benches);
