@@ -249,10 +249,10 @@ pub struct Shown {
 }
 
 impl Settings {
-    /// Whether the address is on a page that may call this API.
+    /// Whether the address is one of a page that may call this API.
     #[must_use]
-    pub fn allows_origin(&self, url: &url::Url) -> bool {
-        Origin::of(url).is_some_and(|origin| self.allowed_origins.contains(&origin))
+    pub fn allows_page(&self, address: &str) -> bool {
+        Origin::of(address).is_some_and(|origin| self.allowed_origins.contains(&origin))
     }
 
     /// Reads the process's own environment.

@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 /// Tries of one refresh, and the first pause between them, which doubles.
 const TRIES: usize = 3;
@@ -30,6 +30,10 @@ const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(30);
 
 /// The same for the development issuer's file, whose key may be made at any moment.
 const UNKNOWN_KEY_PAUSE_IN_DEVELOPMENT: Duration = Duration::from_secs(1);
+
+/// The most requests that wait for a fetch for the sake of an unknown key id: forged ones must not use up the places of
+/// good ones while the provider is slow.
+const MAX_WAITING: usize = 128;
 
 /// How long a request waits for keys that are being fetched.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -70,6 +74,7 @@ pub(super) struct KeyCache {
     /// Held to look at or to change it, never while something is fetched.
     turn: Mutex<Turn>,
     wanted: Notify,
+    waiting: Semaphore,
     /// How many refreshes have ended, well or not.
     ended: watch::Sender<u64>,
 }
@@ -105,6 +110,7 @@ impl KeyCache {
             failing: AtomicBool::new(false),
             turn: Mutex::default(),
             wanted: Notify::new(),
+            waiting: Semaphore::new(MAX_WAITING),
             ended: watch::Sender::new(0),
         }
     }
@@ -132,7 +138,7 @@ impl KeyCache {
     pub(super) async fn refreshed(&self) -> Option<Arc<Snapshot>> {
         let mut ended = self.ended.subscribe();
         let seen = *ended.borrow_and_update();
-        if self.take_turn() {
+        if let (true, Ok(_place)) = (self.take_turn(), self.waiting.try_acquire()) {
             let _ = tokio::time::timeout(PATIENCE, ended.wait_for(|count| *count > seen)).await;
         }
         self.current()

@@ -8,7 +8,7 @@ use super::{Auth, Claims, Metadata, TokenError};
 use crate::config::{ApiToken, Provider};
 use crate::error::{ApiError, ErrorCode};
 use axum::http::{HeaderMap, StatusCode, header};
-use cookie::{Cookie, CookieJar, Key, SameSite};
+use cookie::{Cookie, CookieBuilder, CookieJar, Key, SameSite};
 use oauth2::basic::{
     BasicErrorResponse, BasicErrorResponseType, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse,
     BasicTokenType,
@@ -23,11 +23,10 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use url::Url;
 
-/// The cookie that ties a login's end to its beginning.
+/// The cookie that ties a login's end to its beginning. Over https its name has the prefix by which browsers take it
+/// from this host alone (RFC 6265bis, section 4.1.3.2): no sibling of the domain can plant another.
 const COOKIE: &str = "bulkhead_login";
-
-/// Where the cookie is sent.
-const COOKIE_PATH: &str = "/api/v1/auth";
+const HOST_COOKIE: &str = "__Host-bulkhead_login";
 
 /// How long a person may take to log in, in seconds.
 const PATIENCE: i64 = 600;
@@ -220,18 +219,22 @@ impl Login {
         }
         let (url, state) = request.url();
         let kept = Kept { state, nonce, verifier, expires: now() + PATIENCE };
-        let cookie = Cookie::build((COOKIE, kept.value())).max_age(cookie::time::Duration::seconds(PATIENCE));
-        Ok(Begun { url, cookie: self.sign(self.with_attributes(cookie)) })
-    }
-
-    fn with_attributes<'c>(&self, cookie: cookie::CookieBuilder<'c>) -> cookie::CookieBuilder<'c> {
-        cookie.path(COOKIE_PATH).http_only(true).same_site(SameSite::Lax).secure(self.provider.https_only)
-    }
-
-    fn sign(&self, cookie: cookie::CookieBuilder<'static>) -> String {
+        let cookie = self.cookie(kept.value()).max_age(cookie::time::Duration::seconds(PATIENCE));
         let mut jar = CookieJar::new();
         jar.signed_mut(&self.key).add(cookie);
-        jar.get(COOKIE).map(Cookie::to_string).unwrap_or_default()
+        Ok(Begun { url, cookie: jar.get(self.cookie_name()).map(Cookie::to_string).unwrap_or_default() })
+    }
+
+    fn cookie_name(&self) -> &'static str {
+        if self.provider.https_only { HOST_COOKIE } else { COOKIE }
+    }
+
+    fn cookie(&self, value: String) -> CookieBuilder<'static> {
+        Cookie::build((self.cookie_name(), value))
+            .path("/")
+            .http_only(true)
+            .same_site(SameSite::Lax)
+            .secure(self.provider.https_only)
     }
 
     /// What the cookie has kept for this `state`.
@@ -241,7 +244,8 @@ impl Login {
         for cookie in values.flat_map(Cookie::split_parse).flatten() {
             jar.add_original(cookie.into_owned());
         }
-        let cookie = jar.signed(&self.key).get(COOKIE).ok_or(LoginError::State("there is no login cookie"))?;
+        let cookie =
+            jar.signed(&self.key).get(self.cookie_name()).ok_or(LoginError::State("there is no login cookie"))?;
         let kept = Kept::parse(cookie.value()).ok_or(LoginError::State("the login cookie is not of this build"))?;
         if kept.expires < now() {
             return Err(LoginError::State("the login has taken too long"));
@@ -267,13 +271,12 @@ impl Login {
         let claims = auth.verify(token).await;
         let claims = claims.map_err(|error| LoginError::ApiToken { kind: self.provider.api_token, error })?;
         let expires_in = claims.expires_at.saturating_sub(now()).max(0);
-        let removal = self.with_attributes(Cookie::build((COOKIE, "")));
-        let mut removal = removal.build();
+        let mut removal = self.cookie(String::new()).build();
         removal.make_removal();
         Ok(Tokens { token: token.to_owned().into(), claims, expires_in, cookie: removal.to_string() })
     }
 
-    fn logout_url(&self, metadata: &Metadata, redirect: &Url, hint: Option<&str>) -> Result<Url, LoginError> {
+    fn logout_url(&self, metadata: &Metadata, redirect: &str, hint: Option<&str>) -> Result<Url, LoginError> {
         let endpoint = self.provider.end_session_endpoint.as_ref().or(metadata.end_session_endpoint.as_ref());
         let mut url = endpoint
             .ok_or_else(|| {
@@ -282,9 +285,9 @@ impl Login {
             .clone();
         url.query_pairs_mut()
             .append_pair("client_id", &self.provider.client_id)
-            .append_pair("post_logout_redirect_uri", redirect.as_str())
+            .append_pair("post_logout_redirect_uri", redirect)
             // Cognito's name for the same; others pass over it.
-            .append_pair("logout_uri", redirect.as_str())
+            .append_pair("logout_uri", redirect)
             .extend_pairs(hint.map(|hint| ("id_token_hint", hint)));
         Ok(url)
     }
@@ -322,8 +325,8 @@ impl Auth {
         login.finish(self, &metadata, code, kept).await
     }
 
-    /// Where a browser logs out, to be sent back to `redirect`.
-    pub async fn logout_url(&self, redirect: &Url, id_token_hint: Option<&str>) -> Result<Url, LoginError> {
+    /// Where a browser logs out, to be sent back to `redirect`, which providers compare letter by letter.
+    pub async fn logout_url(&self, redirect: &str, id_token_hint: Option<&str>) -> Result<Url, LoginError> {
         let (login, metadata) = self.ready_to_log_in().await?;
         login.logout_url(&metadata, redirect, id_token_hint)
     }

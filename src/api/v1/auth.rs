@@ -11,7 +11,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::IntoResponse;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
-use url::Url;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -138,9 +137,10 @@ pub(crate) async fn logout(
     State(state): State<AppState>,
     Body(body): Body<Logout>,
 ) -> Result<Json<LoggedOut>, ApiError> {
-    let redirect = Url::parse(&body.redirect_uri).ok().filter(|url| state.settings.allows_origin(url));
-    let redirect = redirect.ok_or(ErrorCode::RedirectNotAllowed)?;
-    let url = state.auth.logout_url(&redirect, body.id_token_hint.as_deref()).await?;
+    if !state.settings.allows_page(&body.redirect_uri) {
+        return Err(ErrorCode::RedirectNotAllowed.into());
+    }
+    let url = state.auth.logout_url(&body.redirect_uri, body.id_token_hint.as_deref()).await?;
     Ok(Json(LoggedOut { logout_url: url.into() }))
 }
 
