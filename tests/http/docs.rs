@@ -1,11 +1,9 @@
 //! The documentation page and document: served from inside the binary, shown by a real browser.
 
+use crate::browser::final_document;
 use crate::{ready, run, stdout};
 use serde_json::Value;
-use std::process::Stdio;
-use std::time::Duration;
-use test_support::{Database, skip};
-use tokio::process::Command;
+use test_support::Database;
 
 #[tokio::test]
 async fn the_document_is_the_same_from_the_command_line_and_over_http() {
@@ -41,34 +39,11 @@ async fn in_production_there_are_no_docs_unless_asked_for() {
     assert_eq!(server.get("/openapi.json").await.unwrap().0, 200);
 }
 
-/// Names of a Chromium on PATH, Debian's first.
-const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
-
 #[tokio::test]
 async fn a_browser_shows_every_operation_without_asking_any_other_host() {
     let database = Database::sqlite();
     let server = ready(&database, &[]).await;
-    let profile = tempfile::tempdir().unwrap();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let installed = |name: &&str| std::env::split_paths(&path).any(|folder| folder.join(name).exists());
-    let Some(browser) = BROWSERS.into_iter().find(installed) else {
-        skip("no browser: install chromium");
-        return;
-    };
-    let page = Command::new(browser)
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"])
-        .args(["--disable-component-update", "--disable-sync", "--disable-quic"])
-        // Whatever is not this machine does not resolve: the page must do without.
-        .args(["--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost"])
-        .arg(format!("--user-data-dir={}", profile.path().display()))
-        .args(["--virtual-time-budget=20000", "--dump-dom"])
-        .arg(format!("http://localhost:{}/docs", server.port))
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let page = tokio::time::timeout(Duration::from_mins(2), page).await.expect("the browser ends").unwrap();
-    let page = String::from_utf8_lossy(&page.stdout);
+    let Some(page) = final_document(&format!("http://localhost:{}/docs", server.port)).await else { return };
     for operation in ["/api/v1/health/live", "/api/v1/health/ready", "/api/v1/health/startup"] {
         // As the viewer renders an operation, not as the document spells it.
         assert!(page.contains(&format!("data-path=\"{operation}\"")), "{operation} is not shown:\n{page}");

@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod attacks;
+mod browser;
 mod command_line;
 mod deploy;
 mod docs;
 mod errors;
 mod health;
+mod identity;
+mod login;
 mod principal;
 mod schema;
 mod shutdown;

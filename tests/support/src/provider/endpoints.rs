@@ -156,6 +156,10 @@ fn tokens(shared: &Shared, grant: &Grant) -> Value {
     if shared.fails(Fault::WrongAudience) {
         claims["aud"] = "another-client".into();
     }
+    if shared.fails(Fault::WrongParty) {
+        claims["aud"] = json!([CLIENT_ID, "another-client"]);
+        claims["azp"] = "another-client".into();
+    }
     if shared.fails(Fault::ExpiredIdToken) {
         claims["iat"] = (issue.now - 7200).into();
         claims["exp"] = (issue.now - 3600).into();

@@ -23,6 +23,8 @@ pub enum Fault {
     NoNonce,
     /// ID tokens are for another client.
     WrongAudience,
+    /// ID tokens are for this client and another, and were asked for by the other (`azp`).
+    WrongParty,
     /// ID tokens expired an hour ago.
     ExpiredIdToken,
     /// ID tokens are signed with a key that is not the provider's.

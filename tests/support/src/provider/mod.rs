@@ -46,7 +46,7 @@ pub const REDIRECT_URL: &str = "http://localhost:3000/callback";
 pub struct Provider {
     shared: Arc<Shared>,
     address: SocketAddr,
-    running: Option<Running>,
+    running: Mutex<Option<Running>>,
 }
 
 /// What the provider's thread, its requests and the test share.
@@ -137,7 +137,7 @@ impl Provider {
             seen: Default::default(),
             desk: Mutex::new(Desk::new(shape)),
         });
-        let running = Some(serve(listener, &shared));
+        let running = Mutex::new(Some(serve(listener, &shared)));
         Self { shared, address, running }
     }
 
@@ -225,15 +225,18 @@ impl Provider {
     }
 
     /// Stops listening, and cuts every connection: it is refused from now on.
-    pub fn close(&mut self) {
-        self.running = None;
+    ///
+    /// # Panics
+    /// When its thread has panicked.
+    pub fn close(&self) {
+        *self.running() = None;
     }
 
     /// Listens again, at the same address.
     ///
     /// # Panics
     /// When somebody else has taken it.
-    pub fn open(&mut self) {
+    pub fn open(&self) {
         let started = Instant::now();
         let listener = loop {
             match std::net::TcpListener::bind(self.address) {
@@ -242,7 +245,11 @@ impl Provider {
             }
             std::thread::sleep(Duration::from_millis(10));
         };
-        self.running = Some(serve(listener, &self.shared));
+        *self.running() = Some(serve(listener, &self.shared));
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().expect("whether it runs")
     }
 
     /// What a person does whom a login has led to `authorize`: opens the page, and presses its button.

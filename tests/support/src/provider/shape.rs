@@ -239,9 +239,17 @@ impl Shape {
         let certificate = "MIIDBTCCAe2gAwIBAgIQ";
         let thumbprint = base64url("a certificate's SHA-1");
         let set = match self {
+            // The key for encryption says so in each of the ways there are (RFC 7517, sections 4.2 to 4.4).
             Self::Plain => {
-                let all = [Signer::Rsa, Signer::Ec, Signer::Ed, Signer::Encryption];
-                all.map(|signer| keys.jwk(signer)).to_vec()
+                let parameters = |id: &str, how: &Value| {
+                    let jwk = keys.jwk(Signer::Encryption);
+                    with(json!({"kty": jwk["kty"], "n": jwk["n"], "e": jwk["e"], "kid": id}), how)
+                };
+                let mut set = Signer::GOOD.map(|signer| keys.jwk(signer)).to_vec();
+                set.push(parameters(&keys.id(Signer::Encryption), &json!({"use": "enc"})));
+                set.push(parameters("enc-by-alg", &json!({"alg": "RSA-OAEP"})));
+                set.push(parameters("enc-by-ops", &json!({"key_ops": ["wrapKey", "unwrapKey"]})));
+                set
             }
             // There is one key for ID tokens and one for access tokens.
             Self::Cognito => {

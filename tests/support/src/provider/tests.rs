@@ -132,7 +132,7 @@ async fn a_login_that_may_not_be_gets_no_consent_page() {
 
 #[tokio::test]
 async fn it_fails_on_demand_and_heals() {
-    let mut provider = Provider::start(Shape::Plain);
+    let provider = Provider::start(Shape::Plain);
     let url = format!("{}/.well-known/openid-configuration", provider.issuer());
     provider.fail(Fault::Unavailable);
     assert_eq!(get(&url).await.status(), 503);

@@ -1,0 +1,367 @@
+//! The login and the logout: with each provider's shape, in a real browser, and all that must not lead to a token.
+
+use crate::identity::{Answer, World, assert_log_without};
+use reqwest::header::{CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use test_support::Server;
+use test_support::provider::{CLIENT_ID, CLIENT_SECRET, Endpoint, Fault, REDIRECT_URL, Shape};
+use url::Url;
+
+const SHAPES: [Shape; 7] =
+    [Shape::Plain, Shape::Cognito, Shape::Auth0, Shape::Entra, Shape::Okta, Shape::OktaIdToken, Shape::Keycloak];
+
+/// A login that the server has begun.
+struct Begun {
+    /// Where it sends the browser.
+    location: String,
+    /// The cookie as a browser would send it back.
+    cookie: String,
+    set_cookie: String,
+}
+
+impl Begun {
+    fn parameters(&self) -> HashMap<String, String> {
+        Url::parse(&self.location).unwrap().query_pairs().into_owned().collect()
+    }
+}
+
+async fn begin(world: &World, server: &Server<'_>) -> Begun {
+    let answer = world.http.get(format!("{}/api/v1/auth/login", server.base)).send().await.unwrap();
+    assert_eq!(answer.status(), 302, "{:?}", answer.text().await);
+    let header = |name| answer.headers()[name].to_str().unwrap().to_owned();
+    let set_cookie = header(SET_COOKIE);
+    let cookie = set_cookie.split(';').next().unwrap().to_owned();
+    Begun { location: header(LOCATION), cookie, set_cookie }
+}
+
+/// A login to which the person has agreed, and what the front end then posts.
+async fn agreed(world: &World, server: &Server<'_>) -> (Begun, Value) {
+    let begun = begin(world, server).await;
+    let consent = world.provider.consent(&begun.location).await;
+    (begun, json!({"code": consent.code, "state": consent.state}))
+}
+
+async fn callback(world: &World, server: &Server<'_>, cookie: Option<&str>, body: &Value) -> Answer {
+    let mut request = world.http.post(format!("{}/api/v1/auth/callback", server.base)).json(body);
+    if let Some(cookie) = cookie {
+        request = request.header(COOKIE, cookie);
+    }
+    Answer::read(request.send().await.unwrap()).await
+}
+
+async fn logout(world: &World, server: &Server<'_>, body: &Value) -> Answer {
+    let url = format!("{}/api/v1/auth/logout", server.base);
+    Answer::read(world.http.post(url).json(body).send().await.unwrap()).await
+}
+
+/// The whole way; the token.
+async fn log_in(world: &World, server: &Server<'_>) -> String {
+    let (begun, body) = agreed(world, server).await;
+    let answer = callback(world, server, Some(&begun.cookie), &body).await;
+    assert_eq!(answer.status, 200, "{:?}: {}", world.shape, answer.body);
+    answer.body["access_token"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_login_at_every_providers_shape_ends_with_a_token_that_the_api_takes() {
+    for shape in SHAPES {
+        let world = World::on_sqlite(shape).await;
+        let server = world.server(&[("LOG_LEVEL", "debug")]).await;
+        let (begun, body) = agreed(&world, &server).await;
+        let answer = callback(&world, &server, Some(&begun.cookie), &body).await;
+        assert_eq!((answer.status, &answer.body["token_type"]), (200, &"Bearer".into()), "{shape:?}: {}", answer.body);
+        assert_eq!(answer.header("cache-control"), "no-store");
+        let removal = answer.header("set-cookie");
+        assert!(removal.contains("Max-Age=0") && removal.contains("Path=/"), "{removal}");
+        let expires_in = answer.body["expires_in"].as_i64().unwrap();
+        assert!((1..=90 * 60).contains(&expires_in), "{expires_in}");
+        assert_eq!(answer.body.as_object().unwrap().len(), 3, "no refresh token, no ID token: {:?}", answer.body);
+
+        let token = answer.body["access_token"].as_str().unwrap();
+        let valid = world.validate(&server, token).await;
+        assert_eq!((valid.status, &valid.body["valid"]), (200, &true.into()), "{shape:?}: {}", valid.body);
+        assert_eq!(valid.body["tenant_id"], world.tenant.to_string(), "{shape:?}");
+        let mut secrets: Vec<String> = begun.parameters().into_values().filter(|value| value.len() >= 22).collect();
+        secrets.retain(|value| !value.contains("://") && !value.contains(' '));
+        assert!(secrets.len() >= 3, "state, nonce and challenge");
+        let code = body["code"].as_str().unwrap();
+        let cookie = begun.cookie.split_once('=').unwrap().1;
+        secrets.extend([code, cookie, token, CLIENT_SECRET].map(str::to_owned));
+        assert_log_without(&server, secrets.iter().map(String::as_str));
+    }
+}
+
+#[tokio::test]
+async fn each_login_has_its_own_state_nonce_and_challenge_in_a_cookie_for_the_server_alone() {
+    let world = World::on_sqlite(Shape::Plain).await;
+    let server = world.server(&[]).await;
+    let (one, two) = (begin(&world, &server).await, begin(&world, &server).await);
+    assert!(one.location.starts_with(&format!("{}/authorize?", world.provider.issuer())), "{}", one.location);
+    let (first, second) = (one.parameters(), two.parameters());
+    for (name, expected) in [
+        ("response_type", "code"),
+        ("client_id", CLIENT_ID),
+        ("redirect_uri", REDIRECT_URL),
+        ("scope", "openid profile email"),
+        ("code_challenge_method", "S256"),
+    ] {
+        assert_eq!(first[name], expected);
+    }
+    for name in ["state", "nonce", "code_challenge"] {
+        // 128 bits in base64.
+        assert!(first[name].len() >= 22 && first[name] != second[name], "{name}");
+    }
+    assert!(!one.location.contains("client_secret") && !one.location.contains("code_verifier"));
+    let attributes: Vec<&str> = one.set_cookie.split("; ").skip(1).collect();
+    for attribute in ["HttpOnly", "SameSite=Lax", "Path=/", "Max-Age=600"] {
+        assert!(attributes.contains(&attribute), "{attribute} is missing: {}", one.set_cookie);
+    }
+    assert!(!attributes.iter().any(|attribute| attribute.starts_with("Domain")), "{}", one.set_cookie);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_of_this_browsers_login_goes_no_further() {
+    let world = World::on_sqlite(Shape::Plain).await;
+    let server = world.server(&[]).await;
+    let (own, body) = agreed(&world, &server).await;
+    // An attacker's login, into which a victim is to be drawn.
+    let (other, other_body) = agreed(&world, &server).await;
+    let with_state = |state: &str| json!({"code": body["code"], "state": state});
+    let (name, value) = own.cookie.split_once('=').unwrap();
+    let mut cases = vec![
+        ("no cookie".to_owned(), None, body.clone()),
+        ("another login's cookie".to_owned(), Some(other.cookie.clone()), body.clone()),
+        ("another login's answer".to_owned(), Some(own.cookie.clone()), other_body.clone()),
+        ("no state".to_owned(), Some(own.cookie.clone()), with_state("")),
+        ("a guessed state".to_owned(), Some(own.cookie.clone()), with_state("guess")),
+        ("another cookie".to_owned(), Some(format!("session={value}")), body.clone()),
+        ("an empty cookie".to_owned(), Some(format!("{name}=")), body.clone()),
+        ("an unsigned cookie".to_owned(), Some(format!("{name}=guess.guess.guess.99999999999")), with_state("guess")),
+    ];
+    // One letter changed, anywhere.
+    for at in (0..value.len()).step_by(7) {
+        let mut bytes = value.as_bytes().to_vec();
+        bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+        let changed = String::from_utf8(bytes).unwrap();
+        cases.push((format!("letter {at} changed"), Some(format!("{name}={changed}")), body.clone()));
+    }
+    for (what, cookie, body) in &cases {
+        let answer = callback(&world, &server, cookie.as_deref(), body).await;
+        assert_eq!(answer.outcome(), (403, "AUTH_002"), "{what}");
+    }
+    assert_eq!(world.provider.seen(Endpoint::Token), 0, "the provider is not asked for what cannot be right");
+    // Nothing of this has spoilt the login.
+    assert_eq!(callback(&world, &server, Some(&own.cookie), &body).await.status, 200);
+
+    // A cookie that another deployment has signed.
+    let elsewhere = world.server(&[("COOKIE_SECRET", "another secret that is long enough for this purpose")]).await;
+    let answer = callback(&world, &elsewhere, Some(&other.cookie), &other_body).await;
+    assert_eq!(answer.outcome(), (403, "AUTH_002"));
+    // And one that another instance of the same has.
+    let replica = world.server(&[]).await;
+    assert_eq!(callback(&world, &replica, Some(&other.cookie), &other_body).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_code_is_good_once_and_only_if_the_provider_gave_it() {
+    let world = World::on_sqlite(Shape::Plain).await;
+    let server = world.server(&[]).await;
+    let (begun, body) = agreed(&world, &server).await;
+    assert_eq!(callback(&world, &server, Some(&begun.cookie), &body).await.status, 200);
+    let replayed = callback(&world, &server, Some(&begun.cookie), &body).await;
+    assert_eq!(replayed.outcome(), (400, "AUTH_001"));
+
+    let (begun, body) = agreed(&world, &server).await;
+    for code in ["guess", "", "a b&c=d\u{0}"] {
+        let guessed = json!({"code": code, "state": body["state"]});
+        let answer = callback(&world, &server, Some(&begun.cookie), &guessed).await;
+        assert_eq!(answer.outcome(), (400, "AUTH_001"), "{code:?}");
+        assert_eq!(answer.header("www-authenticate"), "", "no token was refused");
+    }
+    // The code of one login under the state and verifier of another: what PKCE is for.
+    let stolen = begin(&world, &server).await;
+    let injected = json!({"code": body["code"], "state": stolen.parameters()["state"]});
+    let answer = callback(&world, &server, Some(&stolen.cookie), &injected).await;
+    assert_eq!(answer.outcome(), (400, "AUTH_001"));
+}
+
+#[tokio::test]
+async fn a_provider_that_answers_wrongly_gives_no_login() {
+    let world = World::on_sqlite(Shape::Plain).await;
+    let server = world.server(&[]).await;
+    for (fault, expected) in [
+        (Fault::WrongNonce, (400, "AUTH_001")),
+        (Fault::NoNonce, (400, "AUTH_001")),
+        (Fault::WrongAudience, (400, "AUTH_001")),
+        (Fault::WrongParty, (400, "AUTH_001")),
+        (Fault::ExpiredIdToken, (400, "AUTH_001")),
+        (Fault::ForgedIdToken, (400, "AUTH_004")),
+        // Our own mistake, and not the caller's.
+        (Fault::ClientRejected, (500, "SYS_003")),
+        (Fault::GarbageTokens, (503, "SYS_004")),
+        (Fault::Unavailable, (503, "SYS_004")),
+    ] {
+        let (begun, body) = agreed(&world, &server).await;
+        world.provider.fail(fault);
+        let answer = callback(&world, &server, Some(&begun.cookie), &body).await;
+        assert_eq!(answer.outcome(), expected, "{fault:?}: {}", answer.body);
+        let text = answer.body.to_string();
+        assert!(!text.contains(CLIENT_SECRET) && !text.contains("eyJ"), "{text}");
+        world.provider.heal();
+    }
+    let (begun, body) = agreed(&world, &server).await;
+    world.provider.close();
+    let answer = callback(&world, &server, Some(&begun.cookie), &body).await;
+    assert_eq!(answer.outcome(), (503, "SYS_004"));
+    world.provider.open();
+    // The code is as good as it was.
+    assert_eq!(callback(&world, &server, Some(&begun.cookie), &body).await.status, 200);
+    assert_log_without(&server, [CLIENT_SECRET, body["code"].as_str().unwrap(), body["state"].as_str().unwrap()]);
+}
+
+#[tokio::test]
+async fn a_provider_that_takes_the_clients_secret_in_the_body_alone_gets_it_there() {
+    let world = World::on_sqlite(Shape::Plain).await;
+    world.provider.fail(Fault::SecretInBodyOnly);
+    let server = world.server(&[]).await;
+    let token = log_in(&world, &server).await;
+    assert_eq!(world.validate(&server, &token).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_login_for_a_tenant_that_is_none_is_refused() {
+    let world = World::on_sqlite(Shape::Plain).await;
+    let server = world.server(&[]).await;
+    for (tenant, expected) in [("system", (403, "AUTH_007")), ("no", (403, "AUTH_007"))] {
+        let mut person = world.ada();
+        person.tenant = tenant.to_owned();
+        world.provider.seat(person);
+        let (begun, body) = agreed(&world, &server).await;
+        let answer = callback(&world, &server, Some(&begun.cookie), &body).await;
+        assert_eq!(answer.outcome(), expected, "{tenant}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_are_none_are_refused_by_what_they_lack() {
+    let world = World::on_sqlite(Shape::Plain).await;
+    let server = world.server(&[]).await;
+    for path in ["callback", "logout"] {
+        let json = Some("application/json");
+        let valid = if path == "callback" {
+            r#"{"code":"a","state":"b"}"#
+        } else {
+            r#"{"redirect_uri":"http://localhost:3000/"}"#
+        };
+        let first = if path == "callback" { "code" } else { "redirect_uri" };
+        let typed = format!("{{\"{first}\":7,\"state\":\"b\"}}");
+        let extra = valid.replacen('{', "{\"admin\":true,", 1);
+        for (kind, body, expected) in [
+            (json, "", (400, "VAL_003")),
+            (json, "{", (400, "VAL_003")),
+            (json, "code=a&state=b", (400, "VAL_003")),
+            (json, "{}", (400, "VAL_002")),
+            (json, "{\"state\":\"b\"}", (400, if path == "callback" { "VAL_002" } else { "VAL_001" })),
+            (json, "7", (400, "VAL_001")),
+            (json, &typed, (400, "VAL_001")),
+            (json, &extra, (400, "VAL_001")),
+            (None, valid, (415, "VAL_005")),
+            (Some("text/plain"), valid, (415, "VAL_005")),
+            (Some("application/x-www-form-urlencoded"), valid, (415, "VAL_005")),
+        ] {
+            let mut request = world.http.post(format!("{}/api/v1/auth/{path}", server.base)).body(body.to_owned());
+            if let Some(kind) = kind {
+                request = request.header(CONTENT_TYPE, kind);
+            }
+            let answer = Answer::read(request.send().await.unwrap()).await;
+            assert_eq!(answer.outcome(), expected, "{path} {kind:?} {body}: {}", answer.body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_logout_leads_by_every_providers_shape_back_to_the_front_end() {
+    let goodbye = "http://localhost:3000/goodbye?from=a&to=b#end";
+    for shape in SHAPES {
+        let world = World::on_sqlite(shape).await;
+        let server = world.server(&[]).await;
+        world.provider.register(goodbye);
+        let claims = world.provider.id_claims(&world.ada(), "n");
+        let hint = world.provider.token(&claims).encode();
+        let answer = logout(&world, &server, &json!({"redirect_uri": goodbye, "id_token_hint": hint})).await;
+        assert_eq!(answer.status, 200, "{shape:?}: {}", answer.body);
+        let url = answer.body["logout_url"].as_str().unwrap();
+        let led = world.http.get(url).send().await.unwrap();
+        assert_eq!(led.status(), 302, "{shape:?}: {url}");
+        assert_eq!(led.headers()[LOCATION], goodbye, "{shape:?}");
+        if !matches!(shape, Shape::Okta | Shape::OktaIdToken) {
+            let answer = logout(&world, &server, &json!({"redirect_uri": goodbye})).await;
+            let led = world.http.get(answer.body["logout_url"].as_str().unwrap()).send().await.unwrap();
+            assert_eq!(led.status(), 302, "{shape:?} without an ID token");
+        }
+        assert_log_without(&server, [hint.as_str()]);
+    }
+}
+
+#[tokio::test]
+async fn a_logout_names_the_page_exactly_as_the_front_end_does() {
+    let world = World::on_sqlite(Shape::Plain).await;
+    let server = world.server(&[]).await;
+    // Providers compare letter by letter (RFC 3986, section 6.2.1), also what a URL library would write otherwise.
+    for page in ["http://localhost:3000", "http://localhost:3000/", "http://localhost:3000/a/../b"] {
+        let answer = logout(&world, &server, &json!({"redirect_uri": page})).await;
+        let url = Url::parse(answer.body["logout_url"].as_str().unwrap()).unwrap();
+        let named = url.query_pairs().find(|(name, _)| name == "post_logout_redirect_uri").unwrap().1;
+        assert_eq!(named, page);
+    }
+}
+
+#[tokio::test]
+async fn a_logout_leads_nowhere_else() {
+    let world = World::on_sqlite(Shape::Plain).await;
+    let server = world.server(&[]).await;
+    for target in [
+        "",
+        "/goodbye",
+        "//localhost:3000/",
+        "localhost:3000",
+        "https://evil.example/",
+        "https://localhost:3000/",
+        "http://localhost:3001/",
+        "http://localhost/",
+        "http://127.0.0.1:3000/",
+        "http://localhost:3000.evil.example/",
+        "http://localhost:3000@evil.example/",
+        "http://evil.example/?http://localhost:3000/",
+        "http://evil.example#http://localhost:3000/",
+        "http://evil.example\\@localhost:3000/",
+        "http://sub.localhost:3000/",
+        "javascript:alert(1)//http://localhost:3000/",
+        "data:text/html,hello",
+        "null",
+        "*",
+    ] {
+        let answer = logout(&world, &server, &json!({"redirect_uri": target})).await;
+        assert_eq!(answer.outcome(), (400, "AUTH_006"), "{target}: {}", answer.body);
+    }
+    // What looks like more parameters stays a part of the one.
+    let target = "http://localhost:3000/?a=b&client_id=evil&post_logout_redirect_uri=http://evil.example/";
+    let answer = logout(&world, &server, &json!({"redirect_uri": target, "id_token_hint": "a&client_id=evil"})).await;
+    let url = Url::parse(answer.body["logout_url"].as_str().unwrap()).unwrap();
+    let values = |wanted: &str| {
+        url.query_pairs().filter(|(name, _)| name == wanted).map(|(_, value)| value.into_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(values("client_id"), [CLIENT_ID]);
+    assert_eq!(values("post_logout_redirect_uri"), [target]);
+    assert_eq!(values("id_token_hint"), ["a&client_id=evil"]);
+}
+
+#[tokio::test]
+async fn the_settings_may_name_another_address_for_the_logout() {
+    let world = World::on_sqlite(Shape::Plain).await;
+    let server = world.server(&[("OIDC_END_SESSION_ENDPOINT", "http://127.0.0.1:1/logout?realm=a%26b")]).await;
+    let answer = logout(&world, &server, &json!({"redirect_uri": "http://localhost:3000/"})).await;
+    let url = answer.body["logout_url"].as_str().unwrap();
+    assert!(url.starts_with("http://127.0.0.1:1/logout?realm=a%26b&"), "{url}");
+}
