@@ -6,10 +6,13 @@
 
 mod identity;
 mod origin;
+mod proxies;
 
 pub use identity::{ApiToken, DevelopmentKey, Identity, Issuer, Provider};
 pub use origin::Origin;
+pub use proxies::{Forwarding, TrustedProxies};
 
+use origin::Origins;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::SqliteConnectOptions;
 use std::ffi::OsString;
@@ -52,8 +55,6 @@ pub struct Settings {
     pub database_acquire_timeout: Duration,
     /// How long one statement may run (PostgreSQL).
     pub database_statement_timeout: Duration,
-    /// The pages that may call this API from a browser, and to which a logout may lead.
-    pub allowed_origins: Vec<Origin>,
     /// Whose tokens are accepted, and how they are judged.
     pub identity: Identity,
     /// What is logged: a level, or directives such as `info,sqlx=debug`.
@@ -62,6 +63,20 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Whether `/docs` and `/openapi.json` are served.
     pub docs_enabled: bool,
+    /// The origins whose scripts may read answers, and to which a browser may be sent back.
+    pub allowed_origins: Vec<Origin>,
+    /// The proxies that are believed about the client's address and the request's id.
+    pub trusted_proxies: TrustedProxies,
+    /// The most requests at work at once, health endpoints apart.
+    pub max_concurrent_requests: u32,
+    /// How long a handler may take to answer.
+    pub request_timeout: Duration,
+    /// The longest request body, in bytes.
+    pub max_body_bytes: u32,
+    /// Requests a minute that one client address may make in the long run; 0 is no limit.
+    pub rate_limit_per_minute: u32,
+    /// Requests that one client address may make at once.
+    pub rate_limit_burst: u32,
     /// How long to go on accepting after the signal, with readiness already 503, so that a load balancer notices.
     pub shutdown_delay: Duration,
     /// How long requests in flight may take to end after that.
@@ -292,11 +307,17 @@ impl Settings {
             database_max_connections: reader.at_least("DATABASE_MAX_CONNECTIONS", 10, 1),
             database_acquire_timeout: reader.seconds("DATABASE_ACQUIRE_TIMEOUT_SECONDS", 10, 1),
             database_statement_timeout: reader.seconds("DATABASE_STATEMENT_TIMEOUT_SECONDS", 30, 1),
-            allowed_origins: reader.origins(environment),
             identity: reader.identity(environment),
             log_level: reader.value("LOG_LEVEL", default_log_level(), LOG_LEVEL_FORMS),
             log_format: reader.value("LOG_FORMAT", log_format, "json or pretty"),
             docs_enabled: reader.value("DOCS_ENABLED", environment != Environment::Production, "true or false"),
+            allowed_origins: reader.origins(environment),
+            trusted_proxies: reader.list("TRUSTED_PROXIES", TrustedProxies::default()),
+            max_concurrent_requests: reader.at_least("MAX_CONCURRENT_REQUESTS", 512, 1),
+            request_timeout: reader.seconds("REQUEST_TIMEOUT_SECONDS", 30, 1),
+            max_body_bytes: reader.at_least("MAX_BODY_BYTES", 1024 * 1024, 1),
+            rate_limit_per_minute: reader.at_least("RATE_LIMIT_PER_MINUTE", 600, 0),
+            rate_limit_burst: reader.at_least("RATE_LIMIT_BURST", 100, 1),
             shutdown_delay: reader.seconds("SHUTDOWN_DELAY_SECONDS", 0, 0),
             shutdown_drain: reader.seconds("SHUTDOWN_DRAIN_SECONDS", 30, 0),
         };
@@ -351,6 +372,33 @@ impl Reader<'_> {
 
     fn seconds(&mut self, name: &'static str, default: u32, least: u32) -> Duration {
         Duration::from_secs(self.at_least(name, default, least).into())
+    }
+
+    /// The value of `name`, whose own error says what it must be.
+    fn list<T: FromStr<Err = String> + fmt::Display>(&mut self, name: &'static str, default: T) -> T {
+        let Some(text) = self.text(name) else {
+            self.show(name, default.to_string(), "default");
+            return default;
+        };
+        match text.parse::<T>() {
+            Ok(value) => {
+                self.show(name, value.to_string(), "environment");
+                value
+            }
+            Err(error) => {
+                self.mistake(name, &error);
+                self.show(name, "***".to_owned(), "environment");
+                default
+            }
+        }
+    }
+
+    fn origins(&mut self, environment: Environment) -> Vec<Origin> {
+        let origins = self.list("ALLOWED_ORIGINS", Origins::by_default(environment));
+        if let Some(plain) = origins.insecure().filter(|_| environment == Environment::Production) {
+            self.mistake("ALLOWED_ORIGINS", &format!("{plain} must be https when ENVIRONMENT=production"));
+        }
+        origins.0
     }
 
     fn database(&mut self, name: &'static str, default: Option<&str>) -> Option<DatabaseUrl> {
@@ -493,6 +541,24 @@ mod tests {
         assert_eq!(error.to_string(), "DATABASE_URL: is set and DATABASE_URL_FILE too: unset one of them");
         let error = read(&[("DATABASE_URL_FILE", "/nowhere")]).0.unwrap_err();
         assert!(error.to_string().starts_with("DATABASE_URL_FILE: cannot read /nowhere"), "{error}");
+    }
+
+    #[test]
+    fn a_browser_is_sent_only_to_an_origin_that_equals_an_allowed_one() {
+        let production = [("ENVIRONMENT", "production"), ("DATABASE_URL", "sqlite://x.db")];
+        let settings = read(&[production[0], production[1], ("ALLOWED_ORIGINS", "https://a.org, https://b.org:8443")]);
+        let settings = settings.0.unwrap();
+        let allows = |url: &str| settings.allows_page(url);
+        assert!(allows("https://a.org/bye?x=1") && allows("https://a.org") && allows("https://b.org:8443/"));
+        for other in
+            ["http://a.org/", "https://a.org.evil.net/", "https://a.org@evil.net/", "https://me@a.org/", "data:,x"]
+        {
+            assert!(!allows(other), "{other}");
+        }
+        assert!(read(&production).0.unwrap().allowed_origins.is_empty(), "no defaults outside development");
+        assert!(!read(&[]).0.unwrap().allowed_origins.is_empty());
+        let error = read(&[production[0], production[1], ("ALLOWED_ORIGINS", "http://a.org")]).0.unwrap_err();
+        assert_eq!(error.to_string(), "ALLOWED_ORIGINS: http://a.org must be https when ENVIRONMENT=production");
     }
 
     #[test]

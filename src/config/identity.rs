@@ -161,7 +161,7 @@ impl Reader<'_> {
         let client_secret = self.shown_secret("OIDC_CLIENT_SECRET");
         let redirect_url = self.address("OIDC_REDIRECT_URL", https_only);
         let scopes = self.name("OIDC_SCOPES", "openid profile email");
-        let audiences = self.list("OIDC_AUDIENCE");
+        let audiences = self.names("OIDC_AUDIENCE");
         let api_token = self.value("OIDC_API_TOKEN", ApiToken::Access, "access_token or id_token");
         let end_session_endpoint = self.address("OIDC_END_SESSION_ENDPOINT", https_only);
         let cookie_secret = self.shown_secret("COOKIE_SECRET");
@@ -211,7 +211,7 @@ impl Reader<'_> {
         text
     }
 
-    fn list(&mut self, name: &'static str) -> Vec<String> {
+    fn names(&mut self, name: &'static str) -> Vec<String> {
         let text = self.optional(name).unwrap_or_default();
         text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
     }

@@ -1,13 +1,13 @@
-//! Web origins (RFC 6454), as browsers send them and as settings list them.
+//! Browser origins (RFC 6454) that may call the API and be sent back to: exact, or not at all.
 
-use super::{Environment, Reader};
+use super::Environment;
 use std::fmt;
+use std::str::FromStr;
 use url::Url;
 
-/// Where a developer's front end usually is.
-const OF_DEVELOPMENT: &str = "http://localhost:3000,http://localhost:5173,http://127.0.0.1:3000,http://127.0.0.1:5173";
-
-/// Scheme, host and port of a page: `https://app.example.com`.
+/// A scheme, a host and a port; equal only where all three are.
+///
+/// Held as browsers write it in the `Origin` header, so that comparing is comparing text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(String);
 
@@ -22,10 +22,14 @@ impl Origin {
         (rest.is_empty() || rest.starts_with(['/', '?', '#'])).then_some(Self(origin))
     }
 
-    /// As the `Origin` header spells it.
+    /// As the `Origin` header has it: `https://app.example.org`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    fn is_secure(&self) -> bool {
+        self.0.starts_with("https://")
     }
 }
 
@@ -35,44 +39,58 @@ impl fmt::Display for Origin {
     }
 }
 
-impl Reader<'_> {
-    pub(super) fn origins(&mut self, environment: Environment) -> Vec<Origin> {
-        const NAME: &str = "ALLOWED_ORIGINS";
-        let (text, source) = match self.text(NAME) {
-            Some(text) => (text, "environment"),
-            None if environment == Environment::Development => (OF_DEVELOPMENT.to_owned(), "default"),
-            None => (String::new(), "default"),
-        };
-        let mut origins = Vec::new();
-        for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
-            match origin(item, environment) {
-                Ok(origin) => origins.push(origin),
-                Err(mistake) => self.mistake(NAME, &mistake),
-            }
+impl FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.contains('*') {
+            return Err("`*` is refused, since answers carry credentials: list each origin".to_owned());
         }
-        let shown: Vec<&str> = origins.iter().map(Origin::as_str).collect();
-        let shown = if shown.is_empty() { "(not set)".to_owned() } else { shown.join(",") };
-        self.show(NAME, shown, source);
-        origins
+        let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let url = url.ok_or("must be origins such as https://app.example.org, with commas between them")?;
+        let origin = url.origin().ascii_serialization();
+        // What was written is not repeated: it may hold a password.
+        if origin == text {
+            Ok(Self(origin))
+        } else {
+            Err(format!("an origin has no path, user or more: write {origin}"))
+        }
     }
 }
 
-fn origin(text: &str, environment: Environment) -> Result<Origin, String> {
-    if text.contains('*') {
-        return Err("must list each origin by itself: * would let any page act with its visitor's login".to_owned());
+/// A list of origins, with commas between them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Origins(pub(super) Vec<Origin>);
+
+impl Origins {
+    /// Where front ends run on a developer's machine; nowhere else by default.
+    pub(super) fn by_default(environment: Environment) -> Self {
+        const LOCAL: [&str; 4] =
+            ["http://localhost:3000", "http://localhost:5173", "http://127.0.0.1:3000", "http://127.0.0.1:5173"];
+        let local = LOCAL.iter().filter(|_| environment == Environment::Development);
+        Self(local.map(|origin| Origin((*origin).to_owned())).collect())
     }
-    let url = Url::parse(text).ok();
-    let (Some(url), Some(origin)) = (&url, Origin::of(text)) else {
-        return Err("must be origins such as https://app.example.com, separated by commas".to_owned());
-    };
-    // Browsers never send more; an origin with a path would match nothing.
-    if text != origin.as_str() {
-        return Err(format!("must be {origin}, without what follows it"));
+
+    /// The first origin that anyone on the way could impersonate.
+    pub(super) fn insecure(&self) -> Option<&Origin> {
+        self.0.iter().find(|origin| !origin.is_secure())
     }
-    if environment == Environment::Production && url.scheme() != "https" {
-        return Err(format!("must be https in production, not {origin}"));
+}
+
+impl FromStr for Origins {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.split(',').map(|origin| origin.trim().parse()).collect::<Result<_, _>>().map(Self)
     }
-    Ok(origin)
+}
+
+impl fmt::Display for Origins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: Vec<&str> = self.0.iter().map(Origin::as_str).collect();
+        f.write_str(if all.is_empty() { "(none)" } else { "" })?;
+        f.write_str(&all.join(","))
+    }
 }
 
 #[cfg(test)]
@@ -81,8 +99,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_origin_is_taken_only_as_browsers_write_it() {
+        for good in
+            ["https://app.example.org", "http://localhost:3000", "https://app.example.org:8443", "http://[::1]:1"]
+        {
+            assert_eq!(good.parse::<Origin>().unwrap().to_string(), good);
+        }
+        let refused = [
+            ("https://app.example.org/", "write https://app.example.org"),
+            ("https://app.example.org/login", "write https://app.example.org"),
+            ("https://app.example.org?x", "write https://app.example.org"),
+            ("https://APP.example.org", "write https://app.example.org"),
+            ("https://app.example.org:443", "write https://app.example.org"),
+            ("https://me:hunter2@app.example.org", "write https://app.example.org"),
+            ("*", "list each origin"),
+            ("https://*.example.org", "list each origin"),
+            ("null", "must be origins"),
+            ("app.example.org", "must be origins"),
+            ("ftp://app.example.org", "must be origins"),
+            ("", "must be origins"),
+        ];
+        for (text, said) in refused {
+            let error = text.parse::<Origin>().unwrap_err();
+            assert!(error.contains(said) && !error.contains("hunter2"), "{text}: {error}");
+        }
+    }
+
+    #[test]
     fn an_origin_is_compared_as_a_whole() {
-        let allowed = origin("https://app.example.com", Environment::Production).unwrap();
+        let allowed = "https://app.example.com".parse::<Origin>().unwrap();
         for same in ["https://app.example.com", "https://app.example.com/a?b#c", "https://app.example.com?https://x"] {
             assert_eq!(Origin::of(same).as_ref(), Some(&allowed), "{same}");
         }
@@ -102,24 +147,5 @@ mod tests {
         for other in others {
             assert_ne!(Origin::of(other).as_ref(), Some(&allowed), "{other}");
         }
-    }
-
-    #[test]
-    fn what_is_not_an_origin_is_refused_and_says_what_to_write() {
-        let refused = |text: &str, environment| origin(text, environment).unwrap_err();
-        assert!(refused("*", Environment::Development).contains("each origin by itself"));
-        assert!(refused("https://*.example.com", Environment::Production).contains("each origin by itself"));
-        assert!(
-            refused("https://app.example.com/", Environment::Production).contains("must be https://app.example.com,")
-        );
-        assert!(
-            refused("https://app.example.com/x", Environment::Production).contains("must be https://app.example.com,")
-        );
-        assert!(refused("http://app.example.com", Environment::Production).contains("must be https in production"));
-        for text in ["app.example.com", "null", "file:///x", "https://me:hunter2@app.example.com"] {
-            let mistake = refused(text, Environment::Development);
-            assert!(mistake.contains("must be origins such as") && !mistake.contains("hunter2"), "{text}: {mistake}");
-        }
-        assert!(origin("http://localhost:3000", Environment::Development).is_ok());
     }
 }
