@@ -121,6 +121,7 @@ fn start(migrations: Migrations, mode: Option<MigrateOnStart>) -> Result<(), Fai
     let mut settings = Settings::from_env()?;
     settings.migrate_on_start = mode.unwrap_or(settings.migrate_on_start);
     telemetry::init(&settings, std::io::stdout);
+    telemetry::log_panics();
     Ok(runtime()?.block_on(server::run(settings, migrations))?)
 }
 

@@ -1,0 +1,195 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// A JSON string of `text`, as a log line holds it.
+fn line(text: &str) -> String {
+    serde_json::json!({"timestamp": "2026-11-22T23:45:33.123456Z", "level": "INFO", "message": text, "status": 200})
+        .to_string()
+}
+
+#[test]
+fn what_names_a_patient_or_opens_a_door_goes_whatever_its_dress() {
+    // What is logged, and what must not be found in the line.
+    let cases = [
+        ("/x?ssn=123456789", "123456789"),
+        ("/x?patient_id=p77", "p77"),
+        ("/x?a=1&MRN=m77", "m77"),
+        ("/x?a=1;mrn=m77", "m77"),
+        ("/x?medical_record_number=m77&b=2", "m77"),
+        ("/x?Date_Of_Birth=1970-01-01", "1970-01-01"),
+        ("/x?dob=1970-01-01&dob=1971-02-02", "197"),
+        ("/x?phone=5551", "5551"),
+        ("/x?email=someone", "someone"),
+        ("/x?address=12%20Elm%20Street", "Elm"),
+        ("/x?address=12+Elm+Street,Springfield", "Springfield"),
+        ("address=\"12 Elm Street\"", "Elm"),
+        ("/cb?code=4f3c&state=s77", "4f3c"),
+        ("/cb?code=4f3c&state=s77", "s77"),
+        ("/x?token=t77", "t77"),
+        ("/x?access_token=t77&id_token=u77", "77"),
+        ("client_secret=c77", "c77"),
+        ("/x?s%73n=t77", "t77"),
+        ("/x?s%2573n=t77", "t77"),
+        ("/x?next=%2Fy%3Fssn%3Dt77%26b%3D2", "t77"),
+        ("/x?ssn[]=t77&ssn%5B1%5D=u77", "77"),
+        ("/x?ssn=&ssn=t77", "t77"),
+        ("{\"ssn\":\"t77\",\"email\": \"e77\"}", "77"),
+        ("{\"ssn\":77, \"a\":1}", "77"),
+        ("Patient { phone: \"7755\", mrn: Some(3) }", "7755"),
+        ("{\"authorization\": \"Basic dDc3\", \"a\": 1}", "dDc3"),
+        ("cookie: a=t77; b=u77", "77"),
+        ("Set-Cookie: login=t77; Path=/", "t77"),
+        ("123-45-6789", "6789"),
+        ("x123-45-6789x", "6789"),
+        ("/p/123%2D45%2D6789", "6789"),
+        ("/p/123%252D45%252D6789", "6789"),
+        ("/p/123%25%32%44%34%35%25%32%446789", "6789"),
+        ("/p/%31%32%33-%34%35-%36%37%38%39", "%38"),
+        ("123 45 6789", "6789"),
+        ("１２３-４５-６７８９", "６７８９"),
+        ("%EF%BC%91%EF%BC%92%EF%BC%93-45-6789", "6789"),
+        ("123\u{2013}45\u{2013}6789", "6789"),
+        ("123\u{200b}-45-6789", "6789"),
+        ("a\n123-45-6789\nb", "6789"),
+        ("a\nssn=t77\nb", "t77"),
+        ("{\\\"ssn\\\":\\\"t77\\\"}", "t77"),
+        ("{\"e\":\"joe\\u0040example.org\"}", "joe"),
+        ("5551234567", "4567"),
+        ("call +1 (555) 123-4567 now", "4567"),
+        ("tel5551234567", "4567"),
+        ("555.123.4567", "4567"),
+        ("555%20123%204567", "4567"),
+        ("+4930123456789", "6789"),
+        ("joe.o'hara+x@mail.example.org.", "hara"),
+        ("joe%40example.org", "joe"),
+        ("joe%2540example.org", "joe"),
+        ("jürgen@bücher.example", "rgen"),
+        ("Authorization: Bearer abc.def-77", "def-77"),
+        ("bearer  t77", "t77"),
+        ("eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ0NzcifQ.c2lnbmF0dXJl", "eyJ"),
+        ("postgres://me:hunter2@db.internal:5432/app", "hunter2"),
+        ("postgres://me:hun@ter2@db/app", "ter2"),
+        ("https://me@evil.example/", "me@"),
+    ];
+    for (text, secret) in cases {
+        let json = line(text);
+        for (dress, redacted) in [("plain", redact(text)), ("json", redact(&json))] {
+            assert!(!redacted.contains(secret), "{dress}: {text}\n gave {redacted}");
+            assert!(redacted.contains(REDACTED), "{dress}: {text}\n gave {redacted}");
+        }
+        let event: serde_json::Value =
+            serde_json::from_str(&redact(&json)).unwrap_or_else(|e| panic!("{e}: {text}: {}", redact(&json)));
+        assert_eq!(event["timestamp"], "2026-11-22T23:45:33.123456Z", "{text}");
+        // In colour, names and values stand apart.
+        let coloured = format!("\u{1b}[3mssn\u{1b}[0m\u{1b}[2m=\u{1b}[0m{secret}77");
+        assert!(!redact(&coloured).contains(secret), "{coloured:?}");
+    }
+}
+
+#[test]
+fn what_operators_need_stays() {
+    let harmless = [
+        "request_id=0193a1b2-7f00-7abc-8123-123456789012 tenant_id=12345678-1234-7234-8234-123456789012",
+        "2026-11-22T23:45:33.123456789Z 2026-11-22T23:45:33+01:00 2026-11-22 23:45:33.123456",
+        "duration_ms=0.08345600000000001 elapsed=1.234567891s elapsed=123.4567891ms",
+        "applied m20261122_000003_index_users_by_role, m20261101_000001_create_tenants",
+        "address=[::]:8000 address=127.0.0.1:54321 client_ip=192.168.100.200 fd00:1234:5678::1234",
+        "database=postgres://***@db.internal:5432/app database=sqlite://bulkhead.db",
+        "version=0.1.0 rustc 1.95.0 PostgreSQL 17.2 (Debian 17.2-1.pgdg120+1)",
+        "status=503 code=SYS_006 status_code=200 open=512 port 8000",
+        "SELECT \"users\".\"id\", \"users\".\"email\" FROM \"users\" WHERE \"email\" = $1 AND email::citext = $2 LIMIT 200",
+        "lock 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "src/server/router.rs:31:5 the code is good, the state of the address unknown",
+        r#"{"code":"RES_001","state":"pending","address":"[::]:8000","token":null}"#,
+    ];
+    for text in harmless {
+        assert_eq!(redact(text), text);
+        assert_eq!(redact(&line(text)), line(text));
+    }
+    let numbers = r#"{"size":12345678901234,"duration_ms":123.4567891,"tiny":1.2345678901e-7,"since":-1234567890}"#;
+    assert_eq!(redact(numbers), numbers);
+    assert!(redact(&line(numbers)).contains(REDACTED), "numbers that a line has put there, not those that a text has");
+}
+
+#[test]
+fn random_ids_and_times_survive() {
+    for _ in 0..20_000 {
+        let (v7, tenant) = (Uuid::now_v7(), Uuid::from_u128(fastrand()));
+        let text = format!(
+            "{{\"timestamp\":\"2026-{:02}-{:02}T{:02}:{:02}:33.{:09}Z\",\"request_id\":\"{v7}\",\"tenant_id\":\"{tenant}\",\"duration_ms\":{}}}",
+            tenant.as_u128() % 12 + 1,
+            tenant.as_u128() % 28 + 1,
+            tenant.as_u128() % 24,
+            tenant.as_u128() % 60,
+            tenant.as_u128() % 1_000_000_000,
+            Duration::from_nanos(u64::try_from(tenant.as_u128() % 100_000_000_000).unwrap()).as_secs_f64() * 1000.0,
+        );
+        assert_eq!(redact(&text), text);
+        let text = format!("{v7} {tenant} /api/v1/users/{tenant}");
+        assert_eq!(redact(&text), text);
+    }
+}
+
+/// Random bits; the standard library's hasher has a key of its own for each.
+fn fastrand() -> u128 {
+    use std::hash::{BuildHasher, RandomState};
+    let half = |salt: u8| u128::from(RandomState::new().hash_one(salt));
+    half(0) << 64 | half(1)
+}
+
+#[test]
+fn one_event_stays_one_line_and_a_clean_line_is_not_copied() {
+    assert_eq!(redact("a\nb\r\n{\"level\":\"ERROR\"}\n"), "a\\nb\\r\\n{\"level\":\"ERROR\"}\n");
+    assert!(matches!(redact("a clean line\n"), Cow::Borrowed("a clean line\n")));
+}
+
+#[test]
+fn no_line_is_too_odd() {
+    for text in [
+        "", "\n", "%", "%4", "%zz", "\\", "\\u", "\\u12", "\u{1b}", "\u{1b}[", "@", "@@", "a@", "://@", "ssn=",
+        "ssn=\"", "%ff%fe", "\u{ff11}", "1-", "ssn:",
+    ] {
+        assert!(!redact(text).contains(REDACTED), "{text:?}");
+    }
+}
+
+#[test]
+fn hostile_lines_cost_no_more_than_their_length() {
+    for unit in [
+        "ssn=",
+        "1 ",
+        "a@",
+        "%25",
+        "://a@",
+        "eyJ",
+        "bearer ",
+        "\"ssn\":",
+        "12345678-1234-",
+        "2026-11-",
+        "m20261122_",
+        "a.",
+        "9",
+    ] {
+        let text = unit.repeat(400_000 / unit.len());
+        let started = Instant::now();
+        let _ = redact(&text);
+        // A quadratic one takes minutes.
+        assert!(started.elapsed() < Duration::from_secs(5), "{unit}: {:?}", started.elapsed());
+    }
+}
+
+/// `cargo test --release -p bulkhead --lib -- --ignored --nocapture cost`
+#[test]
+#[ignore = "a measurement"]
+#[allow(clippy::print_stdout)]
+fn cost_of_a_typical_line() {
+    let text = "{\"timestamp\":\"2026-11-22T23:45:33.123456Z\",\"level\":\"INFO\",\"message\":\"request\",\"request_id\":\"0193a1b2-7f00-7abc-8123-123456789012\",\"method\":\"GET\",\"route\":\"/api/v1/users/{id}\",\"status\":200,\"duration_ms\":0.083456,\"client_ip\":\"203.0.113.9\",\"target\":\"bulkhead::server::middleware::access_log\"}\n";
+    let rounds = 200_000;
+    let started = Instant::now();
+    for _ in 0..rounds {
+        std::hint::black_box(redact(std::hint::black_box(text)));
+    }
+    println!("{} ns for {} bytes", started.elapsed().as_nanos() / rounds, text.len());
+}
