@@ -11,6 +11,7 @@ pub(crate) use lifecycle::Signals;
 pub use lifecycle::{Lifecycle, Phase};
 pub use listener::BindError;
 pub(crate) use middleware::OwnBody;
+pub use middleware::{Caller, CallerIds, ClientIp};
 pub use router::{api_document, router};
 pub use state::AppState;
 

@@ -5,13 +5,17 @@
 mod attacks;
 mod browser;
 mod command_line;
+mod cors;
 mod deploy;
 mod docs;
 mod errors;
 mod health;
 mod identity;
+mod limits;
 mod login;
 mod principal;
+mod proxies;
+mod redaction;
 mod schema;
 mod shutdown;
 mod start;

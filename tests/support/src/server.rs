@@ -52,7 +52,9 @@ impl<'d> Server<'d> {
         database: &'d Database,
         environment: &[(&str, &str)],
     ) -> Self {
-        let mut all = vec![("PORT", "0"), ("LOG_FORMAT", "json"), ("DATABASE_URL", database.url.as_str())];
+        // Tests ask in tight loops from one address: the rate limit is for those that ask for it.
+        let mut all = vec![("PORT", "0"), ("LOG_FORMAT", "json"), ("RATE_LIMIT_PER_MINUTE", "0")];
+        all.push(("DATABASE_URL", database.url.as_str()));
         all.extend_from_slice(environment);
         let mut command = Self::command(program, &all);
         let mut child = command.args(arguments).spawn().expect("bulkhead starts");
@@ -115,6 +117,14 @@ impl<'d> Server<'d> {
     #[must_use]
     pub fn log(&self) -> Vec<String> {
         self.lines.lock().expect("the log").clone()
+    }
+
+    /// Waits for a line of its log that contains both texts.
+    pub async fn log_line(&self, one: &str, other: &str) -> String {
+        eventually(&format!("a line with {one} and {other} is logged"), async || {
+            self.log().into_iter().find(|line| line.contains(one) && line.contains(other))
+        })
+        .await
     }
 
     /// Sends it a signal.

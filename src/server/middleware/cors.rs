@@ -1,0 +1,22 @@
+//! Which sites' scripts may read answers.
+
+use super::X_REQUEST_ID;
+use crate::config::Origin;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH};
+use axum::http::{HeaderValue, Method};
+use std::time::Duration;
+use tower_http::cors::CorsLayer;
+
+/// How long a browser may remember what a preflight said: a day, though some remember two hours at most.
+const REMEMBERED: Duration = Duration::from_hours(24);
+
+pub(super) fn layer(origins: &[Origin]) -> CorsLayer {
+    let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| origin.as_str().parse().ok()).collect();
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_credentials(true)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE, IF_MATCH])
+        .expose_headers([X_REQUEST_ID, ETAG])
+        .max_age(REMEMBERED)
+}

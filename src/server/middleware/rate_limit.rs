@@ -1,0 +1,168 @@
+//! Each client's share: a steady rate and a burst, by address.
+
+use super::client::ClientIp;
+use super::is_health;
+use crate::config::Settings;
+use crate::error::{ApiError, ErrorCode};
+use axum::extract::{Request, State};
+use axum::http::header::RETRY_AFTER;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The most clients that are told apart; about 10 MB.
+const MOST_CLIENTS: usize = 65_536;
+
+/// How many shares all clients divide among them while there are more.
+const SHARED: u64 = 1_024;
+
+/// How often clients that have not been seen lately are forgotten, and the rest are counted.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// How many checks may pass between two looks at the clock: what the table may exceed its limit by.
+const CHECKS_PER_LOOK: u64 = 256;
+
+/// Whose share a request counts against.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Client {
+    V4([u8; 4]),
+    /// The first 64 bits: a customer's network, within which addresses are free for the taking.
+    V6(u64),
+    Shared(u64),
+}
+
+impl Client {
+    fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => Self::V4(ip.octets()),
+            IpAddr::V6(ip) => Self::V6(u64::try_from(ip.to_bits() >> 64).unwrap_or_default()),
+        }
+    }
+}
+
+/// The limiter, shared by all routes.
+#[derive(Debug, Clone)]
+pub(super) struct RateLimit(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    limiter: DefaultKeyedRateLimiter<Client>,
+    hasher: RandomState,
+    clock: DefaultClock,
+    most_clients: usize,
+    full: AtomicBool,
+    checks: AtomicU64,
+    /// Milliseconds after `began` of the next sweep.
+    next_sweep: AtomicU64,
+    began: Instant,
+}
+
+impl RateLimit {
+    /// None where the rate is 0: no limit, and no layer.
+    pub(super) fn new(settings: &Settings) -> Option<Self> {
+        let per_minute = NonZeroU32::new(settings.rate_limit_per_minute)?;
+        let burst = NonZeroU32::new(settings.rate_limit_burst)?;
+        Some(Self::with(Quota::per_minute(per_minute).allow_burst(burst), MOST_CLIENTS))
+    }
+
+    fn with(quota: Quota, most_clients: usize) -> Self {
+        Self(Arc::new(Inner {
+            limiter: RateLimiter::dashmap(quota),
+            hasher: RandomState::new(),
+            clock: DefaultClock::default(),
+            most_clients,
+            full: AtomicBool::new(false),
+            checks: AtomicU64::new(0),
+            next_sweep: AtomicU64::new(0),
+            began: Instant::now(),
+        }))
+    }
+
+    /// How many seconds to wait, where the share is used up.
+    fn check(&self, ip: IpAddr) -> Result<(), u64> {
+        let inner = &self.0;
+        if inner.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(CHECKS_PER_LOOK) {
+            self.look();
+        }
+        let mut client = Client::of(ip);
+        if inner.full.load(Ordering::Relaxed) {
+            client = Client::Shared(inner.hasher.hash_one(&client) % SHARED);
+        }
+        inner.limiter.check_key(&client).map_err(|refusal| {
+            let wait = refusal.wait_time_from(inner.clock.now());
+            // Whole seconds (RFC 9110, section 10.2.3), rounded up: earlier would be refused again.
+            wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+        })
+    }
+
+    /// Counts the clients, and forgets those whose share is whole again: off the request's path, once in a while.
+    fn look(&self) {
+        let inner = &self.0;
+        inner.full.store(inner.limiter.len() >= inner.most_clients, Ordering::Relaxed);
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let (now, due) = (millis(inner.began.elapsed()), inner.next_sweep.load(Ordering::Relaxed));
+        let mine = || {
+            let next = now + millis(SWEEP);
+            inner.next_sweep.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        };
+        if now >= due && mine() {
+            let this = self.clone();
+            tokio::task::spawn_blocking(move || {
+                this.0.limiter.retain_recent();
+                this.0.limiter.shrink_to_fit();
+                this.0.full.store(this.0.limiter.len() >= this.0.most_clients, Ordering::Relaxed);
+            });
+        }
+    }
+}
+
+pub(super) async fn rate_limit(State(limit): State<RateLimit>, request: Request, next: Next) -> Response {
+    let client = request.extensions().get::<ClientIp>().filter(|_| !is_health(request.uri().path()));
+    match client.map_or(Ok(()), |client| limit.check(client.0)) {
+        Ok(()) => next.run(request).await,
+        Err(seconds) => {
+            let wait = [(RETRY_AFTER, seconds.max(1).to_string())];
+            (wait, ApiError::from(ErrorCode::RateLimited)).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    fn limit(burst: u32, most_clients: usize) -> RateLimit {
+        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+        RateLimit::with(Quota::per_minute(NonZeroU32::MIN).allow_burst(burst), most_clients)
+    }
+
+    #[tokio::test]
+    async fn a_network_of_64_bits_is_one_client_and_a_mapped_address_the_same_as_its_own() {
+        let limit = limit(1, 100);
+        let v6 = |network: u16, host: u16| Ipv6Addr::new(0x2001, 0xdb8, 0, network, 0, 0, 0, host).into();
+        assert_eq!(limit.check(v6(1, 1)), Ok(()));
+        assert!(limit.check(v6(1, 2)).is_err());
+        assert_eq!(limit.check(v6(2, 1)), Ok(()));
+        let v4 = Ipv4Addr::new(192, 0, 2, 1);
+        assert_eq!(limit.check(v4.into()), Ok(()));
+        let wait = limit.check(v4.to_ipv6_mapped().into());
+        assert_eq!(wait, Err(60), "one a minute, rounded up");
+    }
+
+    #[tokio::test]
+    async fn any_number_of_addresses_takes_bounded_room_and_is_still_limited() {
+        let limit = limit(1, 1_000);
+        let refused = (0..100_000u32).filter(|n| limit.check(Ipv4Addr::from_bits(*n).into()).is_err()).count();
+        let most = 1_000 + CHECKS_PER_LOOK + SHARED;
+        assert!(limit.0.limiter.len() as u64 <= most, "{} clients", limit.0.limiter.len());
+        assert!(refused > 90_000, "{refused}");
+    }
+}

@@ -1,0 +1,57 @@
+//! The request's id: a UUID v7 (RFC 9562), or what a trusted proxy calls the request already.
+
+use super::client::ThroughProxy;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use std::fmt;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Carries the id in every answer.
+pub(in crate::server) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest id that is taken from a proxy.
+const LONGEST: usize = 128;
+
+/// The id of the request at hand.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(Arc<str>);
+
+impl RequestId {
+    fn fresh() -> Self {
+        Self(Arc::from(&*Uuid::now_v7().as_hyphenated().encode_lower(&mut Uuid::encode_buffer())))
+    }
+
+    /// The proxy's id, where there is one, once, that is harmless in a header, in a log and in JSON.
+    fn given(headers: &HeaderMap) -> Option<Self> {
+        let mut lines = headers.get_all(X_REQUEST_ID).iter();
+        let only = lines.next().filter(|_| lines.next().is_none())?;
+        let text = only.to_str().ok().filter(|text| (1..=LONGEST).contains(&text.len()))?;
+        let harmless = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        text.bytes().all(harmless).then(|| Self(text.into()))
+    }
+
+    /// The id of `request`; empty where it has not passed this layer.
+    pub(super) fn of(request: &Request) -> Self {
+        request.extensions().get::<Self>().cloned().unwrap_or_else(|| Self("".into()))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+pub(super) async fn request_id(mut request: Request, next: Next) -> Response {
+    let given = request.extensions().get::<ThroughProxy>().and_then(|_| RequestId::given(request.headers()));
+    let id = given.unwrap_or_else(RequestId::fresh);
+    request.extensions_mut().insert(id.clone());
+    let mut response = next.run(request).await;
+    if let Ok(value) = HeaderValue::from_str(&id.0) {
+        response.headers_mut().insert(X_REQUEST_ID, value);
+    }
+    response
+}

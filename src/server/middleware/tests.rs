@@ -1,0 +1,222 @@
+//! The layers around handlers that the real server has not: slow ones, failing ones. Over real sockets.
+
+#![allow(clippy::unwrap_used)]
+
+use super::{Caller, CallerIds, wrap};
+use crate::auth::Auth;
+use crate::config::Settings;
+use crate::server::{AppState, Lifecycle, Phase, listener};
+use crate::telemetry;
+use axum::body::Bytes;
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use reqwest::{Client, Response};
+use serde_json::Value;
+use std::io::{self, Write};
+use std::sync::{Arc, LazyLock, Mutex};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use uuid::Uuid;
+
+/// Serves `router` within all layers; returns where.
+async fn serve(environment: &[(&'static str, &'static str)], router: Router<AppState>) -> String {
+    let environment = environment.to_vec();
+    let lookup = move |name: &str| {
+        let defaults = [("DATABASE_URL", "sqlite://never-opened.db"), ("RATE_LIMIT_PER_MINUTE", "0")];
+        environment.iter().chain(&defaults).find(|(key, _)| *key == name).map(|(_, value)| value.into())
+    };
+    let settings = Arc::new(Settings::read(&lookup).0.unwrap());
+    let runner = Arc::new(crate::server::runner(&settings, bulkhead_migration::migrations()));
+    let lifecycle = Lifecycle::new();
+    lifecycle.enter(Phase::Serving);
+    let database = crate::database::pool(&settings);
+    let auth = Auth::new(&settings.identity).unwrap();
+    let state = AppState::new(Arc::clone(&settings), database, auth, lifecycle.clone(), runner);
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", socket.local_addr().unwrap());
+    tokio::spawn(listener::serve(socket, wrap(router, &state).with_state(state), lifecycle, settings));
+    base
+}
+
+/// Holds an answer to the one shape; returns its code.
+async fn code(response: Response, status: u16) -> String {
+    assert_eq!(response.status(), status);
+    assert_eq!(response.headers()["content-type"], "application/json");
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(body["error"]["request_id"], id);
+    assert!(!body.to_string().contains("-45-"), "{body}");
+    body["error"]["code"].as_str().unwrap().to_owned()
+}
+
+/// What this process logs, as a server logs it, from the first call on. One for all tests: subscribers that come and
+/// go on threads of their own make each other miss spans.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn collecting() -> &'static Self {
+        static LOG: LazyLock<Log> = LazyLock::new(|| {
+            let log = Log::default();
+            let output = log.clone();
+            let lines = telemetry::json_lines(move || output.clone());
+            tracing::subscriber::set_global_default(tracing_subscriber::registry().with(LevelFilter::INFO).with(lines))
+                .unwrap();
+            log
+        });
+        &LOG
+    }
+
+    /// The events of the request that `response` answers.
+    fn of(&self, response: &Response) -> Vec<Value> {
+        let id = response.headers()["x-request-id"].to_str().unwrap();
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().filter(|line| line.contains(id)).map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn panics() {
+    panic!("patient 123-45-6789, joe@example.org\nphone=5551 unwell");
+}
+
+#[tokio::test]
+async fn a_panic_is_a_500_of_the_usual_shape_and_one_line_without_patient_data() {
+    let log = Log::collecting();
+    // The hook is the process's, and other tests are at work: their panics go where they always go.
+    let (usual, here) = (std::panic::take_hook(), std::thread::current().id());
+    std::panic::set_hook(Box::new(move |panic| {
+        if std::thread::current().id() == here { telemetry::log_panic(panic) } else { usual(panic) }
+    }));
+    let mut responses = Vec::new();
+    for environment in ["development", "production"] {
+        let base = serve(&[("ENVIRONMENT", environment)], Router::new().route("/", get(panics))).await;
+        responses.push(reqwest::get(&base).await.unwrap());
+    }
+    drop(std::panic::take_hook());
+    for response in responses {
+        assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+        let events = log.of(&response);
+        let [panic, request] = events.as_slice() else { panic!("one line for each: {events:#?}") };
+        assert_eq!((&panic["level"], &panic["message"]), (&"ERROR".into(), &"panicked".into()));
+        assert_eq!((&request["message"], &request["status"]), (&"request".into(), &500.into()));
+        assert!(panic["location"].as_str().unwrap().contains("middleware/tests.rs:"), "{panic}");
+        assert_eq!(panic["panic"], "patient [redacted], [redacted]\nphone=[redacted] unwell");
+        assert_eq!(code(response, 500).await, "SYS_003");
+    }
+}
+
+#[tokio::test]
+async fn the_access_line_names_the_caller_once_it_is_known() {
+    let log = Log::collecting();
+    let (tenant_id, user_id) = (Uuid::now_v7(), Uuid::now_v7());
+    let known = move |Extension(caller): Extension<Caller>| async move {
+        caller.set(CallerIds { tenant_id, user_id: Some(user_id) });
+        caller.set(CallerIds { tenant_id: user_id, user_id: None });
+    };
+    let base = serve(&[], Router::new().route("/known/{id}", get(known)).route("/unknown", get(async || ()))).await;
+    let verb = reqwest::Method::from_bytes(b"JOHN.DOE").unwrap();
+    let requests = [
+        Client::new().get(format!("{base}/known/77?ssn=77")),
+        Client::new().get(format!("{base}/unknown")),
+        Client::new().request(verb, format!("{base}/known/77")),
+    ];
+    let mut lines = Vec::new();
+    for request in requests {
+        lines.extend(log.of(&request.send().await.unwrap()));
+    }
+    let [known, unknown, odd] = lines.try_into().unwrap();
+    assert_eq!((&known["tenant_id"], &known["user_id"]), (&tenant_id.to_string().into(), &user_id.to_string().into()));
+    assert_eq!(
+        (&known["route"], &known["method"], &known["status"]),
+        (&"/known/{id}".into(), &"GET".into(), &200.into())
+    );
+    assert_eq!(known["client_ip"], "127.0.0.1");
+    assert!(known["duration_ms"].as_f64().unwrap() > 0.0 && known["request_id"].is_string(), "{known}");
+    assert_eq!((unknown.get("tenant_id"), unknown.get("user_id")), (None, None));
+    assert_eq!((&odd["method"], &odd["status"]), (&"OTHER".into(), &405.into()));
+}
+
+#[tokio::test]
+async fn a_handler_that_takes_too_long_is_a_503() {
+    let stuck = async || std::future::pending::<()>().await;
+    let base = serve(&[("REQUEST_TIMEOUT_SECONDS", "1")], Router::new().route("/", get(stuck))).await;
+    assert_eq!(code(reqwest::get(&base).await.unwrap(), 503).await, "SYS_006");
+}
+
+#[tokio::test]
+async fn beyond_the_limit_of_requests_at_once_it_is_a_503_that_scripts_can_read_and_health_still_answers() {
+    let (begun, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let slow = {
+        let (begun, release) = (Arc::clone(&begun), Arc::clone(&release));
+        move || async move {
+            begun.notify_one();
+            release.notified().await;
+        }
+    };
+    let routes = Router::new()
+        .route("/slow", get(slow))
+        .route("/quick", get(async || ()))
+        .route("/api/v1/health/x", get(async || ()));
+    let base = serve(&[("MAX_CONCURRENT_REQUESTS", "1")], routes).await;
+    let first = tokio::spawn(reqwest::get(format!("{base}/slow")));
+    begun.notified().await;
+    let refused =
+        Client::new().get(format!("{base}/quick")).header("origin", "http://localhost:3000").send().await.unwrap();
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(refused.headers()["access-control-allow-origin"], "http://localhost:3000");
+    assert_eq!(code(refused, 503).await, "SYS_006");
+    assert_eq!(reqwest::get(format!("{base}/api/v1/health/x")).await.unwrap().status(), 200);
+    release.notify_one();
+    assert_eq!(first.await.unwrap().unwrap().status(), 200);
+    assert_eq!(reqwest::get(format!("{base}/quick")).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_body_beyond_the_limit_is_a_413_whether_its_length_is_announced_or_not() {
+    let echo = Router::new().route("/", post(async |body: Bytes| body));
+    let base = serve(&[("MAX_BODY_BYTES", "3000000")], echo).await;
+    for (length, fits) in [(3_000_000, true), (3_000_001, false), (9_000_000, false)] {
+        let announced = Client::new().post(&base).body(vec![b'x'; length]);
+        let body = reqwest::Body::wrap(http_body_util::StreamBody::new(futures_util::stream::iter(
+            vec![b'x'; length]
+                .chunks(64 * 1024)
+                .map(|part| Ok::<_, io::Error>(hyper::body::Frame::data(Bytes::copy_from_slice(part))))
+                .collect::<Vec<_>>(),
+        )));
+        for request in [announced, Client::new().post(&base).body(body)] {
+            let response = request.send().await.unwrap();
+            if fits {
+                assert_eq!(response.bytes().await.unwrap().len(), length);
+            } else {
+                assert_eq!(code(response, 413).await, "VAL_004");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_the_wrong_shape_is_a_400() {
+    #[derive(serde::Deserialize)]
+    struct Input {
+        #[allow(dead_code)]
+        number: u8,
+    }
+    let base = serve(&[], Router::new().route("/", post(async |_: Json<Input>| ()))).await;
+    let ask =
+        |body: &'static str| Client::new().post(&base).header("content-type", "application/json").body(body).send();
+    assert_eq!(code(ask("{\"number\":\"123-45-6789\"}").await.unwrap(), 400).await, "VAL_001");
+    assert_eq!(code(ask("{123-45-6789").await.unwrap(), 400).await, "VAL_001");
+    assert_eq!(code(Client::new().post(&base).body("x").send().await.unwrap(), 415).await, "VAL_005");
+}

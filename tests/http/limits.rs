@@ -1,0 +1,79 @@
+//! Limits that hold for every client: how often, how large.
+
+use crate::ready;
+use reqwest::{Client, Method, Response, StatusCode};
+use serde_json::Value;
+use test_support::{Database, eventually};
+
+/// Holds an answer to the one shape, and to being readable for scripts.
+async fn assert_refused(response: Response, status: StatusCode, code: &str) {
+    assert_eq!(response.status(), status);
+    assert_eq!(response.headers()["content-type"], "application/json");
+    assert_eq!(response.headers()["access-control-allow-origin"], "http://localhost:3000");
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let body: Value = response.json().await.unwrap();
+    assert_eq!((&body["error"]["code"], &body["error"]["request_id"]), (&code.into(), &id.into()));
+}
+
+#[tokio::test]
+async fn a_client_that_asks_too_often_is_told_when_to_ask_again() {
+    let database = Database::sqlite();
+    let server = ready(&database, &[("RATE_LIMIT_PER_MINUTE", "40"), ("RATE_LIMIT_BURST", "3")]).await;
+    let ask = async |method: Method, path: &str| {
+        let request = Client::new().request(method, format!("{}{path}", server.base));
+        request.header("origin", "http://localhost:3000").send().await.unwrap()
+    };
+    for path in ["/", "/nope", "/docs/"] {
+        assert_ne!(ask(Method::GET, path).await.status(), 429, "the burst is one for all routes: {path}");
+    }
+    let refused = ask(Method::GET, "/").await;
+    // One share is back every 1.5 s: what is left of it, rounded up.
+    let wait: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=2).contains(&wait), "{wait}");
+    assert_refused(refused, StatusCode::TOO_MANY_REQUESTS, "LIM_001").await;
+    // Neither the platform's probes nor preflights count, or are refused.
+    for _ in 0..5 {
+        assert_eq!(ask(Method::GET, "/api/v1/health/live").await.status(), 200);
+        assert_eq!(ask(Method::OPTIONS, "/").await.status(), 200);
+    }
+    eventually("its share is back", async || (ask(Method::GET, "/").await.status() == 200).then_some(())).await;
+}
+
+#[tokio::test]
+async fn clients_behind_a_trusted_proxy_have_a_share_each() {
+    let database = Database::sqlite();
+    let limit = [("RATE_LIMIT_PER_MINUTE", "1"), ("RATE_LIMIT_BURST", "1"), ("TRUSTED_PROXIES", "127.0.0.1")];
+    let server = ready(&database, &limit).await;
+    let ask = async |client: &str| {
+        let request = Client::new().get(&server.base).header("x-forwarded-for", client);
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!([ask("192.0.2.1").await, ask("192.0.2.2").await, ask("192.0.2.1").await], [200, 200, 429]);
+    assert_eq!([ask("2001:db8::1").await, ask("2001:db8::2").await, ask("2001:db8:0:1::1").await], [200, 429, 200]);
+}
+
+#[tokio::test]
+async fn without_a_trusted_proxy_a_header_does_not_buy_another_share() {
+    let database = Database::sqlite();
+    let server = ready(&database, &[("RATE_LIMIT_PER_MINUTE", "1"), ("RATE_LIMIT_BURST", "1")]).await;
+    let ask = async |client: &str| {
+        let request = Client::new().get(&server.base).header("x-forwarded-for", client).header("x-real-ip", client);
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!([ask("192.0.2.1").await, ask("192.0.2.2").await], [200, 429]);
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_as_too_large_is_refused_unread_on_every_route() {
+    let database = Database::sqlite();
+    let server = ready(&database, &[("MAX_BODY_BYTES", "1000")]).await;
+    for path in ["/", "/nope", "/api/v1/health/live"] {
+        let post = |length| Client::new().post(format!("{}{path}", server.base)).body(vec![b'x'; length]);
+        let large = post(1001).header("origin", "http://localhost:3000").send().await.unwrap();
+        assert_refused(large, StatusCode::PAYLOAD_TOO_LARGE, "VAL_004").await;
+        assert_ne!(post(1000).send().await.unwrap().status(), 413, "{path}");
+        // Far more than fits into any buffer: the answer still arrives.
+        let huge = post(3_000_000).header("origin", "http://localhost:3000").send().await.unwrap();
+        assert_refused(huge, StatusCode::PAYLOAD_TOO_LARGE, "VAL_004").await;
+    }
+}
