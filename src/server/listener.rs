@@ -1,7 +1,8 @@
 //! Listening, and ending in order: readiness first, then the socket, then the requests in flight.
 
 use super::Lifecycle;
-use crate::config::Settings;
+use super::refusals::Refusals;
+use crate::config::{Environment, Settings};
 use axum::Router;
 use axum::extract::ConnectInfo;
 use hyper::server::conn::http1;
@@ -95,7 +96,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, lifecycle: Life
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => connect(stream, peer, &router, &graceful),
+                Ok((stream, peer)) => connect(stream, peer, &router, &graceful, settings.environment),
                 Err(error) => accept_failed(&error).await,
             },
             () = &mut stop_accepting => break,
@@ -105,7 +106,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, lifecycle: Life
     // have sent before unused connections are closed.
     for _ in 0..BACKLOG {
         let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await else { break };
-        connect(stream, peer, &router, &graceful);
+        connect(stream, peer, &router, &graceful, settings.environment);
     }
     drop(listener);
     tokio::time::sleep(LAST_READ).await;
@@ -119,13 +120,20 @@ pub(super) async fn serve(listener: TcpListener, router: Router, lifecycle: Life
     }
 }
 
-fn connect(stream: TcpStream, peer: SocketAddr, router: &Router, graceful: &GracefulShutdown) {
+fn connect(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: &Router,
+    graceful: &GracefulShutdown,
+    environment: Environment,
+) {
     // Answers are written whole: waiting to fill a packet only delays them.
     let _ = stream.set_nodelay(true);
     let service = router.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         request.map(axum::body::Body::new)
     });
+    let stream = Refusals::new(stream, peer.ip(), environment);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)

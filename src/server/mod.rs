@@ -4,6 +4,7 @@ mod lifecycle;
 mod listener;
 mod middleware;
 mod prepare;
+mod refusals;
 mod router;
 mod state;
 

@@ -16,6 +16,7 @@ mod login;
 mod principal;
 mod proxies;
 mod redaction;
+mod refusals;
 mod schema;
 mod shutdown;
 mod start;
