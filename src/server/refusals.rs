@@ -248,6 +248,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_refused_client_still_sends_is_read_for_a_while_before_the_connection_closes() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let mut stream = Refusals::new(ours, Ipv4Addr::LOCALHOST.into(), Environment::Production);
+        stream.write_all(CANNED.as_bytes()).await.unwrap();
+        let closing = tokio::spawn(async move { stream.shutdown().await });
+        theirs.write_all(&[b'x'; 100_000]).await.unwrap();
+        let mut text = String::new();
+        theirs.read_to_string(&mut text).await.unwrap();
+        assert!(text.contains("VAL_004"), "{text}");
+        let begun = tokio::time::Instant::now();
+        closing.await.unwrap().unwrap();
+        assert!(begun.elapsed() < LINGER * 5, "a client that stays silent is left");
+    }
+
+    #[tokio::test]
     async fn what_is_no_refusal_passes_as_it_is() {
         let ours = CANNED.replace("content-length", "x-request-id: 1\r\ncontent-length");
         for text in [

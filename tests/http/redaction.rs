@@ -95,6 +95,18 @@ fn secret_name(secret: &str) -> String {
 }
 
 #[tokio::test]
+async fn what_the_server_itself_logs_is_redacted_in_either_format() {
+    for format in ["json", "pretty"] {
+        let (database, folder) = (Database::sqlite(), tempfile::tempdir().unwrap());
+        let file = folder.path().join("joe@example.org-123-45-6789.db");
+        let url = format!("sqlite://{}?mode=rwc", file.display());
+        let server = ready(&database, &[("DATABASE_URL", &url), ("LOG_FORMAT", format)]).await;
+        let line = server.log_line("bulkhead starts", "sqlite://").await;
+        assert!(line.contains("[redacted]") && !line.contains("joe") && !line.contains("6789"), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn what_operators_need_is_not_redacted() {
     let database = Database::sqlite();
     let server = ready(&database, &[("LOG_LEVEL", "debug")]).await;
