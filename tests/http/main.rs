@@ -13,6 +13,7 @@ mod health;
 mod identity;
 mod limits;
 mod login;
+mod login_in_browser;
 mod principal;
 mod proxies;
 mod redaction;
