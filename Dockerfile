@@ -18,7 +18,7 @@ COPY tests/image/Cargo.toml tests/image/
 COPY tests/migrations/Cargo.toml tests/migrations/
 RUN mkdir -p src migration/src tests/support/src tests/http bench \
  && touch src/lib.rs migration/src/lib.rs tests/support/src/lib.rs tests/image/lib.rs \
- && echo 'fn main() {}' | tee src/main.rs tests/http/main.rs tests/image/main.rs bench/tokens.rs \
+ && echo 'fn main() {}' | tee src/main.rs tests/http/main.rs tests/image/main.rs bench/hot_paths.rs \
     tests/migrations/main.rs tests/migrations/bench.rs > tests/migrations/fixture.rs \
  && cargo build --release --locked --package bulkhead --target "$(rustc --print host-tuple)"
 

@@ -1,13 +1,16 @@
-//! What it costs to check a token: anew, by each algorithm, and as one that is remembered.
+//! What every request pays: to have its token checked, anew by each algorithm or as one that is remembered, and to
+//! have its log line redacted.
 //!
-//! `cargo bench --bench tokens`. The figures in docs/auth.md come from here.
+//! `cargo bench --bench hot_paths`. The figures in docs/auth.md and docs/middleware.md come from here.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use bulkhead::auth::{Auth, Standing};
 use bulkhead::config::Settings;
+use bulkhead::telemetry::redact;
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::ffi::OsString;
+use std::hint::black_box;
 use std::sync::Arc;
 use test_support::eventually;
 use test_support::provider::{Person, Provider, Shape, Signer};
@@ -47,5 +50,12 @@ fn tokens(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, tokens);
+/// An access log line as production writes it.
+const LINE: &str = r#"{"timestamp":"2026-11-22T23:45:33.123456Z","level":"INFO","message":"request","request_id":"0193a1b2-7f00-7abc-8123-123456789012","method":"GET","route":"/api/v1/users/{id}","status":200,"duration_ms":0.083456,"client_ip":"203.0.113.9","target":"bulkhead::server::middleware::access_log"}"#;
+
+fn redaction(criterion: &mut Criterion) {
+    criterion.bench_function("redact an access line", |bencher| bencher.iter(|| redact(black_box(LINE))));
+}
+
+criterion_group!(benches, tokens, redaction);
 criterion_main!(benches);

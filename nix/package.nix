@@ -45,7 +45,7 @@ in
       arguments = common // {
         src = files [
           "(deny|rustfmt)\\.toml"
-          "bench(/tokens\\.rs)?"
+          "bench(/hot_paths\\.rs)?"
           "docs"
           "docs/(errors|settings)\\.md"
           "railway\\.json"
@@ -65,7 +65,7 @@ in
       postPatch = ''
         mkdir -p bench tests/http tests/support/src
         touch tests/support/src/lib.rs tests/image/lib.rs
-        echo 'fn main() {}' | tee bench/tokens.rs tests/http/main.rs tests/image/main.rs \
+        echo 'fn main() {}' | tee bench/hot_paths.rs tests/http/main.rs tests/image/main.rs \
           tests/migrations/{main,bench}.rs >tests/migrations/fixture.rs
       '';
       # A static glibc holds store paths (its own, libidn2's, libgcc's) to look for what the image does without.

@@ -4,6 +4,7 @@ use super::{Auth, Claims};
 use crate::entity::tenant;
 use crate::entity::user::{self, Role};
 use crate::error::{ApiError, ErrorCode};
+use crate::telemetry::{Caller, CallerIds};
 use axum::extract::{FromRef, FromRequestParts};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
@@ -110,7 +111,11 @@ where
         let token = bearer(parts)?;
         let verified = Arc::<Auth>::from_ref(state).verify(token).await;
         let claims = verified.map_err(|error| ApiError::detailed(error.into(), error.to_string()))?;
-        Self::of(&claims, &DatabaseConnection::from_ref(state)).await
+        let principal = Self::of(&claims, &DatabaseConnection::from_ref(state)).await?;
+        if let Some(caller) = parts.extensions.get::<Caller>() {
+            caller.set(CallerIds { tenant_id: principal.tenant_id, user_id: principal.user_id });
+        }
+        Ok(principal)
     }
 }
 

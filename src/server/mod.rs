@@ -11,8 +11,8 @@ mod state;
 pub(crate) use lifecycle::Signals;
 pub use lifecycle::{Lifecycle, Phase};
 pub use listener::BindError;
+pub use middleware::ClientIp;
 pub(crate) use middleware::OwnBody;
-pub use middleware::{Caller, CallerIds, ClientIp};
 pub use router::{api_document, router};
 pub use state::AppState;
 

@@ -253,7 +253,7 @@ mod tests {
         let mut stream = Refusals::new(ours, Ipv4Addr::LOCALHOST.into(), Environment::Production);
         stream.write_all(CANNED.as_bytes()).await.unwrap();
         let closing = tokio::spawn(async move { stream.shutdown().await });
-        theirs.write_all(&[b'x'; 100_000]).await.unwrap();
+        theirs.write_all(&vec![b'x'; 100_000]).await.unwrap();
         let mut text = String::new();
         theirs.read_to_string(&mut text).await.unwrap();
         assert!(text.contains("VAL_004"), "{text}");

@@ -1,8 +1,10 @@
 //! Tracing: one line per event, JSON for machines or short for a terminal, and nothing in it that names a patient.
 
+mod caller;
 mod panics;
 mod redaction;
 
+pub use caller::{Caller, CallerIds};
 #[cfg(test)]
 pub(crate) use panics::log_panic;
 pub use panics::log_panics;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::sync::Arc;
-use test_support::{Database, Server, on_both_databases};
+use test_support::{Database, Server, eventually, on_both_databases};
 use uuid::Uuid;
 
 on_both_databases!(
@@ -205,8 +205,22 @@ async fn whoever_is_gone_is_refused(database: Database) {
     let (_, body) = validate(&server, &token).await;
     assert_eq!(body["user_id"], ada.id.to_string());
 
+    let line = async |status: u64, name: &str| {
+        eventually("the request is in the log", async || {
+            let lines = server.log().into_iter().rev().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+            let mut lines = lines.filter(|line| line["route"] == "/api/v1/auth/validate" && line["status"] == status);
+            lines.find_map(|line| line.get(name).cloned())
+        })
+        .await
+    };
+    assert_eq!(
+        (line(200, "user_id").await, line(200, "tenant_id").await),
+        (body["user_id"].clone(), body["tenant_id"].clone())
+    );
+
     execute("UPDATE users SET deleted_at = created_at").await;
     assert_eq!(validate(&server, &token).await, refused(403, "AUTH_008"), "a deleted user, whatever the token says");
+    assert_eq!(line(403, "error_code").await, "AUTH_008");
     let ada = with_user(&connection, "ada", user::Role::Admin).await;
     let (_, body) = validate(&server, &token).await;
     assert_eq!(body["user_id"], ada.id.to_string(), "the live one of two rows");
@@ -272,7 +286,7 @@ async fn a_token_without_keys_to_check_it_with_is_refused_until_the_provider_is_
     // Nothing listens on port 1.
     let provider = [("OIDC_ISSUER_URL", "http://127.0.0.1:1"), ("OIDC_CLIENT_ID", "bulkhead")];
     let server = Server::listening(bulkhead(), &[], &database, &provider).await;
-    let (status, health) = test_support::eventually("the schema is ready", async || {
+    let (status, health) = eventually("the schema is ready", async || {
         let (status, health) = server.get_json("/api/v1/health/ready").await;
         (health["checks"]["process"]["status"] == "ok").then_some((status, health))
     })

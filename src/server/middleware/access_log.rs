@@ -3,41 +3,14 @@
 use super::client::ClientIp;
 use super::is_health;
 use super::request_id::RequestId;
+use crate::error::ErrorCode;
+use crate::telemetry::Caller;
 use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
-use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use tracing::Instrument;
-use uuid::Uuid;
-
-/// Who the caller turned out to be, for the log: in the extensions of every request, empty until the caller is known.
-#[derive(Debug, Clone, Default)]
-pub struct Caller(Arc<OnceLock<CallerIds>>);
-
-/// A caller that has shown a valid token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CallerIds {
-    /// The tenant it belongs to.
-    pub tenant_id: Uuid,
-    /// Its user row, where it has one.
-    pub user_id: Option<Uuid>,
-}
-
-impl Caller {
-    /// Says who it is; the first to say so is believed.
-    pub fn set(&self, ids: CallerIds) {
-        // Fails only where it has been said before.
-        let _ = self.0.set(ids);
-    }
-
-    /// Who it is, where that is known.
-    #[must_use]
-    pub fn get(&self) -> Option<CallerIds> {
-        self.0.get().copied()
-    }
-}
 
 pub(super) async fn access_log(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
@@ -54,6 +27,7 @@ pub(super) async fn access_log(mut request: Request, next: Next) -> Response {
     let response = next.run(request).instrument(span).await;
     let caller = caller.get();
     let status = response.status();
+    let error_code = response.extensions().get::<ErrorCode>().map(|code| code.code());
 
     macro_rules! line {
         ($level:ident) => {
@@ -64,6 +38,7 @@ pub(super) async fn access_log(mut request: Request, next: Next) -> Response {
                 method,
                 route = route.as_ref().map_or("unmatched", MatchedPath::as_str),
                 status = status.as_u16(),
+                error_code,
                 duration_ms = started.elapsed().as_secs_f64() * 1000.0,
                 client_ip = client.map(tracing::field::display),
                 "request"

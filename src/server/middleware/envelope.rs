@@ -32,6 +32,8 @@ pub(super) async fn envelope(State(environment): State<Environment>, request: Re
         response.headers_mut().remove(about_the_body);
     }
     let (mut parts, _) = response.into_parts();
+    // For the access log.
+    parts.extensions.insert(error.code);
     let (body_parts, body): (_, Body) =
         Json(ErrorBody::new(error.code, detail, id.to_string())).into_response().into_parts();
     parts.headers.extend(body_parts.headers);

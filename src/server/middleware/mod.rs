@@ -13,7 +13,6 @@ mod request_id;
 #[cfg(test)]
 mod tests;
 
-pub use access_log::{Caller, CallerIds};
 pub use client::ClientIp;
 pub(crate) use envelope::OwnBody;
 pub(super) use headers::on_every_answer;

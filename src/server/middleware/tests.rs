@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::{Caller, CallerIds, wrap};
+use super::wrap;
 use crate::auth::Auth;
 use crate::config::Settings;
 use crate::server::{AppState, Lifecycle, Phase, listener};
 use crate::telemetry;
+use crate::telemetry::{Caller, CallerIds};
 use axum::body::Bytes;
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};

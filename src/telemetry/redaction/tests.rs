@@ -179,17 +179,3 @@ fn hostile_lines_cost_no_more_than_their_length() {
         assert!(started.elapsed() < Duration::from_secs(5), "{unit}: {:?}", started.elapsed());
     }
 }
-
-/// `cargo test --release -p bulkhead --lib -- --ignored --nocapture cost`
-#[test]
-#[ignore = "a measurement"]
-#[allow(clippy::print_stdout)]
-fn cost_of_a_typical_line() {
-    let text = "{\"timestamp\":\"2026-11-22T23:45:33.123456Z\",\"level\":\"INFO\",\"message\":\"request\",\"request_id\":\"0193a1b2-7f00-7abc-8123-123456789012\",\"method\":\"GET\",\"route\":\"/api/v1/users/{id}\",\"status\":200,\"duration_ms\":0.083456,\"client_ip\":\"203.0.113.9\",\"target\":\"bulkhead::server::middleware::access_log\"}\n";
-    let rounds = 200_000;
-    let started = Instant::now();
-    for _ in 0..rounds {
-        std::hint::black_box(redact(std::hint::black_box(text)));
-    }
-    println!("{} ns for {} bytes", started.elapsed().as_nanos() / rounds, text.len());
-}
