@@ -1,9 +1,9 @@
 //! The client's address: the TCP peer's, or the one that a trusted proxy names.
 
+use super::around::Concern;
 use crate::config::{Forwarding, Settings};
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, HeaderName};
-use axum::middleware::Next;
 use axum::response::Response;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -19,18 +19,26 @@ pub struct ClientIp(pub IpAddr);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ThroughProxy;
 
-pub(super) async fn client(State(settings): State<Arc<Settings>>, mut request: Request, next: Next) -> Response {
-    if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() {
-        let peer = peer.ip().to_canonical();
-        let forwarding = settings.trusted_proxies.forwarding(peer);
-        let trusted = |ip| settings.trusted_proxies.forwarding(ip).is_some();
-        let ip = forwarding.map_or(peer, |forwarding| named(request.headers(), forwarding, peer, trusted));
-        request.extensions_mut().insert(ClientIp(ip));
-        if forwarding.is_some() {
-            request.extensions_mut().insert(ThroughProxy);
+/// Finds the client, by these settings.
+#[derive(Debug, Clone)]
+pub(super) struct FindClient(pub(super) Arc<Settings>);
+
+impl Concern for FindClient {
+    type Kept = ();
+
+    fn before(&self, request: &mut Request) -> Result<(), Response> {
+        if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() {
+            let (peer, proxies) = (peer.ip().to_canonical(), &self.0.trusted_proxies);
+            let forwarding = proxies.forwarding(peer);
+            let trusted = |ip| proxies.forwarding(ip).is_some();
+            let ip = forwarding.map_or(peer, |forwarding| named(request.headers(), forwarding, peer, trusted));
+            request.extensions_mut().insert(ClientIp(ip));
+            if forwarding.is_some() {
+                request.extensions_mut().insert(ThroughProxy);
+            }
         }
+        Ok(())
     }
-    next.run(request).await
 }
 
 /// Whom the proxy at `peer` names; the peer itself where it names nobody, or not an address.

@@ -1,13 +1,13 @@
 //! What browsers are told not to do with an answer.
 
+use super::around::Concern;
 use crate::config::Environment;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
     X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderName, HeaderValue};
-use axum::middleware::Next;
 use axum::response::Response;
 
 /// Answers are data: nothing in them is to be loaded, run or framed.
@@ -36,21 +36,40 @@ pub(in crate::server) fn on_every_answer(environment: Environment) -> impl Itera
     FIXED.into_iter().chain(https).chain([(CONTENT_SECURITY_POLICY, POLICY)])
 }
 
-pub(super) async fn security_headers(State(environment): State<Environment>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let docs = path == "/docs" || path.starts_with("/docs/");
-    let api = path.starts_with("/api/");
-    let mut response = next.run(request).await;
-    let status = response.status();
-    let headers = response.headers_mut();
-    for (name, value) in on_every_answer(environment) {
-        headers.insert(name, HeaderValue::from_static(value));
+/// Adds them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SecurityHeaders(pub(super) Environment);
+
+/// What kind of address was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Api,
+    Docs,
+    Other,
+}
+
+impl Concern for SecurityHeaders {
+    type Kept = Kind;
+
+    fn before(&self, request: &mut Request) -> Result<Kind, Response> {
+        Ok(match request.uri().path() {
+            path if path.starts_with("/api/") => Kind::Api,
+            path if path == "/docs" || path.starts_with("/docs/") => Kind::Docs,
+            _ => Kind::Other,
+        })
     }
-    if docs {
-        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY_OF_DOCS));
+
+    fn after(&self, kind: Kind, response: &mut Response) {
+        let status = response.status();
+        let headers = response.headers_mut();
+        for (name, value) in on_every_answer(self.0) {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        if kind == Kind::Docs {
+            headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY_OF_DOCS));
+        }
+        if kind == Kind::Api || status.is_client_error() || status.is_server_error() {
+            headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        }
     }
-    if api || status.is_client_error() || status.is_server_error() {
-        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    }
-    response
 }

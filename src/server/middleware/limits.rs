@@ -1,17 +1,16 @@
-//! How much at once, how long, how large.
+//! How much at once, how large.
 
+use super::around::Concern;
 use super::is_health;
 use crate::config::Settings;
 use crate::error::{ApiError, ErrorCode};
 use axum::body::{Body, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::RETRY_AFTER;
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::Limited;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The requests at work, shared by all routes.
 #[derive(Debug, Clone)]
@@ -25,23 +24,16 @@ impl Concurrency {
 }
 
 /// Refuses at once what there is no room for: a queue would only make every answer late.
-pub(super) async fn concurrency(State(limit): State<Concurrency>, request: Request, next: Next) -> Response {
-    if is_health(request.uri().path()) {
-        return next.run(request).await;
-    }
-    match limit.0.try_acquire() {
-        Ok(_room) => next.run(request).await,
-        Err(_) => ([(RETRY_AFTER, "1")], ApiError::from(ErrorCode::Overloaded)).into_response(),
-    }
-}
+impl Concern for Concurrency {
+    type Kept = Option<OwnedSemaphorePermit>;
 
-/// How long a handler may take.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct TimeLimit(pub(super) Duration);
-
-pub(super) async fn time(State(limit): State<TimeLimit>, request: Request, next: Next) -> Response {
-    let answer = tokio::time::timeout(limit.0, next.run(request)).await;
-    answer.unwrap_or_else(|_| ApiError::from(ErrorCode::Overloaded).into_response())
+    fn before(&self, request: &mut Request) -> Result<Self::Kept, Response> {
+        if is_health(request.uri().path()) {
+            return Ok(None);
+        }
+        let room = Arc::clone(&self.0).try_acquire_owned();
+        room.map(Some).map_err(|_| ([(RETRY_AFTER, "1")], ApiError::from(ErrorCode::Overloaded)).into_response())
+    }
 }
 
 /// The longest body, in bytes.
@@ -50,10 +42,18 @@ pub(super) struct BodyLimit(pub(super) u32);
 
 /// Refuses an announced length at once; a body without one is cut off where it exceeds the limit, and whoever reads
 /// it answers 413.
-pub(super) async fn body(State(BodyLimit(most)): State<BodyLimit>, request: Request, next: Next) -> Response {
-    if request.body().size_hint().lower() > u64::from(most) {
-        return ApiError::from(ErrorCode::TooLarge).into_response();
+impl Concern for BodyLimit {
+    type Kept = ();
+
+    fn before(&self, request: &mut Request) -> Result<(), Response> {
+        if request.body().size_hint().lower() > u64::from(self.0) {
+            return Err(ApiError::from(ErrorCode::TooLarge).into_response());
+        }
+        if !request.body().is_end_stream() {
+            let most = usize::try_from(self.0).unwrap_or(usize::MAX);
+            let body = std::mem::take(request.body_mut());
+            *request.body_mut() = Body::new(Limited::new(body, most));
+        }
+        Ok(())
     }
-    let most = usize::try_from(most).unwrap_or(usize::MAX);
-    next.run(request.map(|body| Body::new(Limited::new(body, most)))).await
 }

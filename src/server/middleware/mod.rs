@@ -1,6 +1,7 @@
 //! What every request passes through, outermost first. [`wrap`] is the list; docs/middleware.md tells it to operators.
 
 mod access_log;
+mod around;
 mod client;
 mod cors;
 mod envelope;
@@ -19,13 +20,20 @@ pub(super) use headers::on_every_answer;
 pub(super) use request_id::X_REQUEST_ID;
 
 use super::AppState;
+use around::Around;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::http::StatusCode;
+use axum::middleware::from_fn;
 use axum::response::IntoResponse;
 use tower::ServiceBuilder;
 use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutLayer;
+use {
+    client::FindClient, envelope::Envelope, headers::SecurityHeaders, limits::BodyLimit, limits::Concurrency,
+    phase::CloseWhenDraining, phase::RequireSchema, rate_limit::RateLimit, request_id::GiveId,
+};
 
 /// The layers, outermost first.
 pub(super) fn wrap(router: Router<AppState>, state: &AppState) -> Router<AppState> {
@@ -33,31 +41,29 @@ pub(super) fn wrap(router: Router<AppState>, state: &AppState) -> Router<AppStat
     router.layer(
         ServiceBuilder::new()
             // Who asks: the peer, or whom a trusted proxy names. Decided once; the log and the rate limit read it.
-            .layer(from_fn_with_state(settings.clone(), client::client))
+            .layer(Around(FindClient(settings.clone())))
             // An id for every request: in its log lines, its error body and its X-Request-ID header.
-            .layer(from_fn(request_id::request_id))
+            .layer(Around(GiveId))
             // One line per answered request; sees the status that the client sees.
             .layer(from_fn(access_log::access_log))
             // While draining, clients are asked to connect anew, to another instance.
-            .layer(from_fn_with_state(state.clone(), phase::close_when_draining))
+            .layer(Around(CloseWhenDraining(state.lifecycle.clone())))
             // Every 4xx and 5xx from below in the one error shape.
-            .layer(from_fn_with_state(settings.environment, envelope::envelope))
+            .layer(Around(Envelope(settings.environment)))
             // What browsers are told not to do with an answer.
-            .layer(from_fn_with_state(settings.environment, headers::security_headers))
+            .layer(Around(SecurityHeaders(settings.environment)))
             // Answers preflights; outside everything that refuses, so that scripts can read the refusals.
             .layer(cors::layer(&settings.allowed_origins))
             // No answer from tables that may not be what this build expects.
-            .layer(from_fn_with_state(state.clone(), phase::require_schema))
+            .layer(Around(RequireSchema(state.lifecycle.clone())))
             // No more requests at work than the instance bears, and none of them for ever.
-            .layer(from_fn_with_state(limits::Concurrency::new(settings), limits::concurrency))
-            .layer(from_fn_with_state(limits::TimeLimit(settings.request_timeout), limits::time))
+            .layer(Around(Concurrency::new(settings)))
+            .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, settings.request_timeout))
             // No body longer than allowed, announced or not; axum's own limit steps back.
-            .layer(from_fn_with_state(limits::BodyLimit(settings.max_body_bytes), limits::body))
+            .layer(Around(BodyLimit(settings.max_body_bytes)))
             .layer(DefaultBodyLimit::disable())
             // No client takes more than its share.
-            .layer(option_layer(
-                rate_limit::RateLimit::new(settings).map(|limit| from_fn_with_state(limit, rate_limit::rate_limit)),
-            ))
+            .layer(option_layer(RateLimit::new(settings).map(Around)))
             .map_response(IntoResponse::into_response)
             // A panic in a handler is a 500 for that request, not the end of its connection.
             .layer(CatchPanicLayer::custom(panics::answer)),

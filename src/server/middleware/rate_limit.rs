@@ -1,12 +1,12 @@
 //! Each client's share: a steady rate and a burst, by address.
 
+use super::around::Concern;
 use super::client::ClientIp;
 use super::is_health;
 use crate::config::Settings;
 use crate::error::{ApiError, ErrorCode};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::RETRY_AFTER;
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -123,14 +123,15 @@ impl RateLimit {
     }
 }
 
-pub(super) async fn rate_limit(State(limit): State<RateLimit>, request: Request, next: Next) -> Response {
-    let client = request.extensions().get::<ClientIp>().filter(|_| !is_health(request.uri().path()));
-    match client.map_or(Ok(()), |client| limit.check(client.0)) {
-        Ok(()) => next.run(request).await,
-        Err(seconds) => {
+impl Concern for RateLimit {
+    type Kept = ();
+
+    fn before(&self, request: &mut Request) -> Result<(), Response> {
+        let client = request.extensions().get::<ClientIp>().filter(|_| !is_health(request.uri().path()));
+        client.map_or(Ok(()), |client| self.check(client.0)).map_err(|seconds| {
             let wait = [(RETRY_AFTER, seconds.max(1).to_string())];
             (wait, ApiError::from(ErrorCode::RateLimited)).into_response()
-        }
+        })
     }
 }
 

@@ -1,9 +1,9 @@
 //! The request's id: a UUID v7 (RFC 9562), or what a trusted proxy calls the request already.
 
+use super::around::Concern;
 use super::client::ThroughProxy;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::middleware::Next;
 use axum::response::Response;
 use std::fmt;
 use std::sync::Arc;
@@ -45,13 +45,23 @@ impl fmt::Display for RequestId {
     }
 }
 
-pub(super) async fn request_id(mut request: Request, next: Next) -> Response {
-    let given = request.extensions().get::<ThroughProxy>().and_then(|_| RequestId::given(request.headers()));
-    let id = given.unwrap_or_else(RequestId::fresh);
-    request.extensions_mut().insert(id.clone());
-    let mut response = next.run(request).await;
-    if let Ok(value) = HeaderValue::from_str(&id.0) {
-        response.headers_mut().insert(X_REQUEST_ID, value);
+/// Gives every request its id, and every answer its request's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GiveId;
+
+impl Concern for GiveId {
+    type Kept = RequestId;
+
+    fn before(&self, request: &mut Request) -> Result<RequestId, Response> {
+        let given = request.extensions().get::<ThroughProxy>().and_then(|_| RequestId::given(request.headers()));
+        let id = given.unwrap_or_else(RequestId::fresh);
+        request.extensions_mut().insert(id.clone());
+        Ok(id)
     }
-    response
+
+    fn after(&self, id: RequestId, response: &mut Response) {
+        if let Ok(value) = HeaderValue::from_str(&id.0) {
+            response.headers_mut().insert(X_REQUEST_ID, value);
+        }
+    }
 }
