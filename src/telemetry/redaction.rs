@@ -231,7 +231,7 @@ fn seen(c: char) -> Seen {
 
 /// Names whose values are personal or secret wherever they stand.
 const NAMES: &str = "patient[_-]?id|ssn|mrn|medical[_-]?record[_-]?number|date[_-]?of[_-]?birth|dob|phone(?:[_-]?number)?|\
-     email(?:[_-]?address)?|(?:access|id|refresh)[_-]?token|token|client[_-]?secret|password|authorization|set-cookie|cookie";
+     e-?mail(?:[_-]?address)?|(?:access|id|refresh)[_-]?token|token|client[_-]?secret|password|authorization|set-cookie|cookie";
 
 /// Names whose values are so in a query; in JSON, log lines use them for harmless things.
 const QUERY_NAMES: &str = "address|code|state";
@@ -249,7 +249,32 @@ fn compile(text: &str) -> Regex {
     Regex::new(text).expect("a pattern of this module")
 }
 
+/// How those names end: nearly every line is done with after a look at what stands before its `=` and `:`.
+const ENDINGS: [&[u8]; 16] = [
+    b"ent_id", b"ent-id", b"entid", b"ssn", b"mrn", b"number", b"birth", b"dob", b"phone", b"mail", b"address",
+    b"token", b"secret", b"word", b"ization", b"cookie",
+];
+const QUERY_ENDINGS: [&[u8]; 2] = [b"code", b"state"];
+
+fn may_name_values(line: &[u8]) -> bool {
+    let separators = line.iter().enumerate().filter(|(_, byte)| matches!(byte, b'=' | b':'));
+    let mut names = separators.map(|(at, byte)| {
+        let between = |byte: &&u8| matches!(byte, b'\\' | b'"' | b'\'') || byte.is_ascii_whitespace();
+        let gap = line[..at].iter().rev().take(16).take_while(between).count();
+        (&line[..at - gap], *byte)
+    });
+    names.any(|(name, separator)| {
+        let ends = |ending: &&[u8]| {
+            name.len() >= ending.len() && name[name.len() - ending.len()..].eq_ignore_ascii_case(ending)
+        };
+        name.ends_with(b"]") || ENDINGS.iter().any(ends) || separator == b'=' && QUERY_ENDINGS.iter().any(ends)
+    })
+}
+
 fn named_values(line: &[u8], found: &mut Vec<Cut>) {
+    if !may_name_values(line) {
+        return;
+    }
     let mut at = 0;
     let mut groups = NAMED.capture_locations();
     while let Some(whole) = NAMED.captures_read_at(&mut groups, line, at) {
@@ -313,7 +338,7 @@ fn value(line: &[u8], at: usize, json: bool, header: bool) -> Range<usize> {
     at..at + rest.iter().position(ends).unwrap_or(rest.len())
 }
 
-static BEARER: LazyLock<Regex> = LazyLock::new(|| compile(r#"(?i-u)\bbearer[\s\x01+]{1,8}([^\s"\\&;,\x02]+)"#));
+static BEARER: LazyLock<Regex> = LazyLock::new(|| compile(r#"(?i-u)bearer[\s\x01+]{1,8}([^\s"\\&;,\x02]+)"#));
 /// A JSON object in base64url, as the parts of a JWT begin (RFC 7519).
 static JWT: LazyLock<Regex> = LazyLock::new(|| compile(r"(?-u)eyJ[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)*"));
 
@@ -360,30 +385,41 @@ static HARMLESS: LazyLock<Regex> = LazyLock::new(|| {
 
 /// Social security numbers, and phone numbers: ten digits or more, however they are grouped.
 fn numbers(line: &[u8], found: &mut Vec<Cut>) {
+    // What is harmless only takes digits away: most lines have none to look twice at.
+    if !scan(line, std::iter::empty()).any(|number| number.is_personal(line)) {
+        return;
+    }
     let alone = |range: &Range<usize>| {
         let apart = |byte: Option<&u8>| byte.is_none_or(|byte| !byte.is_ascii_alphanumeric());
         let before = range.start.checked_sub(1).and_then(|before| line.get(before));
         apart(before) && apart(line.get(range.end))
     };
-    let mut harmless = HARMLESS.find_iter(line).map(|found| found.range()).filter(alone).peekable();
+    let harmless = HARMLESS.find_iter(line).map(|found| found.range()).filter(alone);
+    let personal = scan(line, harmless).filter(|number| number.is_personal(line));
+    found.extend(personal.map(|number| Cut::new(number.range)));
+}
+
+/// The numbers of a line, those in `harmless` left out.
+fn scan(line: &[u8], harmless: impl Iterator<Item = Range<usize>>) -> impl Iterator<Item = Number> {
+    let mut harmless = harmless.peekable();
     let mut at = 0;
-    while let Some(digit) = line[at..].iter().position(u8::is_ascii_digit) {
-        at += digit;
-        while harmless.next_if(|range| range.end <= at).is_some() {}
-        let limit = match harmless.peek() {
-            Some(range) if range.start <= at => {
-                at = range.end;
-                continue;
-            }
-            Some(range) => range.start,
-            None => line.len(),
-        };
-        let number = Number::at(&line[..limit], at);
-        at = number.range.end;
-        if number.is_personal(line) {
-            found.push(Cut::new(number.range));
+    std::iter::from_fn(move || {
+        loop {
+            at += line[at..].iter().position(u8::is_ascii_digit)?;
+            while harmless.next_if(|range| range.end <= at).is_some() {}
+            let limit = match harmless.peek() {
+                Some(range) if range.start <= at => {
+                    at = range.end;
+                    continue;
+                }
+                Some(range) => range.start,
+                None => line.len(),
+            };
+            let number = Number::at(&line[..limit], at);
+            at = number.range.end;
+            return Some(number);
         }
-    }
+    })
 }
 
 /// Digits with nothing between them but what people write between digits.

@@ -89,6 +89,28 @@ fn what_names_a_patient_or_opens_a_door_goes_whatever_its_dress() {
 }
 
 #[test]
+fn every_name_is_known_in_every_dress() {
+    let names = "patient_id patient-id patientId ssn mrn medical_record_number medicalRecordNumber date_of_birth dob phone \
+        phone_number email e-mail emailAddress access_token id_token refresh_token token client_secret password \
+        authorization cookie set-cookie Set-Cookie user_email X-Token";
+    for name in names.split_whitespace().flat_map(|name| [name.to_owned(), name.to_uppercase()]) {
+        for text in [
+            format!("{name}=q7z"),
+            format!("/x?a=1&{name}=q7z&b=2"),
+            format!("{name}[0]=q7z"),
+            format!("{name}: q7z"),
+            format!("{{\"{name}\":\"q7z\"}}"),
+            format!("{{\\\"{name}\\\": \\\"q7z\\\"}}"),
+        ] {
+            assert!(!redact(&text).contains("q7z"), "{text} gave {}", redact(&text));
+        }
+    }
+    for name in ["address", "code", "state", "CODE", "State"] {
+        assert!(!redact(&format!("/x?{name}=q7z&{name}[]=q7z")).contains("q7z"), "{name}");
+    }
+}
+
+#[test]
 fn what_operators_need_stays() {
     let harmless = [
         "request_id=0193a1b2-7f00-7abc-8123-123456789012 tenant_id=12345678-1234-7234-8234-123456789012",
