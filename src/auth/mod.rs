@@ -1,7 +1,7 @@
 //! Who calls: tokens of an OpenID Connect provider, checked against its keys, become a [`Principal`].
 //!
 //! A handler says in its signature who may call it: [`Principal`] for anyone of a tenant, [`Member`] for those who may
-//! write, [`Admin`] for those who may do everything within their tenant. Data flows one way: [`discovery`] and the
+//! write, [`Admin`] for those who may do everything within their tenant. Data flows one way: `discovery` and the
 //! key set feed the key cache, the verifier reads it, the principal is what comes out.
 
 mod claims;
