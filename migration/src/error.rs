@@ -111,7 +111,8 @@ impl fmt::Display for Left {
 }
 
 /// The driver's code of an error: SQLSTATE on PostgreSQL, the extended result code on SQLite.
-pub(crate) fn code(error: &DbErr) -> Option<String> {
+#[must_use]
+pub fn code(error: &DbErr) -> Option<String> {
     let (DbErr::Exec(RuntimeErr::SqlxError(inner))
     | DbErr::Query(RuntimeErr::SqlxError(inner))
     | DbErr::Conn(RuntimeErr::SqlxError(inner))) = error
@@ -127,9 +128,10 @@ pub(crate) fn is_lock_timeout(error: &DbErr) -> bool {
     code(error).as_deref() == Some("55P03")
 }
 
-/// `undefined_table` on PostgreSQL; SQLite has no code of its own for it.
-pub(crate) fn is_missing_table(error: &DbErr) -> bool {
-    code(error).as_deref() == Some("42P01") || error.to_string().contains("no such table")
+/// `undefined_table` or `undefined_function` on PostgreSQL; SQLite has no code of its own for it.
+#[must_use]
+pub fn is_missing_table(error: &DbErr) -> bool {
+    matches!(code(error).as_deref(), Some("42P01" | "42883")) || error.to_string().contains("no such table")
 }
 
 /// `insufficient_privilege`, `read_only_sql_transaction`; SQLITE_READONLY and its extensions.

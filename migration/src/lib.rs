@@ -13,11 +13,16 @@ mod history;
 mod m20261101_000001_create_tenants;
 mod m20261101_000002_create_users;
 mod m20261122_000003_index_users_by_role;
+mod m20261124_000004_create_documents;
+mod m20261124_000005_create_audit_logs;
+mod m20261124_000006_create_triggers;
+mod m20261124_000007_enforce_tenancy;
+mod m20261124_000008_index_users_by_subject;
 mod runner;
 mod state;
 
 pub use catalogue::{Describe, DescribedMigration, Migrations, Mode, Sql, SqlMigration};
-pub use error::{Left, MigrationError};
+pub use error::{Left, MigrationError, code, is_missing_table};
 pub use runner::{Changes, Options, Planned, Progress, Repair, Runner, Target};
 pub use state::{Fit, Leniency, Misfit, Standing, State, Step};
 
@@ -34,5 +39,10 @@ pub fn all() -> Vec<Box<dyn DescribedMigration>> {
         Box::new(m20261101_000001_create_tenants::MIGRATION),
         Box::new(m20261101_000002_create_users::MIGRATION),
         Box::new(m20261122_000003_index_users_by_role::MIGRATION),
+        Box::new(m20261124_000004_create_documents::MIGRATION),
+        Box::new(m20261124_000005_create_audit_logs::MIGRATION),
+        Box::new(m20261124_000006_create_triggers::MIGRATION),
+        Box::new(m20261124_000007_enforce_tenancy::MIGRATION),
+        Box::new(m20261124_000008_index_users_by_subject::MIGRATION),
     ]
 }

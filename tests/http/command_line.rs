@@ -8,11 +8,6 @@ use test_support::{Database, Server, TABLES, on_both_databases};
 const LOCK: &str =
     "SELECT pg_advisory_lock(hashtextextended('sea-orm-migration/' || current_schema() || '/seaql_migrations', 0))";
 
-const TENANTS: &str = "m20261101_000001_create_tenants";
-const USERS: &str = "m20261101_000002_create_users";
-const INDEX: &str = "m20261122_000003_index_users_by_role";
-const ALL: [&str; 3] = [TENANTS, USERS, INDEX];
-
 on_both_databases!(every_migrate_verb_does_what_it_says, a_migration_that_is_run_twice_changes_nothing);
 
 async fn every_migrate_verb_does_what_it_says(database: Database) {
@@ -24,24 +19,30 @@ async fn every_migrate_verb_does_what_it_says(database: Database) {
     let line = |state: &str, name: &str| format!("{state}  {name}");
     let standing = |state: &str, name: &str| format!("{state:12}  {name}");
 
-    expect(&["migrate", "status"], &ALL.map(|name| standing("pending", name))).await;
+    let names: Vec<String> = bulkhead_migration::all().iter().map(|migration| migration.name().to_owned()).collect();
+    let all = |state: &str| names.iter().map(|name| line(state, name)).collect::<Vec<_>>();
+    let state = |applied: usize| {
+        let state = |at| if at < applied { "applied" } else { "pending" };
+        names.iter().enumerate().map(|(at, name)| standing(state(at), name)).collect::<Vec<_>>()
+    };
+
+    expect(&["migrate", "status"], &state(0)).await;
     expect(&["migrate", "down"], &["nothing to do".to_owned()]).await;
     assert!(database.tables().await.is_empty(), "status creates nothing");
-    expect(&["migrate", "up", "-n", "1"], &[line("applied", TENANTS)]).await;
-    let state = [standing("applied", TENANTS), standing("pending", USERS), standing("pending", INDEX)];
-    expect(&["migrate", "status"], &state).await;
+    expect(&["migrate", "up", "-n", "1"], &all("applied")[..1]).await;
+    expect(&["migrate", "status"], &state(1)).await;
     let pending = run_on(&database, &["migrate", "status", "--exit-code"]).await;
     assert_eq!(pending.status.code(), Some(3), "{}", stderr(&pending));
-    expect(&["migrate", "up"], &[line("applied", USERS), line("applied", INDEX)]).await;
+    expect(&["migrate", "up"], &all("applied")[1..]).await;
     assert_eq!(run_on(&database, &["migrate", "status", "--exit-code"]).await.status.code(), Some(0));
     assert_eq!(database.tables().await, TABLES);
-    expect(&["migrate", "down", "-n", "2"], &[line("reverted", INDEX), line("reverted", USERS)]).await;
-    assert_eq!(database.tables().await, TABLES[..3]);
-    let all = ALL.map(|name| line("applied", name));
-    expect(&["migrate", "fresh"], &all).await;
-    let mut reverted = ALL.map(|name| line("reverted", name));
+    let mut reverted = all("reverted");
     reverted.reverse();
-    expect(&["migrate", "refresh"], &[&reverted[..], &all[..]].concat()).await;
+    let down = (names.len() - 1).to_string();
+    expect(&["migrate", "down", "-n", &down], &reverted[..names.len() - 1]).await;
+    assert_eq!(database.tables().await, ["seaql_migrations", "seaql_migrations_meta", "tenants"]);
+    expect(&["migrate", "fresh"], &all("applied")).await;
+    expect(&["migrate", "refresh"], &[&reverted[..], &all("applied")[..]].concat()).await;
     expect(&["migrate", "reset"], &reverted).await;
     assert!(database.tables().await.is_empty(), "{:?}", database.tables().await);
 }

@@ -30,8 +30,7 @@ impl World {
         insert(&database, "on-trial", tenant::Status::Trial, false).await;
         insert(&database, "suspended", tenant::Status::Suspended, false).await;
         insert(&database, "deleted", tenant::Status::Active, true).await;
-        // Though it be a row, nobody may claim it.
-        insert(&database, "system", tenant::Status::Active, false).await;
+        // `system` is a row, too, which the migrations have made, and nobody may claim it.
         let http = Client::builder().redirect(redirect::Policy::none()).build().unwrap();
         Self { provider: Provider::start(shape), database, tenant, shape, http }
     }

@@ -25,7 +25,7 @@ async fn status_is_a_table_or_json(database: Database) {
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     let steps: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(steps[1], json!({"name": "m20261101_000002_create_users", "state": "applied"}));
-    assert_eq!(steps[2], json!({"name": NEWEST, "state": "pending"}));
+    assert_eq!(steps.as_array().unwrap().last(), Some(&json!({"name": NEWEST, "state": "pending"})));
     assert!(succeed(&database, "", &["migrate", "status"]).await.contains(&format!("pending       {NEWEST}")));
 }
 

@@ -133,7 +133,12 @@ async fn a_history_that_sea_orm_alone_has_written_is_adopted(database: Database)
     succeed(&database, "", &["migrate", "verify"]).await;
     succeed(&database, "seed", &["migrate", "up"]).await;
     let prints = history(&connection).await.into_iter().filter(|line| line.trim_end().contains(' ')).count();
-    assert_eq!(prints, 4, "every migration has its fingerprint: {:?}", history(&connection).await);
+    assert_eq!(
+        prints,
+        bulkhead_migration::all().len() + 1,
+        "every migration has its fingerprint: {:?}",
+        history(&connection).await
+    );
     assert_eq!(fail(&database, "edited,seed", &["migrate", "up"]).await.0, 3);
 }
 
@@ -142,16 +147,18 @@ async fn a_plan_says_what_would_run_in_order_and_runs_nothing() {
     let Some(database) = Database::postgres().await else { return };
     let plan = succeed(&database, "hang,second", &["migrate", "plan"]).await;
     let headings: Vec<&str> = plan.lines().filter(|line| line.starts_with("-- m")).collect();
-    assert_eq!(
-        headings,
-        [
-            "-- m20261101_000001_create_tenants (in a transaction)",
-            "-- m20261101_000002_create_users (in a transaction)",
-            &format!("-- {NEWEST} (outside a transaction)"),
-            &format!("-- {FIRST} (in a transaction)"),
-            &format!("-- {SECOND} (in a transaction)"),
-        ]
-    );
+    let first = [
+        "-- m20261101_000001_create_tenants (in a transaction)",
+        "-- m20261101_000002_create_users (in a transaction)",
+    ];
+    assert_eq!(headings[..2], first);
+    let last = [
+        format!("-- {NEWEST} (outside a transaction)"),
+        format!("-- {FIRST} (in a transaction)"),
+        format!("-- {SECOND} (in a transaction)"),
+    ];
+    assert_eq!(headings[headings.len() - 3..], last);
+    assert_eq!(headings.len(), bulkhead_migration::all().len() + 2);
     for part in [
         "CREATE TABLE tenants (",
         "CREATE INDEX CONCURRENTLY",

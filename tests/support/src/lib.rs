@@ -15,7 +15,8 @@ pub use skip::skip;
 use std::time::{Duration, Instant};
 
 /// The tables of a migrated database, sorted.
-pub const TABLES: [&str; 4] = ["seaql_migrations", "seaql_migrations_meta", "tenants", "users"];
+pub const TABLES: [&str; 7] =
+    ["audit_heads", "audit_logs", "documents", "seaql_migrations", "seaql_migrations_meta", "tenants", "users"];
 
 /// How long anything may take that should happen soon; generous, since machines are noisy.
 pub const SOON: Duration = Duration::from_secs(30);
