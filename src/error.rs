@@ -80,6 +80,7 @@ registry! {
     ProviderUnreachable "SYS_004"  SERVICE_UNAVAILABLE    "The identity provider cannot be reached."   "The provider does not answer, its keys are too old to trust, or none is set up: see OIDC_ISSUER_URL.";
     SchemaNotReady      "SYS_005"  SERVICE_UNAVAILABLE    "The database schema is not ready."          "Migrations are running or missing: try again after the seconds of the Retry-After header.";
     Overloaded          "SYS_006"  SERVICE_UNAVAILABLE    "The service is busy; try again shortly."    "Too many requests at once, or this one took longer than REQUEST_TIMEOUT_SECONDS, or the instance is stopping.";
+    NotIsolated         "SYS_007"  SERVICE_UNAVAILABLE    "Tenants are not kept apart by the database." "Row-level security is off, or its role may not be taken on; then requests are refused. See docs/tenancy.md.";
 }
 
 impl ErrorCode {
@@ -121,6 +122,9 @@ struct ErrorFields {
     /// What went wrong, for people.
     #[schema(example = "There is nothing at this address.")]
     message: &'static str,
+    /// Which field of the body, or which parameter, is to be changed; a name of the documentation, never a value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
     /// More of it; only in development.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
@@ -131,8 +135,8 @@ struct ErrorFields {
 impl ErrorBody {
     /// The body for one occurrence of `code`.
     #[must_use]
-    pub fn new(code: ErrorCode, detail: Option<String>, request_id: String) -> Self {
-        Self { error: ErrorFields { code: code.code(), message: code.message(), detail, request_id } }
+    pub fn new(code: ErrorCode, field: Option<String>, detail: Option<String>, request_id: String) -> Self {
+        Self { error: ErrorFields { code: code.code(), message: code.message(), field, detail, request_id } }
     }
 }
 
@@ -143,6 +147,8 @@ pub struct ApiError {
     pub code: ErrorCode,
     /// The status, where it is not the code's usual one.
     pub status: Option<StatusCode>,
+    /// Which field or parameter is to be changed.
+    pub field: Option<String>,
     /// What the client is told besides, in development only.
     pub detail: Option<String>,
 }
@@ -151,7 +157,13 @@ impl ApiError {
     /// The same with more of it, which a client sees in development only.
     #[must_use]
     pub fn detailed(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self { code, status: None, detail: Some(detail.into()) }
+        Self { code, status: None, field: None, detail: Some(detail.into()) }
+    }
+
+    /// The same, naming the field or parameter to change. `None` names none.
+    #[must_use]
+    pub fn of_field(self, field: impl Into<Option<String>>) -> Self {
+        Self { field: field.into(), ..self }
     }
 
     /// The same with another status than the code's usual one.
@@ -170,7 +182,7 @@ impl ApiError {
 
 impl From<ErrorCode> for ApiError {
     fn from(code: ErrorCode) -> Self {
-        Self { code, status: None, detail: None }
+        Self { code, status: None, field: None, detail: None }
     }
 }
 

@@ -1,9 +1,10 @@
 //! Bulkhead: a multi-tenant HTTP API for health data.
 //!
-//! Arrows point inwards: [`cli`] -> [`server`] -> [`api`] -> [`auth`] -> [`entity`]; [`config`], [`database`], [`error`] and
-//! [`telemetry`] depend on none of them.
+//! Arrows point inwards: [`cli`] -> [`server`] -> [`api`] -> [`auth`] -> [`tenancy`] -> [`audit`] -> [`entity`];
+//! [`config`], [`database`], [`error`] and [`telemetry`] depend on none of them.
 
 pub mod api;
+pub mod audit;
 pub mod auth;
 pub mod cli;
 pub mod config;
@@ -12,3 +13,4 @@ pub mod entity;
 pub mod error;
 pub mod server;
 pub mod telemetry;
+pub mod tenancy;

@@ -93,7 +93,7 @@ fn answer(status: StatusCode, id: String, environment: Environment) -> Vec<u8> {
         // Writing to a string cannot fail.
         let _ = write!(head, "{name}: {value}\r\n");
     }
-    let body = serde_json::to_string(&ErrorBody::new(ErrorCode::of_status(status), None, id)).unwrap_or_default();
+    let body = serde_json::to_string(&ErrorBody::new(ErrorCode::of_status(status), None, None, id)).unwrap_or_default();
     let _ = write!(
         head,
         "cache-control: no-store\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",

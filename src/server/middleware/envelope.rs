@@ -40,7 +40,7 @@ impl Concern for Envelope {
         for about_the_body in [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING] {
             response.headers_mut().remove(about_the_body);
         }
-        let body = Json(ErrorBody::new(error.code, detail, id.to_string())).into_response();
+        let body = Json(ErrorBody::new(error.code, error.field, detail, id.to_string())).into_response();
         let (parts, body) = body.into_parts();
         response.headers_mut().extend(parts.headers);
         *response.body_mut() = body;

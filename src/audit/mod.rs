@@ -1,0 +1,20 @@
+//! The audit log: who did what, chained per tenant so that tampering shows.
+//!
+//! What changes data appends its entry in the transaction of the change ([`append`]). What only reads is recorded by the
+//! [`Recorder`] before it is answered, so that readers do not take turns. Entries hold ids, names of fields and codes,
+//! never a patient's data.
+
+mod chain;
+mod event;
+mod recorder;
+mod verify;
+
+pub use chain::{Entry, GENESIS, append};
+pub use event::{Action, Actor, Event, Origin, Record};
+pub use recorder::Recorder;
+pub use verify::{Break, Verified, entries, verify};
+
+use uuid::Uuid;
+
+/// The tenant in whose chain stands what belongs to no other: refused logins, callers of unknown tenants.
+pub const SYSTEM_TENANT: Uuid = Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0000);

@@ -1,0 +1,150 @@
+//! The directory: which tenants there are, and who calls. The one place that looks across tenants.
+
+use crate::audit::{self, Action, Actor, Event, Origin};
+use crate::database::{self, Access};
+use crate::entity::tenant::{self, Status};
+use crate::entity::user::{self, Role};
+use sea_orm::ActiveValue::Set;
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, FromQueryResult, QueryFilter,
+    QueryOrder, QuerySelect, SqlErr, Statement,
+};
+use uuid::Uuid;
+
+/// The tenant of a token, and the user of its subject if the tenant has one: a live one before a deleted one.
+#[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
+pub struct CallerRow {
+    /// The tenant.
+    pub tenant_id: Uuid,
+    /// Whether it may be served.
+    pub status: Status,
+    /// Whether it is deleted.
+    pub tenant_deleted: bool,
+    /// The user.
+    pub user_id: Option<Uuid>,
+    /// What the user may do.
+    pub role: Option<Role>,
+    /// Whether the user is deleted.
+    pub user_deleted: bool,
+}
+
+impl CallerRow {
+    pub(super) async fn find(
+        pool: &DatabaseConnection,
+        external_id: &str,
+        subject: &str,
+    ) -> Result<Option<Self>, DbErr> {
+        let backend = pool.get_database_backend();
+        let sql = match backend {
+            DbBackend::Postgres => "SELECT * FROM find_caller($1, $2)",
+            _ => {
+                "SELECT t.id AS tenant_id, t.status, t.deleted_at IS NOT NULL AS tenant_deleted,
+                     u.id AS user_id, u.role, u.deleted_at IS NOT NULL AS user_deleted
+                 FROM tenants t LEFT JOIN users u ON u.tenant_id = t.id AND u.external_idp_id = $2
+                 WHERE t.external_id = $1 ORDER BY u.deleted_at DESC NULLS FIRST LIMIT 1"
+            }
+        };
+        let statement = Statement::from_sql_and_values(backend, sql, [external_id.into(), subject.into()]);
+        Self::find_by_statement(statement).one(pool).await
+    }
+}
+
+/// Who keeps tenants apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// The database, whatever a query says, and the application besides.
+    Database,
+    /// The application alone: the database has no means for it (SQLite).
+    Application,
+    /// The application alone, though the database could: a policy is off, or the role passes it by.
+    NotEnforced,
+}
+
+impl Isolation {
+    /// Asks the database whether its policies bind a run-time transaction.
+    pub(super) async fn look(pool: &DatabaseConnection) -> Result<Self, DbErr> {
+        if pool.get_database_backend() != DbBackend::Postgres {
+            return Ok(Self::Application);
+        }
+        let transaction = database::begin(pool, audit::SYSTEM_TENANT, Access::Read).await?;
+        let sql = "SELECT bool_and(row_security_active(name::regclass))
+                     AND NOT has_table_privilege(current_user, 'audit_logs', 'UPDATE, DELETE, TRUNCATE') AS enforced
+                   FROM unnest(array['tenants', 'users', 'documents', 'audit_logs', 'audit_heads']) AS name";
+        let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
+        let enforced = row.map(|row| row.try_get("", "enforced")).transpose()?.unwrap_or(false);
+        Ok(if enforced { Self::Database } else { Self::NotEnforced })
+    }
+}
+
+/// A tenant to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTenant {
+    /// What people call it.
+    pub name: String,
+    /// What the identity provider calls it.
+    pub external_id: String,
+    /// Whether it pays.
+    pub status: Status,
+    /// Its first user, an admin: e-mail address, and the identity provider's name for them.
+    pub admin: Option<(String, Option<String>)>,
+}
+
+/// Makes a tenant and its first user, and records that; `None` where the external id is taken. Needs the connection of a
+/// role that may insert tenants: the one that migrates.
+pub async fn create_tenant(connection: &DatabaseConnection, new: NewTenant) -> Result<Option<Uuid>, DbErr> {
+    let id = Uuid::now_v7();
+    let transaction = database::begin(connection, id, Access::Operate).await?;
+    let taken =
+        tenant::Entity::find().filter(tenant::Column::ExternalId.eq(&new.external_id)).one(&transaction).await?;
+    if taken.is_some() {
+        return Ok(None);
+    }
+    let row = tenant::ActiveModel {
+        id: Set(id),
+        name: Set(new.name),
+        external_id: Set(new.external_id),
+        status: Set(new.status),
+        ..Default::default()
+    };
+    match tenant::Entity::insert(row).exec_without_returning(&transaction).await {
+        // Someone else has made it at the same moment.
+        Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => return Ok(None),
+        done => done?,
+    };
+    let actor = Actor::nobody(id, Origin::default());
+    let mut records = vec![actor.did(Event::new(Action::Created, "tenants").on(id))];
+    if let Some((email, subject)) = new.admin {
+        let admin = user::ActiveModel {
+            id: Set(Uuid::now_v7()),
+            tenant_id: Set(id),
+            email: Set(email),
+            external_idp_id: Set(subject),
+            role: Set(Role::Admin),
+            ..Default::default()
+        };
+        let admin = user::Entity::insert(admin).exec_with_returning(&transaction).await?;
+        records.push(actor.did(Event::new(Action::Created, "users").on(admin.id)));
+    }
+    audit::append(&transaction, id, records).await?;
+    transaction.commit().await?;
+    Ok(Some(id))
+}
+
+/// A tenant as operators name it.
+#[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
+pub struct TenantRow {
+    /// Its id.
+    pub id: Uuid,
+    /// What the identity provider calls it.
+    pub external_id: String,
+}
+
+/// Every tenant, deleted ones and the system's included, or the one of this external id; in the order of their ids.
+pub async fn tenants(connection: &DatabaseConnection, external_id: Option<&str>) -> Result<Vec<TenantRow>, DbErr> {
+    let transaction = database::begin(connection, audit::SYSTEM_TENANT, Access::Operate).await?;
+    let mut select = tenant::Entity::find().select_only().columns([tenant::Column::Id, tenant::Column::ExternalId]);
+    if let Some(external_id) = external_id {
+        select = select.filter(tenant::Column::ExternalId.eq(external_id));
+    }
+    select.order_by_asc(tenant::Column::Id).into_model().all(&transaction).await
+}

@@ -1,0 +1,77 @@
+//! Tenants' data: the unit of work, which is the only way from a handler to it, and the directory of tenants.
+//!
+//! [`Tenancy`] keeps the pool to itself. A [`UnitOfWork`] is one transaction of one tenant: every query it builds names
+//! the tenant, PostgreSQL shows it that tenant's rows alone, and it ends with an entry in the tenant's audit log. A query
+//! without a tenant has no way to be run.
+
+mod directory;
+mod page;
+mod scope;
+mod work;
+
+pub use directory::{CallerRow, Isolation, NewTenant, TenantRow, create_tenant, tenants};
+pub use page::{Cursor, Page};
+pub use scope::{OfTenant, Resource};
+pub use work::{Find, UnitOfWork};
+
+use crate::audit::{Actor, Record, Recorder};
+use crate::database::{self, Access};
+use crate::error::{ApiError, ErrorCode};
+use sea_orm::{DatabaseConnection, DbErr};
+use uuid::Uuid;
+
+/// Gives units of work on the pool. One for the process; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tenancy {
+    pool: DatabaseConnection,
+    recorder: Recorder,
+}
+
+impl Tenancy {
+    /// On this pool. Needs a runtime, for the audit log's recorder.
+    #[must_use]
+    pub fn new(pool: DatabaseConnection) -> Self {
+        let recorder = Recorder::start(pool.clone());
+        Self { pool, recorder }
+    }
+
+    /// A unit of work that reads.
+    pub async fn read(&self, actor: Actor) -> Result<UnitOfWork, ApiError> {
+        self.begin(actor, Access::Read).await
+    }
+
+    /// A unit of work that may write.
+    pub async fn write(&self, actor: Actor) -> Result<UnitOfWork, ApiError> {
+        self.begin(actor, Access::Write).await
+    }
+
+    async fn begin(&self, actor: Actor, access: Access) -> Result<UnitOfWork, ApiError> {
+        let transaction = database::begin(&self.pool, actor.tenant_id, access).await.map_err(no_role)?;
+        Ok(UnitOfWork::new(transaction, actor, self.recorder.clone()))
+    }
+
+    /// Records what is not part of a unit of work; returns once it is committed.
+    pub async fn record(&self, tenant: Uuid, record: Record) -> Result<(), ApiError> {
+        self.recorder.record(tenant, record).await
+    }
+
+    /// The tenant that a token names, and its user of this subject if it has one; one round trip.
+    pub async fn caller(&self, external_id: &str, subject: &str) -> Result<Option<CallerRow>, DbErr> {
+        CallerRow::find(&self.pool, external_id, subject).await
+    }
+
+    /// Who keeps tenants apart.
+    pub async fn isolation(&self) -> Result<Isolation, DbErr> {
+        Isolation::look(&self.pool).await
+    }
+}
+
+/// Where the role may not be taken on, no other is used instead.
+fn no_role(error: DbErr) -> ApiError {
+    // insufficient_privilege, invalid_parameter_value (postgresql.org/docs/current/errcodes-appendix.html).
+    if matches!(database::code(&error).as_deref(), Some("42501" | "22023")) {
+        tracing::error!(%error, "DATABASE_URL: its role may not take on {}: GRANT it", database::APP_ROLE);
+        return ApiError::detailed(ErrorCode::NotIsolated, error.to_string());
+    }
+    error.into()
+}

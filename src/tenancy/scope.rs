@@ -1,0 +1,64 @@
+//! Which entities belong to a tenant, and by which column.
+
+use crate::entity::{audit_log, document, tenant, user};
+use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, PrimaryKeyTrait};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// An entity whose rows belong to a tenant.
+pub trait OfTenant:
+    EntityTrait<PrimaryKey: PrimaryKeyTrait<ValueType = Uuid>, Model: IntoActiveModel<Self::ActiveModel> + Sync>
+{
+    /// The column that names the tenant.
+    const TENANT: Self::Column;
+    /// The column of the row's id.
+    const ID: Self::Column;
+}
+
+/// What the API makes, changes, deletes and restores.
+pub trait Resource: OfTenant<ActiveModel: ActiveModelTrait<Entity = Self> + Send> {
+    /// What the audit log calls things of this kind.
+    const NAME: &'static str;
+    /// When the row was made.
+    const CREATED_AT: Self::Column;
+    /// When the row was deleted.
+    const DELETED_AT: Self::Column;
+
+    /// Where the row stands in a list, newest first.
+    fn place(row: &Self::Model) -> (OffsetDateTime, Uuid);
+
+    /// When the row last changed: what tells its versions apart.
+    fn updated_at(row: &Self::Model) -> OffsetDateTime;
+}
+
+macro_rules! resource {
+    ($module:ident, $tenant:ident, $name:literal) => {
+        impl OfTenant for $module::Entity {
+            const TENANT: Self::Column = $module::Column::$tenant;
+            const ID: Self::Column = $module::Column::Id;
+        }
+
+        impl Resource for $module::Entity {
+            const NAME: &'static str = $name;
+            const CREATED_AT: Self::Column = $module::Column::CreatedAt;
+            const DELETED_AT: Self::Column = $module::Column::DeletedAt;
+
+            fn place(row: &Self::Model) -> (OffsetDateTime, Uuid) {
+                (row.created_at, row.id)
+            }
+
+            fn updated_at(row: &Self::Model) -> OffsetDateTime {
+                row.updated_at
+            }
+        }
+    };
+}
+
+resource!(tenant, Id, "tenants");
+resource!(user, TenantId, "users");
+resource!(document, TenantId, "documents");
+
+impl OfTenant for audit_log::Entity {
+    const TENANT: Self::Column = audit_log::Column::TenantId;
+    const ID: Self::Column = audit_log::Column::Id;
+}

@@ -1,0 +1,198 @@
+//! The unit of work: one transaction, one tenant, one entry in the audit log.
+
+use super::page::{Cursor, Page};
+use super::scope::{OfTenant, Resource};
+use crate::audit::{self, Actor, Event, Recorder};
+use crate::error::{ApiError, ErrorCode};
+use sea_orm::sea_query::{Expr, ExprTrait, IntoCondition};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Order, QueryFilter,
+    QueryOrder, QuerySelect, Select, SqlErr, Value,
+};
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+use uuid::Uuid;
+
+/// One transaction of one tenant. Everything is undone unless it ends with [`UnitOfWork::commit`].
+#[derive(Debug)]
+#[must_use = "a unit of work ends with `commit`, or with `finish` where it only reads"]
+pub struct UnitOfWork {
+    transaction: DatabaseTransaction,
+    actor: Actor,
+    recorder: Recorder,
+}
+
+impl UnitOfWork {
+    pub(super) fn new(transaction: DatabaseTransaction, actor: Actor, recorder: Recorder) -> Self {
+        Self { transaction, actor, recorder }
+    }
+
+    /// The tenant whose data this is.
+    #[must_use]
+    pub fn tenant(&self) -> Uuid {
+        self.actor.tenant_id
+    }
+
+    /// A query on the tenant's rows of `E`.
+    pub fn find<E: OfTenant>(&self) -> Find<'_, E> {
+        Find { select: E::find().filter(E::TENANT.eq(self.tenant())), transaction: &self.transaction }
+    }
+
+    /// Makes a row; its tenant is this one, whatever `row` says. What clashes with a row is a conflict, what cites one
+    /// that the tenant has not got is not found.
+    pub async fn insert<E: Resource>(&self, mut row: E::ActiveModel) -> Result<E::Model, ApiError> {
+        row.set(E::TENANT, self.tenant().into());
+        E::insert(row).exec_with_returning(&self.transaction).await.map_err(refusal)
+    }
+
+    /// Changes a live row; `None` where the tenant has none of this id.
+    pub async fn update<E: Resource>(&self, id: Uuid, changes: E::ActiveModel) -> Result<Option<E::Model>, ApiError> {
+        self.change::<E>(id, changes, E::DELETED_AT.is_null()).await
+    }
+
+    /// Deletes a live row, which stays and can be restored; `false` where the tenant has none of this id.
+    pub async fn delete<E: Resource>(&self, id: Uuid) -> Result<bool, ApiError> {
+        let mut changes = E::ActiveModel::default();
+        changes.set(E::DELETED_AT, OffsetDateTime::now_utc().into());
+        Ok(self.change::<E>(id, changes, E::DELETED_AT.is_null()).await?.is_some())
+    }
+
+    /// Brings a deleted row back; `None` where the tenant has no deleted row of this id.
+    pub async fn restore<E: Resource>(&self, id: Uuid) -> Result<Option<E::Model>, ApiError> {
+        let mut changes = E::ActiveModel::default();
+        changes.set(E::DELETED_AT, Value::TimeDateTimeWithTimeZone(None));
+        self.change::<E>(id, changes, E::DELETED_AT.is_not_null()).await
+    }
+
+    async fn change<E: Resource>(
+        &self,
+        id: Uuid,
+        changes: E::ActiveModel,
+        which: impl IntoCondition,
+    ) -> Result<Option<E::Model>, ApiError> {
+        let update = E::update_many().set(changes).filter(E::TENANT.eq(self.tenant())).filter(E::ID.eq(id));
+        let update = update.filter(which.into_condition());
+        if self.transaction.get_database_backend() == DbBackend::Postgres {
+            return Ok(update.exec_with_returning(&self.transaction).await.map_err(refusal)?.pop());
+        }
+        // SQLite returns what was there before the triggers.
+        let changed = update.exec(&self.transaction).await.map_err(refusal)?;
+        if changed.rows_affected == 0 {
+            return Ok(None);
+        }
+        self.find::<E>().one(id).await
+    }
+
+    /// Ends the work and keeps it, with its entry in the audit log.
+    pub async fn commit(self, event: Event) -> Result<(), ApiError> {
+        let record = self.actor.did(event);
+        audit::append(&self.transaction, self.actor.tenant_id, vec![record]).await?;
+        Ok(self.transaction.commit().await?)
+    }
+
+    /// Ends work that has only read; returns once that is recorded, before which nothing may be answered.
+    pub async fn finish(self, event: Event) -> Result<(), ApiError> {
+        let Self { transaction, actor, recorder } = self;
+        // Rolls back on the connection's way to the pool. Readers of one tenant do not take turns.
+        drop(transaction);
+        recorder.record(actor.tenant_id, actor.did(event)).await
+    }
+}
+
+/// A query on one tenant's rows.
+#[derive(Debug)]
+pub struct Find<'w, E: OfTenant> {
+    select: Select<E>,
+    transaction: &'w DatabaseTransaction,
+}
+
+impl<E: OfTenant> Find<'_, E> {
+    /// Only rows for which this is true, too.
+    #[must_use]
+    pub fn filter(mut self, condition: impl IntoCondition) -> Self {
+        self.select = self.select.filter(condition.into_condition());
+        self
+    }
+
+    /// Only rows for which this is true, where there is something to compare with.
+    #[must_use]
+    pub fn filter_some<T>(self, value: Option<T>, condition: impl FnOnce(T) -> Expr) -> Self {
+        match value {
+            Some(value) => self.filter(condition(value)),
+            None => self,
+        }
+    }
+
+    /// The row of this id.
+    pub async fn one(self, id: Uuid) -> Result<Option<E::Model>, ApiError> {
+        Ok(self.select.filter(E::ID.eq(id)).one(self.transaction).await?)
+    }
+
+    /// The row of this id, which nobody else may change until the work ends.
+    pub async fn one_to_change(self, id: Uuid) -> Result<Option<E::Model>, ApiError> {
+        Ok(self.select.filter(E::ID.eq(id)).lock_exclusive().one(self.transaction).await?)
+    }
+
+    /// `limit` rows at most by a number that ascends with time, newest first: those below `before`.
+    pub async fn by_number(
+        self,
+        column: E::Column,
+        before: Option<i64>,
+        limit: u64,
+    ) -> Result<Vec<E::Model>, ApiError> {
+        let select = match before {
+            Some(before) => self.select.filter(column.lt(before)),
+            None => self.select,
+        };
+        Ok(select.order_by_desc(column).limit(limit).all(self.transaction).await?)
+    }
+}
+
+impl<E: Resource> Find<'_, E> {
+    /// Only rows that are not deleted.
+    #[must_use]
+    pub fn live(self) -> Self {
+        self.filter(E::DELETED_AT.is_null())
+    }
+
+    /// A page of `limit` rows, newest first: those behind `after`.
+    pub async fn page(self, after: Option<Cursor>, limit: u64) -> Result<Page<E::Model>, ApiError> {
+        let mut select = self.select;
+        if let Some(Cursor { at, id }) = after {
+            let at = moment(self.transaction.get_database_backend(), at);
+            // As a pair, which an index on both columns answers.
+            let place = Expr::tuple([Expr::col((E::default(), E::CREATED_AT)), Expr::col((E::default(), E::ID))]);
+            select = select.filter(place.lt(Expr::tuple([Expr::val(at), Expr::val(id)])));
+        }
+        let mut items = select
+            .order_by(E::CREATED_AT, Order::Desc)
+            .order_by(E::ID, Order::Desc)
+            .limit(limit + 1)
+            .all(self.transaction)
+            .await?;
+        let more = items.len() as u64 > limit;
+        items.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let next = items.last().filter(|_| more).map(|last| Cursor::of(E::place(last)));
+        Ok(Page { items, next })
+    }
+}
+
+/// SQLite compares times as text, which the schema writes with milliseconds.
+fn moment(backend: DbBackend, at: OffsetDateTime) -> Value {
+    const MILLIS: &[BorrowedFormatItem<'_>] =
+        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    match backend {
+        DbBackend::Postgres => at.into(),
+        _ => at.format(MILLIS).unwrap_or_default().into(),
+    }
+}
+
+/// What the database says of a row that it does not take.
+fn refusal(error: DbErr) -> ApiError {
+    match error.sql_err() {
+        Some(SqlErr::UniqueConstraintViolation(what)) => ApiError::detailed(ErrorCode::Conflict, what),
+        Some(SqlErr::ForeignKeyConstraintViolation(what)) => ApiError::detailed(ErrorCode::NotFound, what),
+        _ => error.into(),
+    }
+}
