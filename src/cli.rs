@@ -12,9 +12,11 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use tokio::runtime::Runtime;
 
+mod audit;
 mod dev_token;
 mod healthcheck;
 mod migrate;
+mod tenant;
 
 /// A multi-tenant HTTP API for health data.
 ///
@@ -46,6 +48,12 @@ enum Command {
     Config(Config),
     /// Print the OpenAPI document as JSON
     Openapi,
+    /// Make tenants
+    #[command(subcommand)]
+    Tenant(tenant::Tenant),
+    /// Verify or export the audit log
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Print a token for local use; only where ENVIRONMENT=development
     DevToken(dev_token::DevToken),
 }
@@ -101,6 +109,8 @@ impl Cli {
             Command::Healthcheck(healthcheck) => healthcheck.run(),
             Command::Config(verb) => verb.run(),
             Command::Openapi => openapi(),
+            Command::Tenant(verb) => verb.run(),
+            Command::Audit(verb) => verb.run(),
             Command::DevToken(token) => token.run(),
         };
         match done {

@@ -3,3 +3,6 @@
 mod body;
 pub(crate) mod root;
 pub(crate) mod v1;
+
+pub(crate) use v1::health::DatabaseChecks;
+pub(crate) use v1::is_email;

@@ -219,7 +219,7 @@ impl Login {
         }
         let (url, state) = request.url();
         let kept = Kept { state, nonce, verifier, expires: now() + PATIENCE };
-        let cookie = self.cookie(kept.value()).max_age(cookie::time::Duration::seconds(PATIENCE));
+        let cookie = self.cookie(kept.value()).max_age(time::Duration::seconds(PATIENCE));
         let mut jar = CookieJar::new();
         jar.signed_mut(&self.key).add(cookie);
         Ok(Begun { url, cookie: jar.get(self.cookie_name()).map(Cookie::to_string).unwrap_or_default() })

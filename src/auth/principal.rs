@@ -1,18 +1,16 @@
 //! The caller of a request, as handlers take it.
 
 use super::{Auth, Claims};
+use crate::audit::{self, Action, Actor, Event, Origin};
 use crate::entity::tenant;
-use crate::entity::user::{self, Role};
+use crate::entity::user::Role;
 use crate::error::{ApiError, ErrorCode};
-use crate::telemetry::{Caller, CallerIds};
-use axum::extract::{FromRef, FromRequestParts};
-use axum::http::header::AUTHORIZATION;
+use crate::telemetry::{Caller, CallerIds, ClientIp};
+use crate::tenancy::{CallerRow, Tenancy};
+use axum::extract::{FromRef, FromRequestParts, MatchedPath};
+use axum::http::header::{AUTHORIZATION, USER_AGENT};
 use axum::http::request::Parts;
-use sea_orm::sea_query::{Expr, ExprTrait, IntoCondition};
-use sea_orm::{
-    ColumnTrait, DatabaseConnection, EntityTrait, FromQueryResult, JoinType, Order, QueryFilter, QueryOrder,
-};
-use sea_orm::{QuerySelect, RelationTrait};
+use std::convert::Infallible;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -30,6 +28,8 @@ pub struct Principal {
     pub role: Role,
     /// When the token expires: Unix time in seconds.
     pub expires_at: i64,
+    /// From where the request comes.
+    pub origin: Origin,
 }
 
 /// A caller who may write: a member or an admin.
@@ -41,15 +41,17 @@ pub struct Member(pub Principal);
 pub struct Admin(pub Principal);
 
 impl Principal {
-    fn at_least(self, role: Role) -> Result<Self, ApiError> {
-        if self.role >= role { Ok(self) } else { Err(ErrorCode::RoleNotSufficient.into()) }
+    /// The caller as the audit log names it.
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        let subject = self.user_id.is_none().then(|| self.subject.clone());
+        Actor { tenant_id: self.tenant_id, user_id: self.user_id, subject, origin: self.origin.clone() }
     }
 
-    async fn of(claims: &Claims, database: &DatabaseConnection) -> Result<Self, ApiError> {
-        let row = Row::find(claims, database).await?;
-        let Some(row) = row.filter(|row| row.status != tenant::Status::Suspended && !row.tenant_deleted) else {
+    fn of(claims: &Claims, row: &CallerRow, origin: Origin) -> Result<Self, ApiError> {
+        if row.status == tenant::Status::Suspended || row.tenant_deleted {
             return Err(ErrorCode::TenantRefused.into());
-        };
+        }
         // Whoever was deleted here does not come back by what the token says.
         let role = if row.user_deleted { None } else { claims.role.or(row.role) };
         Ok(Self {
@@ -58,44 +60,66 @@ impl Principal {
             subject: claims.subject.clone(),
             role: role.ok_or_else(|| ApiError::detailed(ErrorCode::RoleNotSufficient, "no role here"))?,
             expires_at: claims.expires_at,
+            origin,
         })
+    }
+
+    /// The caller with `least` or more, from its token. Whoever has a good token and is refused is recorded.
+    async fn extract<S>(parts: &Parts, state: &S, least: Role) -> Result<Self, ApiError>
+    where
+        S: Send + Sync,
+        Arc<Auth>: FromRef<S>,
+        Tenancy: FromRef<S>,
+    {
+        let token = bearer(parts)?;
+        let verified = Arc::<Auth>::from_ref(state).verify(token).await;
+        let claims = verified.map_err(|error| ApiError::detailed(error.into(), error.to_string()))?;
+        let tenancy = Tenancy::from_ref(state);
+        let row = tenancy.caller(&claims.tenant, &claims.subject).await?;
+        if let (Some(caller), Some(row)) = (parts.extensions.get::<Caller>(), &row) {
+            caller.set(CallerIds { tenant_id: row.tenant_id, user_id: row.user_id });
+        }
+        let origin = origin(parts);
+        let principal = match &row {
+            Some(row) => Self::of(&claims, row, origin.clone()),
+            None => Err(ErrorCode::TenantRefused.into()),
+        };
+        let principal = principal.and_then(|principal| match principal.role >= least {
+            true => Ok(principal),
+            false => Err(ErrorCode::RoleNotSufficient.into()),
+        });
+        if let Err(error) = &principal {
+            let route = parts.extensions.get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
+            let event = Event::new(Action::AccessRefused, "api")
+                .with("code", error.code.code())
+                .with("method", parts.method.as_str())
+                .with("route", route);
+            // A tenant that is not ours has no log to stand in.
+            let (tenant_id, event) = match &row {
+                Some(row) => (row.tenant_id, event),
+                None => (audit::SYSTEM_TENANT, event.with("tenant", claims.tenant.as_str())),
+            };
+            let user_id = row.and_then(|row| row.user_id);
+            let actor = Actor { tenant_id, user_id, subject: Some(claims.subject.clone()), origin };
+            // Refused either way: a log that cannot be written opens nothing.
+            if let Err(error) = tenancy.record(tenant_id, actor.did(event)).await {
+                tracing::error!(?error, "a refusal is not in the audit log");
+            }
+        }
+        principal
     }
 }
 
-/// The tenant of a token, and the user of its subject if the tenant has one.
-#[derive(FromQueryResult)]
-struct Row {
-    tenant_id: Uuid,
-    status: tenant::Status,
-    tenant_deleted: bool,
-    user_id: Option<Uuid>,
-    role: Option<Role>,
-    user_deleted: bool,
+fn origin(parts: &Parts) -> Origin {
+    let ip = parts.extensions.get::<ClientIp>().map(|client| client.0);
+    Origin::new(ip, parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()))
 }
 
-impl Row {
-    /// One round trip for both.
-    async fn find(claims: &Claims, database: &DatabaseConnection) -> Result<Option<Self>, ApiError> {
-        let subject = claims.subject.clone();
-        let of_subject = tenant::Relation::User
-            .def()
-            .on_condition(move |_, user| Expr::col((user, user::Column::ExternalIdpId)).eq(&*subject).into_condition());
-        let row = tenant::Entity::find()
-            .select_only()
-            .column_as(tenant::Column::Id, "tenant_id")
-            .column_as(tenant::Column::Status, "status")
-            .expr_as(tenant::Column::DeletedAt.is_not_null(), "tenant_deleted")
-            .column_as(user::Column::Id, "user_id")
-            .column_as(user::Column::Role, "role")
-            .expr_as(user::Column::DeletedAt.is_not_null(), "user_deleted")
-            .join(JoinType::LeftJoin, of_subject)
-            .filter(tenant::Column::ExternalId.eq(&claims.tenant))
-            // A live user before a deleted one of the same subject.
-            .order_by(user::Column::DeletedAt.is_not_null(), Order::Asc)
-            .into_model::<Self>()
-            .one(database)
-            .await?;
-        Ok(row)
+impl<S: Send + Sync> FromRequestParts<S> for Origin {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(origin(parts))
     }
 }
 
@@ -103,19 +127,12 @@ impl<S> FromRequestParts<S> for Principal
 where
     S: Send + Sync,
     Arc<Auth>: FromRef<S>,
-    DatabaseConnection: FromRef<S>,
+    Tenancy: FromRef<S>,
 {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let token = bearer(parts)?;
-        let verified = Arc::<Auth>::from_ref(state).verify(token).await;
-        let claims = verified.map_err(|error| ApiError::detailed(error.into(), error.to_string()))?;
-        let principal = Self::of(&claims, &DatabaseConnection::from_ref(state)).await?;
-        if let Some(caller) = parts.extensions.get::<Caller>() {
-            caller.set(CallerIds { tenant_id: principal.tenant_id, user_id: principal.user_id });
-        }
-        Ok(principal)
+        Self::extract(parts, state, Role::Viewer).await
     }
 }
 
@@ -139,12 +156,12 @@ macro_rules! extracts_at_least {
         where
             S: Send + Sync,
             Arc<Auth>: FromRef<S>,
-            DatabaseConnection: FromRef<S>,
+            Tenancy: FromRef<S>,
         {
             type Rejection = ApiError;
 
             async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-                Principal::from_request_parts(parts, state).await?.at_least($role).map(Self)
+                Principal::extract(parts, state, $role).await.map(Self)
             }
         }
     };

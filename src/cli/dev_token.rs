@@ -1,19 +1,15 @@
 //! `bulkhead dev-token`: a token for local use, and a tenant for it.
 
-use super::{Failure, runtime};
+use super::Failure;
+use super::tenant::{external_id, operate};
 use crate::auth::DevelopmentIssuer;
 use crate::config::{Issuer, Settings};
-use crate::database;
-use crate::entity::tenant;
+use crate::entity::tenant::Status;
 use crate::entity::user::Role;
-use crate::server::PrepareError;
-use anyhow::anyhow;
+use crate::tenancy::{self, NewTenant};
 use clap::{Args, ValueEnum};
-use sea_orm::ActiveValue::Set;
-use sea_orm::{DatabaseConnection, EntityTrait, TryInsertResult};
 use std::io::{IsTerminal, stdout};
 use std::time::Duration;
-use uuid::Uuid;
 
 /// Print a token for local use; only where ENVIRONMENT=development.
 ///
@@ -22,7 +18,7 @@ use uuid::Uuid;
 #[derive(Debug, Args)]
 pub(super) struct DevToken {
     /// The tenant's external id; the tenant is made where there is none
-    #[arg(long, default_value = "development", value_parser = tenant_name)]
+    #[arg(long, default_value = "development", value_parser = external_id)]
     tenant: String,
     /// What the token's bearer may do
     #[arg(long, default_value = "admin")]
@@ -52,14 +48,6 @@ impl From<RoleName> for Role {
     }
 }
 
-fn tenant_name(text: &str) -> Result<String, &'static str> {
-    if crate::auth::is_tenant(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("3 to 128 letters, digits, '_' or '-'; not 'system'")
-    }
-}
-
 impl DevToken {
     pub(super) fn run(self) -> Result<(), Failure> {
         let settings = Settings::from_env()?;
@@ -79,23 +67,14 @@ impl DevToken {
             let most = settings.identity.max_token_lifetime.as_secs() / 60;
             return Err(Failure::Refused(format!("--minutes: at most {most}, or set JWT_MAX_LIFETIME_MINUTES")));
         }
-        let made = runtime()?.block_on(async {
-            let connection = database::migration_connection(&settings);
-            let made = ensure_tenant(&connection, &self.tenant).await;
-            let _ = connection.close().await;
-            made
-        });
-        let made = made.map_err(|error| match error {
-            sea_orm::DbErr::Exec(_) | sea_orm::DbErr::Query(_) => {
-                anyhow!(
-                    "DATABASE_URL: {} has no tenants yet: run `bulkhead start` or `bulkhead migrate up` first",
-                    settings.database
-                )
-            }
-            error => PrepareError::database(settings.migration_database_variable, &settings.migration_database, &error)
-                .into(),
-        })?;
-        if made {
+        let new = NewTenant {
+            name: self.tenant.clone(),
+            external_id: self.tenant.clone(),
+            status: Status::Active,
+            admin: None,
+        };
+        let made = operate(&settings, async |connection| tenancy::create_tenant(connection, new).await)?;
+        if made.is_some() {
             eprintln!("made the tenant {}", self.tenant);
         }
         let issuer = DevelopmentIssuer::new(key);
@@ -106,16 +85,4 @@ impl DevToken {
         }
         Ok(())
     }
-}
-
-/// Whether the tenant had to be made.
-async fn ensure_tenant(connection: &DatabaseConnection, external_id: &str) -> Result<bool, sea_orm::DbErr> {
-    let tenant = tenant::ActiveModel {
-        id: Set(Uuid::now_v7()),
-        name: Set(external_id.to_owned()),
-        external_id: Set(external_id.to_owned()),
-        ..Default::default()
-    };
-    let insert = tenant::Entity::insert(tenant).on_conflict_do_nothing_on([tenant::Column::ExternalId]);
-    Ok(matches!(insert.exec_without_returning(connection).await?, TryInsertResult::Inserted(rows) if rows > 0))
 }

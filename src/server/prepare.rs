@@ -76,7 +76,7 @@ pub(super) async fn prepare(state: &AppState) -> Result<(), PrepareError> {
     let settings = &state.settings;
     if settings.migrate_on_start == MigrateOnStart::Apply {
         // On the connection that will serve: with nothing to do, no lock is taken and no other connection opened.
-        let now = state.runner.state(&state.database).await;
+        let now = state.schema().await;
         let now = now.map_err(|error| PrepareError::database("DATABASE_URL", &settings.database, &error))?;
         match state.fit(&now) {
             Ok(Fit::Exact) => {
@@ -118,7 +118,7 @@ async fn migrate(state: &AppState) -> Result<(), PrepareError> {
 async fn wait_for_the_schema(state: &AppState) {
     let mut said = None;
     loop {
-        let found = match state.runner.state(&state.database).await {
+        let found = match state.schema().await {
             Ok(now) => match state.fit(&now) {
                 Ok(Fit::Exact) => return,
                 Ok(Fit::Ahead(names)) => {

@@ -11,11 +11,19 @@ use utoipa_swagger_ui::SwaggerUi;
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Bulkhead", description = "A multi-tenant API for health data."),
+    info(
+        title = "Bulkhead",
+        description = "A multi-tenant API for health data.",
+        license(name = "Apache-2.0 OR MIT", identifier = "Apache-2.0 OR MIT")
+    ),
     modifiers(&Bearer),
     tags(
         (name = "health", description = "Whether this instance lives, has started, and can serve."),
         (name = "auth", description = "Login and logout at the identity provider, and what a token is worth."),
+        (name = "tenant", description = "The caller's own tenant."),
+        (name = "users", description = "The users of the caller's tenant."),
+        (name = "documents", description = "The documents of the caller's tenant: what is known of files stored elsewhere."),
+        (name = "audit", description = "Who did what in the caller's tenant, in a chain that shows tampering."),
     )
 )]
 struct Header;

@@ -1,12 +1,14 @@
 //! What handlers share.
 
-use super::Lifecycle;
 use super::prepare::leniency;
+use super::{Lifecycle, Recent};
+use crate::api::DatabaseChecks;
 use crate::auth::Auth;
 use crate::config::{MigrateOnStart, Settings};
+use crate::tenancy::Tenancy;
 use axum::extract::FromRef;
 use bulkhead_migration::{Fit, Misfit, Runner, Standing, State};
-use sea_orm::DatabaseConnection;
+use sea_orm::{DatabaseConnection, DbErr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,19 +17,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct AppState {
     /// The process's settings.
     pub settings: Arc<Settings>,
-    /// The pool that requests use.
-    pub database: DatabaseConnection,
+    /// The only way to tenants' data.
+    pub tenancy: Tenancy,
+    /// The pool that requests use: not for handlers, which would see every tenant's rows.
+    pub(super) database: DatabaseConnection,
     /// Checks tokens and leads logins.
     pub auth: Arc<Auth>,
     /// Where the process stands.
     pub lifecycle: Lifecycle,
     /// Knows this build's migrations, and reads the schema's state.
     pub runner: Arc<Runner>,
+    pub(crate) checks: Arc<Recent<DatabaseChecks>>,
     started: Arc<AtomicBool>,
 }
 
 impl AppState {
-    /// The state of a process that has just begun.
+    /// The state of a process that has just begun. Needs a runtime, for the audit log's recorder.
     #[must_use]
     pub fn new(
         settings: Arc<Settings>,
@@ -36,7 +41,18 @@ impl AppState {
         lifecycle: Lifecycle,
         runner: Arc<Runner>,
     ) -> Self {
-        Self { settings, database, auth, lifecycle, runner, started: Arc::default() }
+        let tenancy = Tenancy::new(database.clone());
+        Self { settings, tenancy, database, auth, lifecycle, runner, checks: Arc::default(), started: Arc::default() }
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), DbErr> {
+        self.database.ping().await
+    }
+
+    /// The schema as it stands now.
+    pub async fn schema(&self) -> Result<State, DbErr> {
+        self.runner.state(&self.database).await
     }
 
     /// Whether this build serves with a schema in this state.
@@ -69,8 +85,8 @@ impl FromRef<AppState> for Arc<Auth> {
     }
 }
 
-impl FromRef<AppState> for DatabaseConnection {
+impl FromRef<AppState> for Tenancy {
     fn from_ref(state: &AppState) -> Self {
-        state.database.clone()
+        state.tenancy.clone()
     }
 }

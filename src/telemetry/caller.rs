@@ -1,7 +1,12 @@
 //! Whom a request's log line names.
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use uuid::Uuid;
+
+/// The address of the client, in the extensions of every request that came over a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientIp(pub IpAddr);
 
 /// Who the caller turned out to be, for the log: in the extensions of every request, empty until the caller is known.
 #[derive(Debug, Clone, Default)]

@@ -4,7 +4,7 @@ mod caller;
 mod panics;
 mod redaction;
 
-pub use caller::{Caller, CallerIds};
+pub use caller::{Caller, CallerIds, ClientIp};
 #[cfg(test)]
 pub(crate) use panics::log_panic;
 pub use panics::log_panics;

@@ -15,13 +15,21 @@ async fn the_document_is_the_same_from_the_command_line_and_over_http() {
     assert_eq!(document, printed);
     let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
     let expected = [
+        "/api/v1/audit-logs",
         "/api/v1/auth/callback",
         "/api/v1/auth/login",
         "/api/v1/auth/logout",
         "/api/v1/auth/validate",
+        "/api/v1/documents",
+        "/api/v1/documents/{id}",
+        "/api/v1/documents/{id}:restore",
         "/api/v1/health/live",
         "/api/v1/health/ready",
         "/api/v1/health/startup",
+        "/api/v1/tenant",
+        "/api/v1/users",
+        "/api/v1/users/{id}",
+        "/api/v1/users/{id}:restore",
     ];
     assert_eq!(paths, expected);
 }

@@ -1,7 +1,9 @@
 //! Login and logout at the identity provider, and what a token is worth.
 
 use crate::api::body::Body;
-use crate::auth::Principal;
+use crate::audit::{Action, Actor, Event, Origin, SYSTEM_TENANT};
+use crate::auth::{Claims, Principal};
+use crate::entity::user;
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::server::AppState;
 use axum::Json;
@@ -9,8 +11,10 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, LOCATION, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::IntoResponse;
+use sea_orm::ActiveValue::Set;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -66,15 +70,54 @@ pub(crate) struct LoggedIn {
 pub(crate) async fn callback(
     State(state): State<AppState>,
     headers: HeaderMap,
+    origin: Origin,
     Body(body): Body<Callback>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let tokens = state.auth.finish_login(&headers, body.code, &body.state).await?;
+    let tokens = match state.auth.finish_login(&headers, body.code, &body.state).await {
+        Ok(tokens) => tokens,
+        Err(error) => return Err(refused(&state, origin, error.into()).await),
+    };
+    logged_in(&state, origin, &tokens.claims).await?;
     let token = LoggedIn {
         access_token: tokens.token.expose_secret().to_owned(),
         token_type: "Bearer",
         expires_in: tokens.expires_in,
     };
     Ok(([NO_STORE, (SET_COOKIE, header(&tokens.cookie)?)], Json(token)))
+}
+
+/// Records a login; without that, nobody is logged in.
+async fn logged_in(state: &AppState, origin: Origin, claims: &Claims) -> Result<(), ApiError> {
+    let row = state.tenancy.caller(&claims.tenant, &claims.subject).await?;
+    let event = Event::new(Action::Login, "users");
+    let subject = Some(claims.subject.clone());
+    let Some(row) = row else {
+        let actor = Actor { subject, ..Actor::nobody(SYSTEM_TENANT, origin) };
+        let event = event.with("tenant", claims.tenant.as_str());
+        return state.tenancy.record(SYSTEM_TENANT, actor.did(event)).await;
+    };
+    let actor = Actor { tenant_id: row.tenant_id, user_id: row.user_id, subject, origin };
+    match row.user_id.filter(|_| !row.user_deleted) {
+        Some(user) => {
+            let work = state.tenancy.write(actor).await?;
+            let now = user::ActiveModel { last_login_at: Set(Some(OffsetDateTime::now_utc())), ..Default::default() };
+            work.update::<user::Entity>(user, now).await?;
+            work.commit(event.on(user)).await
+        }
+        None => state.tenancy.record(row.tenant_id, actor.did(event)).await,
+    }
+}
+
+/// Records a login that was refused, whose tenant nobody knows. It stays refused whether that succeeds or not.
+async fn refused(state: &AppState, origin: Origin, error: ApiError) -> ApiError {
+    if error.code.status().is_client_error() {
+        let event = Event::new(Action::LoginRefused, "users").with("code", error.code.code());
+        let record = Actor::nobody(SYSTEM_TENANT, origin).did(event);
+        if let Err(error) = state.tenancy.record(SYSTEM_TENANT, record).await {
+            tracing::error!(?error, "a refused login is not in the audit log");
+        }
+    }
+    error
 }
 
 #[derive(Serialize, ToSchema)]

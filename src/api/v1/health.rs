@@ -3,6 +3,7 @@
 use crate::auth::Standing;
 use crate::error::ErrorCode;
 use crate::server::{AppState, OwnBody, Phase};
+use crate::tenancy::Isolation;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -76,12 +77,15 @@ struct Checks {
     database: Check,
     /// Whether the schema is the one this build works with.
     schema: Check,
+    /// Who keeps tenants apart: `database`, or `application` where the database has no means for it (SQLite);
+    /// `not-enforced` where it could, but does not.
+    isolation: Check,
     /// Whether tokens can be checked: `stale` where the identity provider's last keys serve while it is away,
     /// `not-configured` where none is set up.
     auth: Check,
 }
 
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 struct Check {
     /// `ok`, or what is the matter.
     #[schema(example = "ok")]
@@ -110,7 +114,13 @@ async fn readiness(state: &AppState) -> Readiness {
         Phase::Serving => Check { status: "ok", latency_ms: None, error: None },
         _ => Check { status: phase.name(), latency_ms: None, error: Some(ErrorCode::Overloaded.code()) },
     };
-    let (database, schema) = tokio::join!(database(state), schema(state));
+    let look = async {
+        let (database, schema) = tokio::join!(database(state), schema(state));
+        // Without its tables there is nothing to keep apart.
+        let isolation = if schema.error.is_none() { isolation(state).await } else { schema.clone() };
+        DatabaseChecks { database, schema, isolation }
+    };
+    let DatabaseChecks { database, schema, isolation } = state.checks.or_look(look).await;
     let standing = state.auth.standing();
     let auth = auth(standing);
     let able =
@@ -118,32 +128,43 @@ async fn readiness(state: &AppState) -> Readiness {
     if able {
         state.set_started();
     }
-    let status = match (able, &auth.error) {
-        (false, _) => Overall::Unavailable,
-        (true, Some(_)) => Overall::Degraded,
-        (true, None) => Overall::Ready,
+    let status = if !able {
+        Overall::Unavailable
+    } else if auth.error.is_some() || isolation.error.is_some() {
+        Overall::Degraded
+    } else {
+        Overall::Ready
     };
-    Readiness { status, checks: Checks { process, database, schema, auth }, timestamp: unix_time() }
+    Readiness { status, checks: Checks { process, database, schema, isolation, auth }, timestamp: unix_time() }
+}
+
+/// What the database was seen to be.
+#[derive(Debug, Clone)]
+pub(crate) struct DatabaseChecks {
+    database: Check,
+    schema: Check,
+    isolation: Check,
 }
 
 async fn database(state: &AppState) -> Check {
     check(async {
-        state.database.ping().await.map_err(|error| {
+        state.ping().await.map_err(|error| {
             tracing::warn!(%error, "the database does not answer");
             ("unreachable", ErrorCode::DatabaseUnreachable)
-        })
+        })?;
+        Ok("ok")
     })
     .await
 }
 
 async fn schema(state: &AppState) -> Check {
     check(async {
-        let schema = state.runner.state(&state.database).await.map_err(|error| {
+        let schema = state.schema().await.map_err(|error| {
             tracing::warn!(%error, "the schema cannot be read");
             ("unreadable", ErrorCode::SchemaNotReady)
         })?;
         let status = match state.fit(&schema) {
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok("ok"),
             Err(Misfit::NeverMigrated | Misfit::Pending(_) | Misfit::OutOfOrder(_)) => "behind",
             Err(Misfit::Ahead { .. }) => "ahead",
             Err(Misfit::ChecksumMismatch(_)) => "edited",
@@ -151,6 +172,21 @@ async fn schema(state: &AppState) -> Check {
             Err(Misfit::Dirty(_)) => "dirty",
         };
         Err((status, ErrorCode::SchemaNotReady))
+    })
+    .await
+}
+
+async fn isolation(state: &AppState) -> Check {
+    check(async {
+        match state.tenancy.isolation().await {
+            Ok(Isolation::Database) => Ok("database"),
+            Ok(Isolation::Application) => Ok("application"),
+            Ok(Isolation::NotEnforced) => Err(("not-enforced", ErrorCode::NotIsolated)),
+            Err(error) => {
+                tracing::warn!(%error, "whether the database keeps tenants apart cannot be told");
+                Err(("unknown", ErrorCode::NotIsolated))
+            }
+        }
     })
     .await
 }
@@ -166,12 +202,12 @@ fn auth(standing: Standing) -> Check {
     Check { status, latency_ms: None, error: Some(ErrorCode::ProviderUnreachable.code()) }
 }
 
-async fn check(work: impl Future<Output = Result<(), (&'static str, ErrorCode)>>) -> Check {
+async fn check(work: impl Future<Output = Result<&'static str, (&'static str, ErrorCode)>>) -> Check {
     let started = Instant::now();
     let outcome = tokio::time::timeout(CHECK_TIMEOUT, work).await;
     let latency_ms = Some(started.elapsed().as_secs_f64() * 1000.0);
     match outcome {
-        Ok(Ok(())) => Check { status: "ok", latency_ms, error: None },
+        Ok(Ok(status)) => Check { status, latency_ms, error: None },
         Ok(Err((status, code))) => Check { status, latency_ms, error: Some(code.code()) },
         Err(_) => Check { status: "timeout", latency_ms, error: Some(ErrorCode::DatabaseUnreachable.code()) },
     }

@@ -1,14 +1,29 @@
 //! Version 1 of the API, under `/api/v1`.
 
+mod audit_logs;
 mod auth;
-mod health;
+mod documents;
+pub(super) mod health;
+mod resource;
+mod tenant;
+mod users;
+
+pub(crate) use users::is_email;
 
 use crate::server::AppState;
+use axum::routing::post;
+use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+/// Operations whose address ends in `:restore`, for which the router has no pattern: it takes them as POST to the row
+/// itself.
+#[derive(OpenApi)]
+#[openapi(paths(users::restore, documents::restore))]
+struct Restoring;
+
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
+    OpenApiRouter::with_openapi(Restoring::openapi())
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::startup))
@@ -16,4 +31,12 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(auth::callback))
         .routes(routes!(auth::validate))
         .routes(routes!(auth::logout))
+        .routes(routes!(tenant::get, tenant::update))
+        .routes(routes!(users::list, users::create))
+        .routes(routes!(users::get, users::update, users::delete))
+        .routes(routes!(documents::list, documents::create))
+        .routes(routes!(documents::get, documents::update, documents::delete))
+        .routes(routes!(audit_logs::list))
+        .route("/users/{id}", post(users::restore))
+        .route("/documents/{id}", post(documents::restore))
 }

@@ -1,10 +1,9 @@
 //! One log line per answered request.
 
-use super::client::ClientIp;
 use super::is_health;
 use super::request_id::RequestId;
 use crate::error::ErrorCode;
-use crate::telemetry::Caller;
+use crate::telemetry::{Caller, ClientIp};
 use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
 use axum::middleware::Next;

@@ -2,6 +2,7 @@
 
 use super::around::Concern;
 use crate::config::{Forwarding, Settings};
+use crate::telemetry::ClientIp;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
@@ -10,10 +11,6 @@ use std::sync::Arc;
 
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-
-/// The address of the client, in the extensions of every request that came over a socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClientIp(pub IpAddr);
 
 /// Marks a request that came through a trusted proxy.
 #[derive(Debug, Clone, Copy)]

@@ -14,7 +14,6 @@ mod request_id;
 #[cfg(test)]
 mod tests;
 
-pub use client::ClientIp;
 pub(crate) use envelope::OwnBody;
 pub(super) use headers::on_every_answer;
 pub(super) use request_id::X_REQUEST_ID;

@@ -1,10 +1,10 @@
 //! Each client's share: a steady rate and a burst, by address.
 
 use super::around::Concern;
-use super::client::ClientIp;
 use super::is_health;
 use crate::config::Settings;
 use crate::error::{ApiError, ErrorCode};
+use crate::telemetry::ClientIp;
 use axum::extract::Request;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};

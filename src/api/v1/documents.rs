@@ -1,0 +1,305 @@
+//! The documents of the caller's tenant: what is known of files that are stored elsewhere.
+
+use super::resource::{
+    BodyRefused, Clash, Expected, Id, List, Lost, NoRow, Refused, RestoredId, Text, change, create as insert,
+    delete as remove, list as page, read, restore as bring_back, tagged,
+};
+use super::users::set;
+use crate::api::body::{Body, Parameters};
+use crate::auth::{Member, Principal};
+use crate::entity::document::{self, Status};
+use crate::entity::user;
+use crate::error::{ApiError, ErrorCode};
+use crate::server::AppState;
+use crate::tenancy::UnitOfWork;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use sea_orm::ActiveValue::Set;
+use sea_orm::ColumnTrait;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Document {
+    id: Uuid,
+    /// The user who owns it.
+    user_id: Uuid,
+    /// Where the file lies in its bucket.
+    #[schema(example = "0193b7a6-7c1e-7d4c-9f1b-2f6f7f3e9a10/scans/4711.pdf")]
+    storage_key: String,
+    #[schema(example = "clinic-documents")]
+    bucket: String,
+    #[schema(example = "scan.pdf")]
+    filename: String,
+    #[schema(example = "application/pdf")]
+    content_type: String,
+    /// In bytes.
+    #[schema(minimum = 0, example = 48_213)]
+    size_bytes: i64,
+    status: Status,
+    /// What else is known of it.
+    #[schema(value_type = Object, example = json!({"pages": 3}))]
+    metadata: Value,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: OffsetDateTime,
+}
+
+impl From<document::Model> for Document {
+    fn from(row: document::Model) -> Self {
+        let document::Model { id, user_id, storage_key, bucket, filename, content_type, size_bytes, status, .. } = row;
+        let document::Model { metadata, created_at, updated_at, .. } = row;
+        Self {
+            id,
+            user_id,
+            storage_key,
+            bucket,
+            filename,
+            content_type,
+            size_bytes,
+            status,
+            metadata,
+            created_at,
+            updated_at,
+        }
+    }
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DocumentFilter {
+    /// Only documents that are as far as this.
+    status: Option<Status>,
+    /// Only documents of this user.
+    user_id: Option<Uuid>,
+    /// How many documents a page has: 1 to 200; 50 where it is left out.
+    #[param(minimum = 1, maximum = 200, example = 50)]
+    limit: Option<u64>,
+    /// Where the page begins: the `next_cursor` of the one before.
+    cursor: Option<String>,
+}
+
+/// The documents of the caller's tenant, newest first.
+#[utoipa::path(
+    get, path = "/documents", tag = "documents", security(("bearer" = [])), params(DocumentFilter),
+    responses((status = 200, body = List<Document>), Refused)
+)]
+pub(crate) async fn list(
+    State(state): State<AppState>,
+    principal: Principal,
+    Parameters(filter): Parameters<DocumentFilter>,
+) -> Result<Json<List<Document>>, ApiError> {
+    let page = page::<document::Entity>(&state, principal.actor(), filter.cursor.as_deref(), filter.limit, |find| {
+        find.filter_some(filter.status, |status| document::Column::Status.eq(status))
+            .filter_some(filter.user_id, |owner| document::Column::UserId.eq(owner))
+    });
+    Ok(Json(List::of(page.await?)))
+}
+
+/// A size in bytes: not below nothing.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "i64")]
+pub(crate) struct Size(i64);
+
+impl TryFrom<i64> for Size {
+    type Error = &'static str;
+
+    fn try_from(bytes: i64) -> Result<Self, Self::Error> {
+        if bytes >= 0 { Ok(Self(bytes)) } else { Err("must be 0 or more") }
+    }
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewDocument {
+    /// The user who owns it; the caller where it is left out.
+    user_id: Option<Uuid>,
+    /// Where the file lies in its bucket: the tenant's id, a slash, and more; made from the document's id where it is
+    /// left out.
+    #[schema(value_type = Option<String>, max_length = 1024)]
+    storage_key: Option<Text<1024>>,
+    #[schema(value_type = String, min_length = 1, max_length = 255, example = "clinic-documents")]
+    bucket: Text<255>,
+    #[schema(value_type = String, min_length = 1, max_length = 255, example = "scan.pdf")]
+    filename: Text<255>,
+    #[schema(value_type = String, min_length = 1, max_length = 255, example = "application/pdf")]
+    content_type: Text<255>,
+    /// In bytes.
+    #[schema(value_type = i64, minimum = 0, example = 48_213)]
+    size_bytes: Size,
+    /// `processing` where it is left out.
+    status: Option<Status>,
+    /// What else is known of it.
+    #[schema(value_type = Option<Object>, example = json!({"pages": 3}))]
+    metadata: Option<Map<String, Value>>,
+}
+
+/// Makes a document.
+#[utoipa::path(
+    post, path = "/documents", tag = "documents", security(("bearer" = [])), request_body = NewDocument,
+    responses(
+        (status = 201, body = Document, headers(("ETag", description = "Its version"), ("Location", description = "Where it is"))),
+        Refused, BodyRefused, NoRow, Clash
+    )
+)]
+pub(crate) async fn create(
+    State(state): State<AppState>,
+    Member(principal): Member,
+    Body(body): Body<NewDocument>,
+) -> Result<Response, ApiError> {
+    let owner = body.user_id.or(principal.user_id).ok_or_else(|| {
+        let what = "the caller has no user of its own: say whose the document is";
+        ApiError::detailed(ErrorCode::MissingField, what).of_field("user_id".to_owned())
+    })?;
+    let (id, tenant) = (Uuid::now_v7(), principal.tenant_id);
+    let storage_key = body.storage_key.map_or_else(|| format!("{tenant}/{id}"), |key| key.0);
+    // The database holds it to this, too: no document cites another tenant's file.
+    if storage_key.strip_prefix(&format!("{tenant}/")).is_none_or(str::is_empty) {
+        let what = format!("storage_key must begin with {tenant}/");
+        return Err(ApiError::detailed(ErrorCode::InvalidInput, what).of_field("storage_key".to_owned()));
+    }
+    let metadata = storable(body.metadata.unwrap_or_default())?;
+    let work = state.tenancy.write(principal.actor()).await?;
+    must_be_live(&work, owner).await?;
+    let row = document::ActiveModel {
+        id: Set(id),
+        user_id: Set(owner),
+        storage_key: Set(storage_key),
+        bucket: Set(body.bucket.0),
+        filename: Set(body.filename.0),
+        content_type: Set(body.content_type.0),
+        size_bytes: Set(body.size_bytes.0),
+        status: Set(body.status.unwrap_or(Status::Processing)),
+        metadata: Set(metadata),
+        ..Default::default()
+    };
+    let row = insert::<document::Entity>(work, row).await?;
+    let location = [(header::LOCATION, format!("/api/v1/documents/{}", row.id))];
+    Ok((location, tagged::<document::Entity, Document>(StatusCode::CREATED, row)).into_response())
+}
+
+/// One document.
+#[utoipa::path(
+    get, path = "/documents/{id}", tag = "documents", security(("bearer" = [])),
+    params(("id" = Uuid, Path, description = "The document's id")),
+    responses((status = 200, body = Document, headers(("ETag", description = "Its version"))), Refused, NoRow)
+)]
+pub(crate) async fn get(State(state): State<AppState>, principal: Principal, Id(id): Id) -> Result<Response, ApiError> {
+    let row = read::<document::Entity>(&state, principal.actor(), id).await?;
+    Ok(tagged::<document::Entity, Document>(StatusCode::OK, row))
+}
+
+/// What is left out stays as it is. The file stays where it is.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DocumentChanges {
+    /// The user who is to own it.
+    user_id: Option<Uuid>,
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 255, example = "scan.pdf")]
+    filename: Option<Text<255>>,
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 255, example = "application/pdf")]
+    content_type: Option<Text<255>>,
+    /// In bytes.
+    #[schema(value_type = Option<i64>, minimum = 0, example = 48_213)]
+    size_bytes: Option<Size>,
+    status: Option<Status>,
+    /// Takes the place of all that was there.
+    #[schema(value_type = Option<Object>, example = json!({"pages": 3}))]
+    metadata: Option<Map<String, Value>>,
+}
+
+/// Changes a document.
+#[utoipa::path(
+    patch, path = "/documents/{id}", tag = "documents", security(("bearer" = [])), request_body = DocumentChanges,
+    params(
+        ("id" = Uuid, Path, description = "The document's id"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the version to change"),
+    ),
+    responses(
+        (status = 200, body = Document, headers(("ETag", description = "Its version"))),
+        Refused, BodyRefused, NoRow, Lost
+    )
+)]
+pub(crate) async fn update(
+    State(state): State<AppState>,
+    Member(principal): Member,
+    Id(id): Id,
+    expected: Expected,
+    Body(body): Body<DocumentChanges>,
+) -> Result<Response, ApiError> {
+    let mut fields = Vec::new();
+    let changes = document::ActiveModel {
+        user_id: set(body.user_id, "user_id", &mut fields),
+        filename: set(body.filename.map(|text| text.0), "filename", &mut fields),
+        content_type: set(body.content_type.map(|text| text.0), "content_type", &mut fields),
+        size_bytes: set(body.size_bytes.map(|size| size.0), "size_bytes", &mut fields),
+        status: set(body.status, "status", &mut fields),
+        metadata: set(body.metadata.map(storable).transpose()?, "metadata", &mut fields),
+        ..Default::default()
+    };
+    let work = state.tenancy.write(principal.actor()).await?;
+    if let Some(owner) = body.user_id {
+        must_be_live(&work, owner).await?;
+    }
+    let row = change::<document::Entity>(work, id, &expected, changes, fields).await?;
+    Ok(tagged::<document::Entity, Document>(StatusCode::OK, row))
+}
+
+/// Deletes a document, not its file; `:restore` brings it back.
+#[utoipa::path(
+    delete, path = "/documents/{id}", tag = "documents", security(("bearer" = [])),
+    params(
+        ("id" = Uuid, Path, description = "The document's id"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the version to delete"),
+    ),
+    responses((status = 204, description = "Deleted"), Refused, NoRow, Lost)
+)]
+pub(crate) async fn delete(
+    State(state): State<AppState>,
+    Member(principal): Member,
+    Id(id): Id,
+    expected: Expected,
+) -> Result<StatusCode, ApiError> {
+    remove::<document::Entity>(&state, principal.actor(), id, &expected).await
+}
+
+/// Brings a deleted document back.
+#[utoipa::path(
+    post, path = "/documents/{id}:restore", tag = "documents", security(("bearer" = [])),
+    params(("id" = Uuid, Path, description = "The document's id")),
+    responses((status = 200, body = Document, headers(("ETag", description = "Its version"))), Refused, NoRow, Clash)
+)]
+pub(crate) async fn restore(
+    State(state): State<AppState>,
+    Member(principal): Member,
+    RestoredId(id): RestoredId,
+) -> Result<Response, ApiError> {
+    let row = bring_back::<document::Entity>(&state, principal.actor(), id).await?;
+    Ok(tagged::<document::Entity, Document>(StatusCode::OK, row))
+}
+
+/// Another tenant's user is as good as none.
+async fn must_be_live(work: &UnitOfWork, owner: Uuid) -> Result<(), ApiError> {
+    let found = work.find::<user::Entity>().live().one(owner).await?;
+    let missing = || ApiError::detailed(ErrorCode::NotFound, "there is no such user").of_field("user_id".to_owned());
+    found.map(drop).ok_or_else(missing)
+}
+
+/// PostgreSQL's jsonb has no place for U+0000 (postgresql.org/docs/current/datatype-json.html).
+fn storable(metadata: Map<String, Value>) -> Result<Value, ApiError> {
+    let metadata = Value::from(metadata);
+    if metadata.to_string().contains("\\u0000") {
+        let what = "metadata must not hold the character U+0000";
+        return Err(ApiError::detailed(ErrorCode::InvalidInput, what).of_field("metadata".to_owned()));
+    }
+    Ok(metadata)
+}

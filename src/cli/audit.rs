@@ -1,0 +1,112 @@
+//! `bulkhead audit`: looks at the audit log from outside the API.
+
+use super::Failure;
+use super::tenant::operate;
+use crate::audit::{self, Break, Entry, Verified};
+use crate::config::Settings;
+use crate::database::{self, Access};
+use crate::tenancy::{self, TenantRow};
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use sea_orm::{DatabaseConnection, DbErr};
+use serde::Serialize;
+use std::io::{self, BufWriter, Write};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Audit {
+    /// Walk the hash chains; exit 1 where one does not hold, naming the first place
+    Verify(Which),
+    /// Write entries as JSON Lines to standard output, oldest first
+    Export(Which),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// Only the tenant of this external id; `system` is the log of what belongs to no tenant
+    #[arg(long, value_name = "EXTERNAL_ID")]
+    tenant: Option<String>,
+}
+
+/// An entry as it is exported: all that its hash is made of, and the hash.
+#[derive(Serialize)]
+struct Line {
+    #[serde(flatten)]
+    entry: Entry,
+    hash: String,
+}
+
+impl Audit {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let settings = Settings::from_env()?;
+        match self {
+            Self::Verify(which) => {
+                let chains = operate(&settings, async |connection| {
+                    let mut chains = Vec::new();
+                    for tenant in chosen(connection, &which).await? {
+                        let transaction = database::begin(connection, tenant.id, Access::Operate).await?;
+                        let outcome = audit::verify(&transaction, tenant.id).await?;
+                        say(&tenant, &outcome);
+                        chains.push(outcome.is_ok());
+                    }
+                    Ok(chains)
+                })?;
+                let broken = chains.iter().filter(|holds| !**holds).count();
+                which.must_exist(chains.len())?;
+                if broken > 0 {
+                    return Err(anyhow!("{broken} of {} audit logs do not hold", chains.len()).into());
+                }
+                Ok(())
+            }
+            Self::Export(which) => {
+                let found = operate(&settings, async |connection| {
+                    let tenants = chosen(connection, &which).await?;
+                    for tenant in &tenants {
+                        export(connection, tenant).await?;
+                    }
+                    Ok(tenants.len())
+                })?;
+                which.must_exist(found)
+            }
+        }
+    }
+}
+
+impl Which {
+    fn must_exist(&self, found: usize) -> Result<(), Failure> {
+        match &self.tenant {
+            Some(tenant) if found == 0 => Err(Failure::Refused(format!("--tenant: there is no tenant {tenant}"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn chosen(connection: &DatabaseConnection, which: &Which) -> Result<Vec<TenantRow>, DbErr> {
+    tenancy::tenants(connection, which.tenant.as_deref()).await
+}
+
+fn say(tenant: &TenantRow, outcome: &Result<Verified, Break>) {
+    let TenantRow { id, external_id } = tenant;
+    match outcome {
+        Ok(Verified { entries, head }) => println!("good    {external_id} ({id}): {entries} entries, head {head}"),
+        Err(broken) => println!("BROKEN  {external_id} ({id}): {broken}"),
+    }
+}
+
+async fn export(connection: &DatabaseConnection, tenant: &TenantRow) -> Result<(), DbErr> {
+    let failed = |error: io::Error| DbErr::Custom(format!("cannot write to standard output: {error}"));
+    let mut output = BufWriter::new(io::stdout().lock());
+    let mut last = 0;
+    loop {
+        // A transaction a batch: an export of hours holds nothing back on the server.
+        let transaction = database::begin(connection, tenant.id, Access::Operate).await?;
+        let batch = audit::entries(&transaction, tenant.id, last, i64::MAX).await?;
+        drop(transaction);
+        let Some((newest, _)) = batch.last() else { break };
+        last = newest.sequence;
+        for (entry, hash) in batch {
+            serde_json::to_writer(&mut output, &Line { entry, hash }).map_err(|error| failed(error.into()))?;
+            output.write_all(b"\n").map_err(failed)?;
+        }
+    }
+    output.flush().map_err(failed)
+}

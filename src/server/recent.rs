@@ -1,0 +1,68 @@
+//! One look for all who ask at the same time: a flood of probes costs no more than one look after another.
+
+use std::time::Instant;
+use tokio::sync::Mutex;
+
+/// What was last seen, and when the look at it began.
+#[derive(Debug)]
+pub(crate) struct Recent<T>(Mutex<Option<(Instant, T)>>);
+
+impl<T> Default for Recent<T> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<T: Clone> Recent<T> {
+    /// What `look` sees, or what another look saw that began after this call: never older than the question.
+    pub(crate) async fn or_look(&self, look: impl Future<Output = T>) -> T {
+        let asked = Instant::now();
+        let mut seen = self.0.lock().await;
+        if let Some((began, value)) = &*seen
+            && *began >= asked
+        {
+            return value.clone();
+        }
+        let began = Instant::now();
+        let value = look.await;
+        *seen = Some((began, value.clone()));
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::sync::Semaphore;
+
+    #[tokio::test]
+    async fn those_who_ask_during_a_look_share_the_next_one() {
+        let (recent, looks, gate) = (Arc::new(Recent::default()), Arc::new(AtomicUsize::new(0)), Semaphore::new(0));
+        let gate = Arc::new(gate);
+        let ask = || {
+            let (recent, looks, gate) = (Arc::clone(&recent), Arc::clone(&looks), Arc::clone(&gate));
+            async move {
+                let look = async {
+                    let number = looks.fetch_add(1, Ordering::SeqCst);
+                    gate.acquire().await.map(std::mem::forget).ok();
+                    number
+                };
+                recent.or_look(look).await
+            }
+        };
+        let first = tokio::spawn(ask());
+        while looks.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let others: Vec<_> = (0..100).map(|_| tokio::spawn(ask())).collect();
+        tokio::task::yield_now().await;
+        gate.add_permits(2);
+        assert_eq!(first.await.ok(), Some(0));
+        for other in others {
+            assert_eq!(other.await.ok(), Some(1), "of the look that began after the question");
+        }
+        assert_eq!(looks.load(Ordering::SeqCst), 2);
+    }
+}
