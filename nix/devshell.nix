@@ -6,6 +6,7 @@ pkgs.mkShell {
     cargo-deny
     clippy
     nixfmt
+    nodejs
     pgbouncer
     postgresql
     rust-analyzer
