@@ -61,6 +61,8 @@ pub struct Settings {
     pub log_level: Targets,
     /// How a log line looks.
     pub log_format: LogFormat,
+    /// The commit that the image was built from, as the image itself says.
+    pub source_revision: Option<String>,
     /// Whether `/docs` and `/openapi.json` are served.
     pub docs_enabled: bool,
     /// The origins whose scripts may read answers, and to which a browser may be sent back.
@@ -310,6 +312,7 @@ impl Settings {
             identity: reader.identity(environment),
             log_level: reader.value("LOG_LEVEL", default_log_level(), LOG_LEVEL_FORMS),
             log_format: reader.value("LOG_FORMAT", log_format, "json or pretty"),
+            source_revision: reader.optional("SOURCE_REVISION"),
             docs_enabled: reader.value("DOCS_ENABLED", environment != Environment::Production, "true or false"),
             allowed_origins: reader.origins(environment),
             trusted_proxies: reader.list("TRUSTED_PROXIES", TrustedProxies::default()),

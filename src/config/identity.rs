@@ -204,7 +204,7 @@ impl Reader<'_> {
         self.value(name, Name(default.to_owned()), "a name without spaces around it").0
     }
 
-    fn optional(&mut self, name: &'static str) -> Option<String> {
+    pub(super) fn optional(&mut self, name: &'static str) -> Option<String> {
         let text = self.text(name);
         let shown = text.clone().unwrap_or_else(|| "(not set)".to_owned());
         self.show(name, shown, if text.is_some() { "environment" } else { "default" });

@@ -21,6 +21,7 @@ mod refusals;
 mod schema;
 mod shutdown;
 mod start;
+mod version;
 
 use std::path::Path;
 use std::process::Output;
