@@ -4,7 +4,21 @@ let
   inherit (bulkhead) craneLib development;
 in
 {
-  inherit (bulkhead) package;
+  inherit (bulkhead) package sbom;
+
+  # The flake's own files: their format, and nothing in them that nobody uses. A nixpkgs without these programs says so.
+  nixfmt = pkgs.runCommand "nixfmt" { nativeBuildInputs = [ pkgs.nixfmt pkgs.deadnix ]; } ''
+    for program in "nixfmt --check" "deadnix --fail"; do
+      if command -v ''${program%% *} >/dev/null; then
+        $program ${../flake.nix} ${./.}/*.nix
+      else
+        echo "SKIPPED: no ''${program%% *} in this nixpkgs"
+      fi
+    done
+    touch $out
+  '';
+
+  doc = craneLib.cargoDoc (development // { cargoDocExtraArgs = "--workspace --no-deps"; RUSTDOCFLAGS = "--deny warnings"; });
 
   fmt = craneLib.cargoFmt { inherit (development) src pname version; };
 

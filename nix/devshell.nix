@@ -3,8 +3,14 @@
 pkgs.mkShell {
   packages = with pkgs; [
     cargo
+    cargo-auditable
+    cargo-bloat
+    cargo-cyclonedx
     cargo-deny
     clippy
+    deadnix
+    diffoscope
+    jq
     nixfmt
     nodejs
     pgbouncer
