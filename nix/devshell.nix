@@ -2,6 +2,7 @@
 { pkgs }:
 pkgs.mkShell {
   packages = with pkgs; [
+    actionlint
     cargo
     cargo-deny
     clippy
@@ -14,5 +15,6 @@ pkgs.mkShell {
     rustfmt
     sea-orm-cli
     shellcheck
+    zizmor
   ];
 }
