@@ -39,9 +39,26 @@ in
     }
   );
 
-  # Licences, bans and sources; advisories need a database from the network.
+  # Licences, bans and sources; advisories need a database from the network, and have a workflow.
   deny = craneLib.cargoDeny {
     inherit (development) src pname version;
     cargoDenyChecks = "bans licenses sources";
   };
+
+  # This actionlint runs shellcheck on what the workflows run. It takes a folder with .git for a project.
+  workflows =
+    pkgs.runCommand "workflows"
+      {
+        nativeBuildInputs = [
+          pkgs.actionlint
+          pkgs.zizmor
+        ];
+      }
+      ''
+        mkdir .git
+        cp -r ${../.github} .github
+        actionlint
+        zizmor --offline .github/workflows
+        touch $out
+      '';
 }

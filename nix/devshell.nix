@@ -2,6 +2,7 @@
 { pkgs }:
 pkgs.mkShell {
   packages = with pkgs; [
+    actionlint
     cargo
     cargo-auditable
     cargo-bloat
@@ -20,5 +21,6 @@ pkgs.mkShell {
     rustfmt
     sea-orm-cli
     shellcheck
+    zizmor
   ];
 }
