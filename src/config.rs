@@ -8,6 +8,7 @@ mod identity;
 mod origin;
 mod proxies;
 
+pub(crate) use identity::KEYS_SERVE_AT_MOST;
 pub use identity::{ApiToken, DevelopmentKey, Identity, Issuer, Provider};
 pub use origin::Origin;
 pub use proxies::{Forwarding, TrustedProxies};
@@ -18,6 +19,7 @@ use sea_orm::sqlx::sqlite::SqliteConnectOptions;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -369,6 +371,15 @@ impl Reader<'_> {
         let value = self.value(name, default, &format!("a whole number of {least} or more"));
         if value < least {
             self.mistake(name, &format!("must be {least} or more, not {value}"));
+        }
+        value
+    }
+
+    fn within(&mut self, name: &'static str, default: u32, range: RangeInclusive<u32>) -> u32 {
+        let (least, most) = range.into_inner();
+        let value = self.value(name, default, &format!("a whole number from {least} to {most}"));
+        if !(least..=most).contains(&value) {
+            self.mistake(name, &format!("must be {least} to {most}, not {value}"));
         }
         value
     }
