@@ -189,9 +189,14 @@ impl Login {
 
     fn client(&self, metadata: &Metadata) -> Result<OidcClient, LoginError> {
         let redirect = self.provider.redirect_url.clone().ok_or(LoginError::Setting("OIDC_REDIRECT_URL"))?;
+        let endpoint = |endpoint: &Option<Url>, name| {
+            endpoint.clone().ok_or_else(|| LoginError::Provider(format!("its metadata names no usable {name}")))
+        };
+        let authorization = endpoint(&metadata.authorization_endpoint, "authorization_endpoint")?;
+        let token = endpoint(&metadata.token_endpoint, "token_endpoint")?;
         let mut client = Client::new(ClientId::new(self.provider.client_id.clone()))
-            .set_auth_uri(AuthUrl::from_url(metadata.authorization_endpoint.clone()))
-            .set_token_uri(TokenUrl::from_url(metadata.token_endpoint.clone()))
+            .set_auth_uri(AuthUrl::from_url(authorization))
+            .set_token_uri(TokenUrl::from_url(token))
             .set_redirect_uri(RedirectUrl::from_url(redirect));
         if let Some(secret) = &self.provider.client_secret {
             client = client.set_client_secret(ClientSecret::new(secret.expose_secret().to_owned()));
@@ -280,7 +285,7 @@ impl Login {
         let endpoint = self.provider.end_session_endpoint.as_ref().or(metadata.end_session_endpoint.as_ref());
         let mut url = endpoint
             .ok_or_else(|| {
-                LoginError::Provider("it has no end_session_endpoint: set OIDC_END_SESSION_ENDPOINT".into())
+                LoginError::Provider("it has no usable end_session_endpoint: set OIDC_END_SESSION_ENDPOINT".into())
             })?
             .clone();
         url.query_pairs_mut()

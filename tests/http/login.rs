@@ -230,6 +230,25 @@ async fn a_provider_that_takes_the_clients_secret_in_the_body_alone_gets_it_ther
 }
 
 #[tokio::test]
+async fn metadata_that_is_odd_where_no_token_needs_it_keeps_no_token_from_being_checked() {
+    let world = World::on_sqlite(Shape::Plain).await;
+    world.provider.fail(Fault::OddMetadata);
+    let server = world.server(&[]).await;
+    let token = log_in(&world, &server).await;
+    assert_eq!(world.validate(&server, &token).await.status, 200);
+    let answer = logout(&world, &server, &json!({"redirect_uri": "http://localhost:3000/"})).await;
+    assert_eq!(answer.outcome(), (503, "SYS_004"), "there is nowhere to log out");
+
+    world.provider.fail(Fault::NoLogin);
+    let server = world.server(&[]).await;
+    assert_eq!(world.validate(&server, &token).await.status, 200);
+    let answer = world.http.get(format!("{}/api/v1/auth/login", server.base)).send().await.unwrap();
+    let answer = Answer::read(answer).await;
+    assert_eq!(answer.outcome(), (503, "SYS_004"));
+    server.log_line("its metadata names no usable authorization_endpoint", "ERROR").await;
+}
+
+#[tokio::test]
 async fn a_login_for_a_tenant_that_is_none_is_refused() {
     let world = World::on_sqlite(Shape::Plain).await;
     let server = world.server(&[]).await;

@@ -41,6 +41,14 @@ async fn discovery(State(shared): Provider) -> Result<Json<Value>, StatusCode> {
     if shared.fails(Fault::SecretInBodyOnly) {
         metadata["token_endpoint_auth_methods_supported"] = json!(["client_secret_post"]);
     }
+    if shared.fails(Fault::OddMetadata) {
+        metadata["end_session_endpoint"] = json!("");
+        metadata["token_endpoint_auth_methods_supported"] = Value::Null;
+    }
+    if shared.fails(Fault::NoLogin) {
+        let metadata = metadata.as_object_mut().expect("an object");
+        metadata.retain(|name, _| !matches!(&**name, "authorization_endpoint" | "token_endpoint"));
+    }
     Ok(Json(metadata))
 }
 
