@@ -11,8 +11,9 @@ use backon::{ExponentialBuilder, Retryable};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::Instant;
 
 /// Tries of one refresh, and the first pause between them, which doubles.
 const TRIES: usize = 3;
@@ -40,10 +41,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where keys come from.
 pub(super) enum Source {
-    Provider { settings: Box<Provider>, http: HttpClient },
+    Provider {
+        settings: Box<Provider>,
+        http: HttpClient,
+    },
     Development(DevelopmentIssuer),
     Nobody,
+    #[cfg(test)]
+    Scripted(tests::Script),
 }
+
+/// What a fetch brings: the issuer, the provider's metadata, the keys.
+type Fetched = (String, Option<Metadata>, KeySet);
 
 /// What was last fetched.
 #[derive(Debug)]
@@ -150,6 +159,8 @@ impl KeyCache {
             Source::Provider { .. } => UNKNOWN_KEY_PAUSE,
             Source::Development(_) => UNKNOWN_KEY_PAUSE_IN_DEVELOPMENT,
             Source::Nobody => return false,
+            #[cfg(test)]
+            Source::Scripted(_) => UNKNOWN_KEY_PAUSE,
         };
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if turn.under_way {
@@ -232,7 +243,7 @@ impl KeyCache {
         outcome
     }
 
-    async fn fetch(&self, known: Option<Metadata>) -> Result<(String, Option<Metadata>, KeySet), ProviderError> {
+    async fn fetch(&self, known: Option<Metadata>) -> Result<Fetched, ProviderError> {
         match &self.source {
             Source::Provider { settings, http } => {
                 let metadata = match known {
@@ -247,6 +258,11 @@ impl KeyCache {
             }
             Source::Development(issuer) => Ok((DevelopmentIssuer::ISSUER.to_owned(), None, issuer.keys()?)),
             Source::Nobody => Ok((String::new(), None, KeySet::default())),
+            #[cfg(test)]
+            Source::Scripted(script) => script.answer(known),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! When the provider is asked, and for how long its answers serve: by a clock that is turned by hand.
+
+#![allow(clippy::unwrap_used)]
+use super::*;
+use serde_json::json;
+use tokio::time::sleep_until;
+
+/// A provider without a network.
+#[derive(Debug, Clone, Default)]
+pub(in crate::auth) struct Script(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    asked: Vec<(Asked, Instant)>,
+    down: bool,
+}
+
+/// What the provider was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Everything,
+    Keys,
+}
+
+impl Script {
+    pub(super) fn answer(&self, known: Option<Metadata>) -> Result<Fetched, ProviderError> {
+        let mut state = self.0.lock().unwrap();
+        let asked = if known.is_some() { Asked::Keys } else { Asked::Everything };
+        state.asked.push((asked, Instant::now()));
+        if state.down {
+            return Err(ProviderError::NoKeys("the script".to_owned()));
+        }
+        let metadata = known.unwrap_or_else(|| {
+            serde_json::from_value(json!({"issuer": "https://a.example", "jwks_uri": "https://a.example/keys"}))
+                .unwrap()
+        });
+        Ok((metadata.issuer.clone(), Some(metadata), KeySet::default()))
+    }
+
+    fn set(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.0.lock().unwrap());
+    }
+
+    fn count(&self, of: Asked) -> usize {
+        self.0.lock().unwrap().asked.iter().filter(|(asked, _)| *asked == of).count()
+    }
+}
+
+/// A cache at work, its provider, and the clock.
+struct World {
+    cache: Arc<KeyCache>,
+    script: Script,
+    began: Instant,
+}
+
+impl World {
+    fn begin(ttl: Duration) -> Self {
+        let script = Script::default();
+        let cache = Arc::new(KeyCache::new(Source::Scripted(script.clone()), ttl));
+        let running = Arc::clone(&cache);
+        tokio::spawn(async move { running.run().await });
+        Self { cache, script, began: Instant::now() }
+    }
+
+    /// Waits until so many seconds after the beginning.
+    async fn at(&self, seconds: f64) {
+        sleep_until(self.began + Duration::from_secs_f64(seconds)).await;
+    }
+}
+
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: f64 = 86_400.0;
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_begins_at_four_fifths_of_the_ttl_and_not_before() {
+    let world = World::begin(HOUR);
+    for (seconds, refreshes) in [(2879.9, 1), (2880.1, 2), (5759.9, 2), (5760.1, 3)] {
+        world.at(seconds).await;
+        assert_eq!(world.script.count(Asked::Everything), refreshes, "after {seconds} s");
+    }
+    assert_eq!(world.script.count(Asked::Keys), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_serve_until_a_day_after_the_last_fetch_and_no_longer() {
+    let world = World::begin(HOUR);
+    // The last fetch is the one after 2880 seconds.
+    world.at(3000.0).await;
+    world.script.set(|state| state.down = true);
+    for (seconds, serves, standing) in [
+        (5759.9, true, Standing::Good),
+        (5762.0, true, Standing::Stale),
+        (2880.0 + DAY - 0.1, true, Standing::Stale),
+        (2880.0 + DAY + 0.1, false, Standing::Unreachable),
+        (2880.0 + 2.0 * DAY, false, Standing::Unreachable),
+    ] {
+        world.at(seconds).await;
+        assert_eq!((world.cache.current().is_some(), world.cache.standing()), (serves, standing), "after {seconds} s");
+    }
+    world.script.set(|state| state.down = false);
+    world.at(2880.0 + 2.0 * DAY + 4.0).await;
+    assert_eq!((world.cache.current().is_some(), world.cache.standing()), (true, Standing::Good));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_key_is_looked_for_again_after_half_a_minute_and_not_before() {
+    let world = World::begin(HOUR);
+    for (seconds, fetches) in [(100.0, 1), (100.1, 1), (129.9, 1), (130.1, 2), (160.0, 2), (160.2, 3)] {
+        world.at(seconds).await;
+        assert!(world.cache.refreshed().await.is_some());
+        assert_eq!(world.script.count(Asked::Keys), fetches, "after {seconds} s");
+    }
+    assert_eq!(world.script.count(Asked::Everything), 1);
+}
