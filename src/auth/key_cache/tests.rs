@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use serde_json::json;
+use std::sync::Mutex;
 use tokio::time::sleep_until;
 
 /// A provider without a network.
@@ -13,6 +14,8 @@ pub(in crate::auth) struct Script(Arc<Mutex<State>>);
 struct State {
     asked: Vec<(Asked, Instant)>,
     down: bool,
+    /// How long an answer takes.
+    takes: Duration,
 }
 
 /// What the provider was asked for.
@@ -23,11 +26,14 @@ enum Asked {
 }
 
 impl Script {
-    pub(super) fn answer(&self, known: Option<Metadata>) -> Result<Fetched, ProviderError> {
-        let mut state = self.0.lock().unwrap();
+    pub(super) async fn answer(&self, known: Option<Metadata>) -> Result<Fetched, ProviderError> {
         let asked = if known.is_some() { Asked::Keys } else { Asked::Everything };
-        state.asked.push((asked, Instant::now()));
-        if state.down {
+        let takes = self.set(|state| {
+            state.asked.push((asked, Instant::now()));
+            state.takes
+        });
+        tokio::time::sleep(takes).await;
+        if self.set(|state| state.down) {
             return Err(ProviderError::NoKeys("the script".to_owned()));
         }
         let metadata = known.unwrap_or_else(|| {
@@ -37,8 +43,8 @@ impl Script {
         Ok((metadata.issuer.clone(), Some(metadata), KeySet::default()))
     }
 
-    fn set(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.0.lock().unwrap());
+    fn set<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.0.lock().unwrap())
     }
 
     fn count(&self, of: Asked) -> usize {
@@ -111,4 +117,36 @@ async fn an_unknown_key_is_looked_for_again_after_half_a_minute_and_not_before()
         assert_eq!(world.script.count(Asked::Keys), fetches, "after {seconds} s");
     }
     assert_eq!(world.script.count(Asked::Everything), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_looks_for_unknown_keys_and_refreshes_meet_the_looks_are_half_a_minute_apart() {
+    // Refreshes begin 32 seconds after each other, take 20 of them, and so meet every other look.
+    let world = World::begin(Duration::from_secs(15));
+    world.at(1.0).await;
+    world.script.set(|state| state.takes = Duration::from_secs(20));
+    for second in 2..1_000 {
+        world.at(f64::from(second)).await;
+        let cache = Arc::clone(&world.cache);
+        tokio::spawn(async move { cache.refreshed().await });
+    }
+    let asked = world.script.set(|state| state.asked.clone());
+    let looks: Vec<Instant> = asked.iter().filter(|(asked, _)| *asked == Asked::Keys).map(|(_, at)| *at).collect();
+    assert!(looks.len() > 10 && world.script.count(Asked::Everything) > 10, "{asked:?}");
+    for pair in looks.windows(2) {
+        let pause = pair[1] - pair[0];
+        assert!(pause >= UNKNOWN_KEY_PAUSE, "{pause:?} between two");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_an_unknown_key_during_a_refresh_waits_for_the_look_that_follows_it() {
+    let world = World::begin(HOUR);
+    world.at(2879.0).await;
+    world.script.set(|state| state.takes = Duration::from_secs(2));
+    world.at(2881.0).await;
+    assert_eq!((world.script.count(Asked::Everything), world.script.count(Asked::Keys)), (2, 0));
+    world.cache.refreshed().await.unwrap();
+    assert_eq!(world.script.count(Asked::Keys), 1);
+    assert_eq!(world.began.elapsed().as_secs(), 2884);
 }
