@@ -187,36 +187,41 @@ impl KeyCache {
             loop {
                 tokio::select! {
                     () = &mut due => break,
-                    // What is due stays due.
-                    () = async { drop(look.wait_for(|look| look.wanted).await) } => self.look_for_keys().await,
+                    () = async { drop(look.wait_for(|look| look.wanted).await) } => {
+                        // What is due stays due, unless something has changed at the provider, or it has gone.
+                        if self.look_for_keys().await.is_err() {
+                            break;
+                        }
+                    }
                 }
             }
         }
     }
 
-    /// Metadata and keys, with retries.
+    /// Metadata and keys, with retries. This alone says how the provider stands.
     async fn refresh(&self) -> Result<(), ()> {
         let retry =
             ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_factor(2.0).with_max_times(TRIES - 1);
         let outcome = self.take((|| self.fetch(None)).retry(retry).await);
+        self.failing.store(outcome.is_err(), Ordering::Relaxed);
         self.tried.send_replace(true);
         outcome
     }
 
     /// The keys alone, in one request, for the sake of an unknown key id.
-    async fn look_for_keys(&self) {
+    async fn look_for_keys(&self) -> Result<(), ()> {
         // From the request to the provider on, and not from what asked for it: that may have waited for a refresh.
         self.look.send_modify(|look| look.last = Some(Instant::now()));
         let known = self.current.load().as_ref().and_then(|snapshot| snapshot.metadata.clone());
-        // A failure is in the log.
-        let _ = self.take(self.fetch(known).await);
+        let outcome = self.take(self.fetch(known).await);
         self.look.send_modify(|look| look.wanted = false);
+        outcome
     }
 
     /// Puts what was fetched in the place of what was there.
     fn take(&self, fetched: Result<Fetched, ProviderError>) -> Result<(), ()> {
         let before = self.current.load_full();
-        let outcome = match fetched {
+        match fetched {
             Ok((issuer, metadata, keys)) => {
                 let unchanged = |old: &Arc<Snapshot>| old.issuer == issuer && old.keys.same(&keys);
                 let generation = match &before {
@@ -236,9 +241,7 @@ impl KeyCache {
                 tracing::warn!(%error, keys_left = self.current().is_some(), "cannot fetch the identity provider's keys");
                 Err(())
             }
-        };
-        self.failing.store(outcome.is_err(), Ordering::Relaxed);
-        outcome
+        }
     }
 
     async fn fetch(&self, known: Option<Metadata>) -> Result<Fetched, ProviderError> {

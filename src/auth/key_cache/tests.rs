@@ -13,7 +13,8 @@ pub(in crate::auth) struct Script(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     asked: Vec<(Asked, Instant)>,
-    down: bool,
+    /// What gets no answer.
+    down: &'static [Asked],
     /// How long an answer takes.
     takes: Duration,
 }
@@ -25,6 +26,8 @@ enum Asked {
     Keys,
 }
 
+const ALL: [Asked; 2] = [Asked::Everything, Asked::Keys];
+
 impl Script {
     pub(super) async fn answer(&self, known: Option<Metadata>) -> Result<Fetched, ProviderError> {
         let asked = if known.is_some() { Asked::Keys } else { Asked::Everything };
@@ -33,7 +36,7 @@ impl Script {
             state.takes
         });
         tokio::time::sleep(takes).await;
-        if self.set(|state| state.down) {
+        if self.set(|state| state.down.contains(&asked)) {
             return Err(ProviderError::NoKeys("the script".to_owned()));
         }
         let metadata = known.unwrap_or_else(|| {
@@ -92,7 +95,7 @@ async fn keys_serve_until_a_day_after_the_last_fetch_and_no_longer() {
     let world = World::begin(HOUR);
     // The last fetch is the one after 2880 seconds.
     world.at(3000.0).await;
-    world.script.set(|state| state.down = true);
+    world.script.set(|state| state.down = &ALL);
     for (seconds, serves, standing) in [
         (5759.9, true, Standing::Good),
         (5762.0, true, Standing::Stale),
@@ -103,7 +106,7 @@ async fn keys_serve_until_a_day_after_the_last_fetch_and_no_longer() {
         world.at(seconds).await;
         assert_eq!((world.cache.current().is_some(), world.cache.standing()), (serves, standing), "after {seconds} s");
     }
-    world.script.set(|state| state.down = false);
+    world.script.set(|state| state.down = &[]);
     world.at(2880.0 + 2.0 * DAY + 4.0).await;
     assert_eq!((world.cache.current().is_some(), world.cache.standing()), (true, Standing::Good));
 }
@@ -149,4 +152,36 @@ async fn who_asks_for_an_unknown_key_during_a_refresh_waits_for_the_look_that_fo
     world.cache.refreshed().await.unwrap();
     assert_eq!(world.script.count(Asked::Keys), 1);
     assert_eq!(world.began.elapsed().as_secs(), 2884);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_for_an_unknown_key_that_fails_says_nothing_of_the_provider_but_brings_the_refresh_forward() {
+    let world = World::begin(HOUR);
+    world.at(100.0).await;
+    world.script.set(|state| state.down = &[Asked::Keys]);
+    world.cache.refreshed().await.unwrap();
+    world.at(100.1).await;
+    assert_eq!((world.script.count(Asked::Keys), world.script.count(Asked::Everything)), (1, 2));
+    assert_eq!(world.cache.standing(), Standing::Good, "the refresh was good");
+
+    world.script.set(|state| state.down = &ALL);
+    world.at(200.0).await;
+    world.cache.refreshed().await.unwrap();
+    assert_eq!(world.cache.standing(), Standing::Good, "nobody knows better yet");
+    world.at(202.0).await;
+    assert_eq!(world.cache.standing(), Standing::Stale, "the refresh failed too");
+    world.script.set(|state| state.down = &[]);
+    world.at(232.0).await;
+    assert_eq!(world.cache.standing(), Standing::Good, "not at the next refresh but one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_for_an_unknown_key_that_succeeds_does_not_hide_that_refreshes_fail() {
+    let world = World::begin(HOUR);
+    world.at(2879.0).await;
+    world.script.set(|state| state.down = &[Asked::Everything]);
+    world.at(2890.0).await;
+    assert_eq!(world.cache.standing(), Standing::Stale);
+    world.cache.refreshed().await.unwrap();
+    assert_eq!((world.script.count(Asked::Keys), world.cache.standing()), (1, Standing::Stale));
 }
