@@ -108,6 +108,8 @@ pub struct Tokens {
     pub token: SecretString,
     /// What it says.
     pub claims: Arc<Claims>,
+    /// The ID token, where it is another: for the logout's hint, not for calling this API.
+    pub id_token: Option<SecretString>,
     /// For how many seconds it is good.
     pub expires_in: i64,
     /// A `Set-Cookie` value that removes the login's cookie.
@@ -278,7 +280,8 @@ impl Login {
         let expires_in = claims.expires_at.saturating_sub(now()).max(0);
         let mut removal = self.cookie(String::new()).build();
         removal.make_removal();
-        Ok(Tokens { token: token.to_owned().into(), claims, expires_in, cookie: removal.to_string() })
+        let id_token = (self.provider.api_token == ApiToken::Access).then(|| id_token.to_owned().into());
+        Ok(Tokens { token: token.to_owned().into(), id_token, claims, expires_in, cookie: removal.to_string() })
     }
 
     fn logout_url(&self, metadata: &Metadata, redirect: &str, hint: Option<&str>) -> Result<Url, LoginError> {
