@@ -75,10 +75,41 @@ pub struct Claims {
     pub subject: String,
     /// The tenant's external id: 3 to 128 of `[A-Za-z0-9_-]`.
     pub tenant: String,
-    /// The highest role that the token gives, if it gives one.
-    pub role: Option<Role>,
+    /// What the token says of the caller's role.
+    pub role: RoleClaim,
     /// When it expires: Unix time in seconds.
     pub expires_at: i64,
+}
+
+/// What a token says of its bearer's role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoleClaim {
+    /// Nothing: the claim is not there, or null.
+    Absent,
+    /// None that is ours: the claim is there, but names other things.
+    Foreign,
+    /// This role, the highest of those that the claim names.
+    Of(Role),
+}
+
+impl RoleClaim {
+    fn of(claim: Option<&Value>) -> Self {
+        match claim {
+            None | Some(Value::Null) => Self::Absent,
+            Some(claim) => highest_role(claim).map_or(Self::Foreign, Self::Of),
+        }
+    }
+
+    /// The role, which is the `row`'s where the token says nothing. A claim that names no role of ours gives none: the
+    /// provider has the say, and may have taken the role away.
+    #[must_use]
+    pub fn or(self, row: Option<Role>) -> Option<Role> {
+        match self {
+            Self::Absent => row,
+            Self::Foreign => None,
+            Self::Of(role) => Some(role),
+        }
+    }
 }
 
 /// The rules, and the tokens that have passed them lately.
@@ -219,7 +250,7 @@ impl Verifier {
         Ok(Claims {
             subject: claims.text("sub").unwrap_or_default().to_owned(),
             tenant: tenant.to_owned(),
-            role: claims.get(&self.role_claim).and_then(highest_role),
+            role: RoleClaim::of(claims.get(&self.role_claim)),
             expires_at,
         })
     }

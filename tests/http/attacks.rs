@@ -2,12 +2,16 @@
 
 use crate::bulkhead;
 use crate::identity::{World, assert_log_without};
+use bulkhead::entity::user;
+use sea_orm::ActiveModelTrait;
+use sea_orm::ActiveValue::Set;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use test_support::provider::{CLIENT_ID, Endpoint, Fault, PublicKeyForm, Shape, Signature, Signer, Token, now};
 use test_support::{Database, Provider, Server, eventually, on_both_databases};
+use uuid::Uuid;
 
 on_both_databases!(good_tokens_pass_and_attacks_do_not);
 
@@ -581,6 +585,42 @@ fn the_shapes_have_the_settings_that_the_documentation_names() {
             assert!(documentation.contains(&format!("{name}={value}")), "{shape:?}: {name}={value}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_role_claim_that_names_no_role_of_ours_gives_none_whatever_the_users_row_says() {
+    let world = World::on_sqlite(Shape::Plain).await;
+    let server = world.server(&[]).await;
+    let connection = world.database.connect().await;
+    let user = user::ActiveModel {
+        id: Set(Uuid::now_v7()),
+        tenant_id: Set(world.tenant),
+        email: Set(world.ada().email),
+        external_idp_id: Set(Some(world.ada().subject)),
+        role: Set(user::Role::Admin),
+        ..Default::default()
+    };
+    user.insert(&connection).await.unwrap();
+    connection.close().await.unwrap();
+    for (role, expected) in [
+        (Value::Null, GOOD),
+        (json!("viewer"), GOOD),
+        (json!(["owner", "viewer"]), GOOD),
+        (json!("owner"), ROLE),
+        (json!(""), ROLE),
+        (json!([]), ROLE),
+        (json!(["Everyone", "offline_access"]), ROLE),
+        (json!({}), ROLE),
+        (json!(false), ROLE),
+    ] {
+        let mut claims = world.provider.claims(&world.ada());
+        claims["role"] = role.clone();
+        let answer = world.validate(&server, &world.provider.token(&claims).encode()).await;
+        assert_eq!(answer.outcome(), expected, "{role}");
+    }
+    let mut claims = world.provider.claims(&world.ada());
+    claims.as_object_mut().unwrap().remove("role");
+    assert_eq!(world.validate(&server, &world.provider.token(&claims).encode()).await.outcome(), GOOD, "no claim");
 }
 
 #[tokio::test]
