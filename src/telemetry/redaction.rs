@@ -474,7 +474,7 @@ impl Number {
     fn is_of_json(&self, line: &[u8]) -> bool {
         let before = line[..self.range.start].strip_suffix(b"-").unwrap_or(&line[..self.range.start]);
         let key = before.strip_suffix(b"\":").is_some_and(|key| !key.ends_with(b"\\"));
-        key && matches!(line.get(self.range.end), Some(b',' | b'}' | b'e'))
+        line.starts_with(b"{") && key && matches!(line.get(self.range.end), Some(b',' | b'}' | b'e'))
     }
 
     /// Digits in the middle of sixteen or more hexadecimal ones.

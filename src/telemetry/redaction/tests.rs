@@ -139,6 +139,12 @@ fn what_operators_need_stays() {
     let numbers = r#"{"size":12345678901234,"duration_ms":123.4567891,"tiny":1.2345678901e-7,"since":-1234567890}"#;
     assert_eq!(redact(numbers), numbers);
     assert!(redact(&line(numbers)).contains(REDACTED), "numbers that a line has put there, not those that a text has");
+    let pretty = r#" INFO a body: {"x":5551234567,"y":-5551234567}"#;
+    assert_eq!(
+        redact(pretty),
+        r#" INFO a body: {"x":[redacted],"y":-[redacted]}"#,
+        "a line that is no JSON is all text"
+    );
 }
 
 #[test]
