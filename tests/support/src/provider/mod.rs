@@ -17,7 +17,7 @@ mod token;
 pub use fault::{Endpoint, Fault};
 pub use keys::{PublicKeyForm, Signature, Signer};
 pub use person::Person;
-pub use shape::{CLIENT_ID, ENTRA_DIRECTORY, Shape};
+pub use shape::{CLIENT_ID, Shape};
 pub use token::Token;
 
 use axum::http::StatusCode;
