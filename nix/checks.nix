@@ -2,20 +2,23 @@
 { pkgs, bulkhead }:
 let
   inherit (bulkhead) craneLib development;
+
+  # What a nixpkgs of one's own has not got is skipped by name.
+  lint =
+    name: nativeBuildInputs: commands:
+    pkgs.runCommand name { inherit nativeBuildInputs; } ''
+      have() { command -v "$1" >/dev/null || { echo "SKIPPED: no $1 in this nixpkgs"; false; }; }
+      ${commands}
+      touch $out
+    '';
 in
 {
   inherit (bulkhead) package sbom;
 
-  # The flake's own files: their format, and nothing in them that nobody uses. A nixpkgs without these programs says so.
-  nixfmt = pkgs.runCommand "nixfmt" { nativeBuildInputs = [ pkgs.nixfmt pkgs.deadnix ]; } ''
-    for program in "nixfmt --check" "deadnix --fail"; do
-      if command -v ''${program%% *} >/dev/null; then
-        $program ${../flake.nix} ${./.}/*.nix
-      else
-        echo "SKIPPED: no ''${program%% *} in this nixpkgs"
-      fi
-    done
-    touch $out
+  # The flake's own files: their format, and nothing in them that nobody uses.
+  nixfmt = lint "nixfmt" [ pkgs.nixfmt pkgs.deadnix ] ''
+    if have nixfmt; then nixfmt --check ${../flake.nix} ${./.}/*.nix; fi
+    if have deadnix; then deadnix --fail ${../flake.nix} ${./.}; fi
   '';
 
   doc = craneLib.cargoDoc (development // { cargoDocExtraArgs = "--workspace --no-deps"; RUSTDOCFLAGS = "--deny warnings"; });
@@ -46,19 +49,10 @@ in
   };
 
   # This actionlint runs shellcheck on what the workflows run. It takes a folder with .git for a project.
-  workflows =
-    pkgs.runCommand "workflows"
-      {
-        nativeBuildInputs = [
-          pkgs.actionlint
-          pkgs.zizmor
-        ];
-      }
-      ''
-        mkdir .git
-        cp -r ${../.github} .github
-        actionlint
-        zizmor --offline .github/workflows
-        touch $out
-      '';
+  workflows = lint "workflows" [ pkgs.actionlint pkgs.zizmor ] ''
+    mkdir .git
+    cp -r ${../.github} .github
+    if have actionlint; then actionlint; fi
+    if have zizmor; then zizmor --offline --quiet .github/workflows; fi
+  '';
 }
