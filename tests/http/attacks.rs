@@ -726,7 +726,8 @@ async fn without_keys(spoil: impl FnOnce(&Provider), mend: impl FnOnce(&Provider
     let health = eventually("all else is ready", async || {
         let (status, health) = server.get_json("/api/v1/health/ready").await;
         assert_eq!(status, 503, "{health}");
-        (health["checks"]["schema"]["status"] == "ok").then_some(health)
+        let ok = |check: &str| health["checks"][check]["status"] == "ok";
+        (ok("process") && ok("schema")).then_some(health)
     })
     .await;
     assert_eq!(health["checks"]["auth"]["error"], "SYS_004", "{health}");
