@@ -43,13 +43,13 @@ RUN install -D -m 0555 "target/$(rustc --print host-tuple)/release/bulkhead" /ro
  && install -D -m 0444 /etc/ssl/certs/ca-certificates.crt /rootfs/etc/ssl/certs/ca-certificates.crt \
  && find /rootfs -exec touch --no-dereference --date "@${SOURCE_DATE_EPOCH}" {} +
 
-FROM build AS sbom-made
+FROM build AS crates
 COPY scripts/sbom scripts/
-RUN scripts/sbom /sbom.json
+RUN scripts/sbom gather /crates
 
-# What the binary is made of (CycloneDX), for scripts/image; not part of the image.
+# What the binary is made of, for scripts/image to make an SBOM of; not part of the image.
 FROM scratch AS sbom
-COPY --from=sbom-made /sbom.json /
+COPY --from=crates /crates /crates
 
 FROM scratch
 COPY --from=build /rootfs /

@@ -58,11 +58,14 @@ in
     // {
       pname = "bulkhead-sbom";
       cargoArtifacts = null;
-      nativeBuildInputs = [ pkgs.cargo-cyclonedx ];
+      nativeBuildInputs = [
+        pkgs.cargo-cyclonedx
+        pkgs.jq
+      ];
       postPatch = standIns;
-      buildPhaseCargoCommand = "bash ${../scripts/sbom} sbom.json";
+      buildPhaseCargoCommand = "bash ${../scripts/sbom} $out";
       doInstallCargoArtifacts = false;
-      installPhaseCommand = "cp sbom.json $out";
+      installPhaseCommand = "";
     }
   );
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Version {
+pub(crate) struct Build {
     #[schema(example = "0.1.0")]
     version: &'static str,
     /// The commit that the image was built from, as its label says; null outside an image.
@@ -25,9 +25,9 @@ pub(crate) struct Version {
 }
 
 /// What this instance was built from: anyone can rebuild it and compare.
-#[utoipa::path(get, path = "/version", tag = "health", responses((status = 200, body = Version)))]
-pub(crate) async fn version(State(state): State<AppState>) -> Json<Version> {
-    Json(Version {
+#[utoipa::path(get, path = "/version", tag = "health", responses((status = 200, body = Build)))]
+pub(crate) async fn version(State(state): State<AppState>) -> Json<Build> {
+    Json(Build {
         version: env!("CARGO_PKG_VERSION"),
         source_revision: state.settings.source_revision.clone(),
         cargo_lock_sha256: env!("CARGO_LOCK_SHA256"),
