@@ -10,9 +10,10 @@ FROM ${RUST_IMAGE} AS build
 RUN cargo install --locked --root /tools cargo-auditable@0.7.7 cargo-cyclonedx@0.5.9 && rm -rf "${CARGO_HOME}/registry"
 ENV PATH="/tools/bin:${PATH}"
 WORKDIR /build
-# Static, so that the image needs no library; without the paths of this build, so that it is the same everywhere.
+# Static, so that the image needs no library; without the paths of this build, so that it is the same everywhere; with
+# its relocations packed, which takes half a megabyte off.
 # With --target given, these flags do not reach build scripts and procedural macros.
-ENV RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=/build=. --remap-path-prefix=/usr/local/cargo=cargo"
+ENV RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs --remap-path-prefix=/build=. --remap-path-prefix=/usr/local/cargo=cargo"
 # C code, too: assertions name their files.
 ENV CFLAGS="-ffile-prefix-map=/build=. -ffile-prefix-map=/usr/local/cargo=cargo"
 

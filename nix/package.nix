@@ -45,7 +45,7 @@ let
     nativeBuildInputs = [ pkgs.cargo-auditable ];
     # Static, so that the image needs no library. With a target given, the flags do not reach build scripts.
     CARGO_BUILD_TARGET = pkgs.stdenv.hostPlatform.rust.rustcTarget;
-    CARGO_BUILD_RUSTFLAGS = "-C target-feature=+crt-static";
+    CARGO_BUILD_RUSTFLAGS = "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs";
     buildInputs = [ pkgs.glibc.static ];
   };
 in
