@@ -4,6 +4,7 @@
 
 mod attacks;
 mod browser;
+mod clinic;
 mod command_line;
 mod cors;
 mod deploy;
@@ -18,6 +19,7 @@ mod principal;
 mod proxies;
 mod redaction;
 mod refusals;
+mod resources;
 mod schema;
 mod shutdown;
 mod start;
