@@ -402,6 +402,8 @@ async fn what_is_wrong_with_a_query_is_named(database: Database) {
         clinic.user("ada@example.org").await;
         let no_time = |micros: i64| BASE64_URL_SAFE_NO_PAD.encode([&micros.to_be_bytes()[..], &[0xff; 16]].concat());
         let (ancient, future) = (no_time(i64::MIN / 32), no_time(i64::MAX));
+        // Of a year that PostgreSQL does not have.
+        let before_time = no_time(-7000 * 31_556_952 * 1_000_000);
         let mut wrong = Vec::new();
         for list in ["users", "documents", "audit-logs"] {
             wrong.extend(["0", "201", "18446744073709551615"].map(|it| (list, "limit", it, "VAL_001")));
@@ -409,7 +411,7 @@ async fn what_is_wrong_with_a_query_is_named(database: Database) {
             wrong.extend(["x", "", "%00", "AAAA"].map(|it| (list, "cursor", it, "VAL_003")));
         }
         for list in ["users", "documents"] {
-            wrong.extend([&ancient, &future].map(|it| (list, "cursor", it.as_str(), "VAL_003")));
+            wrong.extend([&ancient, &future, &before_time].map(|it| (list, "cursor", it.as_str(), "VAL_003")));
         }
         wrong.extend(["owner", "", "ADMIN", "%00"].map(|it| ("users", "role", it, "VAL_003")));
         wrong.extend(["done", "", "%00"].map(|it| ("documents", "status", it, "VAL_003")));
