@@ -418,6 +418,7 @@ async fn what_is_wrong_with_a_query_is_named(database: Database) {
         wrong.extend(["x", "", "%00"].map(|it| ("documents", "user_id", it, "VAL_003")));
         wrong.extend(["x", "", "%00"].map(|it| ("audit-logs", "user_id", it, "VAL_003")));
         wrong.extend(["READ", "%00"].map(|it| ("audit-logs", "action", it, "VAL_003")));
+        wrong.extend(["", "%00"].map(|it| ("audit-logs", "resource_type", it, "VAL_003")));
         for (list, parameter, value, code) in wrong {
             let refused = clinic.admin.get(&format!("{list}?{parameter}={value}")).await;
             assert_eq!(refused.refusal(), (400, code, parameter), "{list}?{parameter}={value}");
