@@ -714,7 +714,7 @@ async fn metadata_comes_back_as_it_went_in(database: Database) {
             r#"{"z": 1, "a": [null, true, "x", {"": ""}]}"#.to_owned(),
             r#"{"most": 18446744073709551615, "2^63": 9223372036854775808, "least": -9223372036854775808}"#.to_owned(),
             r#"{"large": 1e308, "small": 5e-324, "third": 0.3333333333333333, "one": 1.0}"#.to_owned(),
-            r#"{"pair": "\ud83e\ude7a", "line": "\u2028"}"#.to_owned(),
+            r#"{"no U+0000": "\\u0000", "\\u0000": 1, "pair": "\ud83e\ude7a", "line": "\u2028"}"#.to_owned(),
             nested(100),
         ];
         for metadata in &good {

@@ -297,9 +297,18 @@ async fn must_be_live(work: &UnitOfWork, owner: Uuid) -> Result<(), ApiError> {
 /// PostgreSQL's jsonb has no place for U+0000 (postgresql.org/docs/current/datatype-json.html).
 fn storable(metadata: Map<String, Value>) -> Result<Value, ApiError> {
     let metadata = Value::from(metadata);
-    if metadata.to_string().contains("\\u0000") {
+    if holds_nul(&metadata) {
         let what = "metadata must not hold the character U+0000";
         return Err(ApiError::detailed(ErrorCode::InvalidInput, what).of_field("metadata".to_owned()));
     }
     Ok(metadata)
+}
+
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
