@@ -647,6 +647,10 @@ async fn a_document_lies_under_its_tenant(database: Database) {
             format!("{simple}/scan.pdf"),
             format!("{}/scan.pdf", tenant.to_string().to_uppercase()),
             format!("x{tenant}/scan.pdf"),
+            format!("{tenant}/../{other}/scan.pdf"),
+            format!("{tenant}/a/.."),
+            format!("{tenant}/./scan.pdf"),
+            format!("{tenant}//scan.pdf"),
             format!("{tenant}/{}", long(1024)),
             format!("{tenant}/a\u{0}b"),
         ];
