@@ -207,6 +207,10 @@ async fn a_change_names_the_version_that_it_changes(database: Database) {
                     assert_eq!(deleted.outcome(), (412, "RES_003"), "{path}: {tag}");
                 }
             }
+            for tag in ["", "x", "\"x", "x\"", "\"a\" \"b\"", "*, \"x\"", "w/\"x\"", "\"a\", b"] {
+                let refused = change(tag, "lost").await;
+                assert_eq!(refused.refusal(), (400, "VAL_003", "If-Match"), "{path}: {tag}");
+            }
             let now = clinic.admin.get(&path).await;
             assert_eq!((&now.body, now.etag()), (&good.body, good.etag()), "{path}: nothing that was refused is done");
 
