@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use serde_path_to_error::Segment;
 use std::error::Error;
 
 /// A request body of JSON. What is not one is answered with a VAL code.
@@ -42,7 +43,9 @@ fn body_refusal(rejection: &JsonRejection) -> ApiError {
     let text = rejection.body_text();
     let code = match rejection {
         JsonRejection::MissingJsonContentType(_) => ErrorCode::UnsupportedMedia,
-        JsonRejection::JsonSyntaxError(_) => ErrorCode::BadFormat,
+        JsonRejection::JsonSyntaxError(error) => {
+            return ApiError { code: ErrorCode::BadFormat, ..misfit::<serde_json::Error>(error, text) };
+        }
         JsonRejection::JsonDataError(error) => return misfit::<serde_json::Error>(error, text),
         JsonRejection::BytesRejection(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
             ErrorCode::TooLarge
@@ -75,7 +78,11 @@ fn misfit<E: Error + 'static>(error: &(dyn Error + 'static), text: String) -> Ap
     });
     let found: Vec<_> = found.collect();
     let path = found.iter().find_map(|cause| cause.downcast_ref::<serde_path_to_error::Error<E>>());
-    let path = path.map(|error| error.path().to_string()).filter(|path| path != ".");
+    // What lies deeper in a field is named by the client.
+    let path = path.and_then(|error| match error.path().iter().next()? {
+        Segment::Map { key } => Some(key.clone()),
+        _ => None,
+    });
     // serde has no other way to tell.
     if let Some((_, rest)) = text.split_once("missing field `") {
         let name = rest.split('`').next().unwrap_or_default().to_owned();

@@ -380,6 +380,8 @@ async fn what_is_wrong_with_a_body_is_named(database: Database) {
             ("{", "VAL_003", "-"),
             ("x", "VAL_003", "-"),
             (r#"{"email": "a@example.org"} x"#, "VAL_003", "-"),
+            (r#"{"email": "\ud800"}"#, "VAL_003", "email"),
+            (r#"{"email": "a@example.org", "role": 1}"#, "VAL_003", "role"),
             ("null", "VAL_001", "-"),
         ] {
             let refused = clinic.admin.send_text("POST", "users", None, Some(text)).await;
@@ -745,7 +747,7 @@ async fn metadata_comes_back_as_it_went_in(database: Database) {
             &nested(200),
             &nested(10_000),
         ] {
-            assert_eq!(send(metadata).await.outcome(), (400, "VAL_003"), "{metadata:.40}");
+            assert_eq!(send(metadata).await.refusal(), (400, "VAL_003", "metadata"), "{metadata:.40}");
         }
     })
     .await;
