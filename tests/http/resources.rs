@@ -382,6 +382,7 @@ async fn what_is_wrong_with_a_body_is_named(database: Database) {
             (r#"{"email": "a@example.org"} x"#, "VAL_003", "-"),
             (r#"{"email": "\ud800"}"#, "VAL_003", "email"),
             (r#"{"email": "a@example.org", "role": 1}"#, "VAL_003", "role"),
+            (r#"["a@example.org", null, null, "admin"]"#, "VAL_001", "-"),
             ("null", "VAL_001", "-"),
         ] {
             let refused = clinic.admin.send_text("POST", "users", None, Some(text)).await;
