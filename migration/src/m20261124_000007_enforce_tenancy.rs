@@ -66,7 +66,9 @@ pub(crate) const MIGRATION: SqlMigration = SqlMigration {
         CREATE FUNCTION lock_audit_head(tenant uuid) RETURNS TABLE (sequence bigint, hash text)
             LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
         AS $$
-            SELECT h.sequence, h.hash FROM audit_heads h WHERE h.tenant_id = $1 FOR UPDATE
+            SELECT h.sequence, h.hash FROM audit_heads h
+            WHERE h.tenant_id = $1 AND h.tenant_id = NULLIF(current_setting('app.current_tenant_id', true), '')::uuid
+            FOR UPDATE
         $$;
         REVOKE ALL ON FUNCTION find_caller(text, text), lock_audit_head(uuid) FROM PUBLIC;
 

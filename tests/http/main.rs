@@ -12,6 +12,7 @@ mod docs;
 mod errors;
 mod health;
 mod identity;
+mod isolation;
 mod limits;
 mod login;
 mod login_in_browser;
