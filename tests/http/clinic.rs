@@ -67,8 +67,11 @@ impl Caller {
             role: role.to_owned(),
             ..Person::ada(Shape::Plain)
         };
-        let token = world.provider.token(&world.provider.claims(&person)).encode();
-        Self { http: world.http.clone(), base: server.base.clone(), token }
+        Self::with_token(&world.http, server, world.provider.token(&world.provider.claims(&person)).encode())
+    }
+
+    pub(crate) fn with_token(http: &Client, server: &Server<'_>, token: impl Into<String>) -> Self {
+        Self { http: http.clone(), base: server.base.clone(), token: token.into() }
     }
 
     /// Sends a request to a path below `/api/v1/`.
