@@ -3,14 +3,14 @@
 use super::readiness::isolation;
 use crate::clinic::{Caller, Clinic, a_document, at};
 use crate::identity::World;
-use crate::{ready, run, stderr, stdout};
+use crate::{bulkhead, ready, run, stderr, stdout};
 use reqwest::Client;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempDir;
 use test_support::provider::Shape;
-use test_support::{Database, Server};
+use test_support::{Database, Server, eventually};
 
 /// A database of PostgreSQL, the superuser's connection to it, and logins that it lets in without a password.
 struct Deployment {
@@ -181,4 +181,84 @@ async fn an_owner_that_is_no_superuser_migrates_serves_and_operates_but_sees_not
         drop(server);
         deployment.succeed(&settings, &["migrate", "reset"]).await;
     }
+}
+
+#[tokio::test]
+async fn a_login_of_its_own_needs_nothing_but_the_role() {
+    let Some(deployment) = Deployment::new().await else { return };
+    for rights in ["INHERIT", "NOINHERIT"] {
+        let login = deployment.login(rights).await;
+        deployment.execute(&format!("GRANT bulkhead_app TO {login}")).await;
+        let settings = deployment.settings(&login, "postgres");
+        deployment.succeed(&settings, &["migrate", "up"]).await;
+        let server = deployment.server(&settings).await;
+        assert_good(&server).await;
+        deployment
+            .succeed(
+                &settings,
+                &["tenant", "create", "--name", "One", "--external-id", "clinic-1", "--admin-email", "ada@example.org"],
+            )
+            .await;
+        works(&deployment.admin(&settings, &server).await).await;
+        drop(server);
+        deployment.succeed(&settings, &["migrate", "reset"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_loses_the_role_is_refused_and_told_what_to_grant_until_it_has_it_again() {
+    let Some(deployment) = Deployment::new().await else { return };
+    let login = deployment.login("").await;
+    deployment.execute(&format!("GRANT bulkhead_app TO {login}")).await;
+    let settings = deployment.settings(&login, "postgres");
+    deployment.succeed(&settings, &["migrate", "up"]).await;
+    let server = deployment.server(&settings).await;
+    let admin = deployment.admin(&settings, &server).await;
+    assert_eq!(admin.get("users").await.status, 200);
+    assert_good(&server).await;
+    deployment.execute(&format!("REVOKE bulkhead_app FROM {login}")).await;
+    assert_refused_and_told(&server, &admin).await;
+    deployment.execute(&format!("GRANT bulkhead_app TO {login}")).await;
+    assert_eq!(admin.get("users").await.status, 200);
+    assert_good(&server).await;
+}
+
+#[tokio::test]
+async fn a_login_that_may_read_the_history_alone_serves_nobody_and_is_told_what_to_grant() {
+    let Some(deployment) = Deployment::new().await else { return };
+    let login = deployment.login("").await;
+    let settings = deployment.settings(&login, "postgres");
+    deployment.succeed(&settings, &["migrate", "up"]).await;
+    // Without that, it does not start.
+    let output = run(&["start"], &[&borrowed(&settings)[..], &[("PORT", "0")]].concat()).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("GRANT bulkhead_app TO"), "{}", stderr(&output));
+    // Or it waits, and says so.
+    let server = Server::listening(bulkhead(), &["serve"], &deployment.database, &borrowed(&settings)).await;
+    server.log_line("not ready", "GRANT bulkhead_app TO").await;
+    drop(server);
+
+    deployment.execute(&format!("GRANT SELECT ON seaql_migrations, seaql_migrations_meta TO {login}")).await;
+    let server = deployment.server(&settings).await;
+    let admin = deployment.admin(&settings, &server).await;
+    assert_refused_and_told(&server, &admin).await;
+    deployment.execute(&format!("REVOKE ALL ON seaql_migrations, seaql_migrations_meta FROM {login}")).await;
+}
+
+async fn assert_refused_and_told(server: &Server<'_>, admin: &Caller) {
+    for path in ["tenant", "users", "documents", "audit-logs"] {
+        let refused = admin.get(path).await;
+        assert_eq!(refused.outcome(), (503, "SYS_007"), "{path}: {}", refused.body);
+    }
+    assert_eq!(admin.post("users", &json!({"email": "x@example.org"})).await.outcome(), (503, "SYS_007"));
+    let (status, overall, isolation, error) = isolation(server).await;
+    assert_eq!((status, overall, error), (200, json!("degraded"), json!("SYS_007")));
+    assert!([json!("unknown"), json!("not-enforced")].contains(&isolation), "{isolation}");
+    server.log_line("GRANT bulkhead_app TO", "ERROR").await;
+    let counted = eventually("the refusals are in the log", async || {
+        let lines = server.log().into_iter().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        let refused = lines.filter(|line| line["error_code"] == "SYS_007").count();
+        (refused >= 5).then_some(refused)
+    });
+    assert!(counted.await >= 5);
 }
