@@ -2,6 +2,7 @@
 //! has, and through a pooler.
 
 mod logins;
+mod pooler;
 mod readiness;
 mod rights;
 
