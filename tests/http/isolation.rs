@@ -1,6 +1,7 @@
 //! One tenant never sees or changes what is another's: by the API, by SQL as the API's role, whatever login the server
 //! has, and through a pooler.
 
+mod attempts;
 mod logins;
 mod pooler;
 mod readiness;
