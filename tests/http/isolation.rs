@@ -2,6 +2,7 @@
 //! has, and through a pooler.
 
 mod attempts;
+mod interleaved;
 mod logins;
 mod pooler;
 mod readiness;
