@@ -4,6 +4,7 @@
 
 mod attacks;
 mod browser;
+mod clinic;
 mod command_line;
 mod cors;
 mod deploy;
@@ -11,6 +12,7 @@ mod docs;
 mod errors;
 mod health;
 mod identity;
+mod isolation;
 mod limits;
 mod login;
 mod login_in_browser;
@@ -18,6 +20,7 @@ mod principal;
 mod proxies;
 mod redaction;
 mod refusals;
+mod resources;
 mod schema;
 mod shutdown;
 mod start;
