@@ -1,6 +1,7 @@
 //! The audit log: what leaves an entry, what an entry does not hold, that nothing is answered without one, and that
 //! tampering shows.
 
+mod append_only;
 mod clinic;
 mod entries;
 mod export;
