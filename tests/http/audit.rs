@@ -3,6 +3,7 @@
 
 mod append_only;
 mod clinic;
+mod concurrency;
 mod entries;
 mod export;
 mod fails_closed;
