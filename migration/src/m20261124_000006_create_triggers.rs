@@ -5,7 +5,9 @@ use crate::{Mode, Sql, SqlMigration};
 // - `updated_at` never stands still between two changes: clients compare it, as the ETag, to see whether there was one.
 //   A login alone is no change of the user.
 // - Statement triggers refuse what matches no row, too, and TRUNCATE.
-// - The function that moves a chain's end on runs as its owner: whoever may append may not write the end by hand.
+// - The function that moves a chain's end on runs as its owner: whoever may append may not write the end by hand. Nobody
+//   may: on PostgreSQL only a trigger moves it, on SQLite only to an entry that is there.
+// - SQLite's REPLACE deletes without asking the triggers for DELETE: triggers for INSERT refuse it.
 pub(crate) const MIGRATION: SqlMigration = SqlMigration {
     name: "m20261124_000006_create_triggers",
     minimum_build: "m20261101_000001_create_tenants",
@@ -34,7 +36,7 @@ pub(crate) const MIGRATION: SqlMigration = SqlMigration {
         CREATE TRIGGER audit_heads_stay BEFORE DELETE OR TRUNCATE ON audit_heads
             FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
         CREATE TRIGGER audit_heads_advance BEFORE UPDATE ON audit_heads FOR EACH ROW
-            WHEN (NEW.tenant_id <> OLD.tenant_id OR NEW.sequence <> OLD.sequence + 1)
+            WHEN (pg_trigger_depth() = 0 OR NEW.tenant_id <> OLD.tenant_id OR NEW.sequence <> OLD.sequence + 1)
             EXECUTE FUNCTION refuse_change();
 
         CREATE FUNCTION begin_audit_chain() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -90,7 +92,19 @@ pub(crate) const MIGRATION: SqlMigration = SqlMigration {
             SELECT RAISE(ABORT, 'audit_heads is append-only');
         END;
         CREATE TRIGGER audit_heads_advance BEFORE UPDATE ON audit_heads
-        WHEN NEW.tenant_id <> OLD.tenant_id OR NEW.sequence <> OLD.sequence + 1
+        WHEN NEW.tenant_id <> OLD.tenant_id OR NEW.sequence <> OLD.sequence + 1 OR NOT EXISTS (
+            SELECT 1 FROM audit_logs
+            WHERE tenant_id = NEW.tenant_id AND sequence = NEW.sequence AND hash = NEW.hash)
+        BEGIN
+            SELECT RAISE(ABORT, 'audit_heads is append-only');
+        END;
+        CREATE TRIGGER audit_logs_no_replace BEFORE INSERT ON audit_logs
+        WHEN EXISTS (SELECT 1 FROM audit_logs WHERE id = NEW.id)
+        BEGIN
+            SELECT RAISE(ABORT, 'audit_logs is append-only');
+        END;
+        CREATE TRIGGER audit_heads_no_replace BEFORE INSERT ON audit_heads
+        WHEN EXISTS (SELECT 1 FROM audit_heads WHERE tenant_id = NEW.tenant_id)
         BEGIN
             SELECT RAISE(ABORT, 'audit_heads is append-only');
         END;
@@ -130,6 +144,8 @@ pub(crate) const MIGRATION: SqlMigration = SqlMigration {
         DROP TRIGGER audit_logs_head;
         DROP TRIGGER audit_logs_chain;
         DROP TRIGGER tenants_audit_chain;
+        DROP TRIGGER audit_heads_no_replace;
+        DROP TRIGGER audit_logs_no_replace;
         DROP TRIGGER audit_heads_advance;
         DROP TRIGGER audit_heads_stay;
         DROP TRIGGER audit_logs_no_delete;

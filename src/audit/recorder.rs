@@ -5,8 +5,9 @@ use super::event::Record;
 use crate::database::{self, Access};
 use crate::error::{ApiError, ErrorCode};
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use sea_orm::{DatabaseConnection, DbErr};
-use std::collections::BTreeMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
@@ -17,7 +18,7 @@ const QUEUE: usize = 1024;
 const BATCH: usize = 256;
 
 /// Chains that are appended to at once: each takes a connection.
-const CHAINS_AT_ONCE: usize = 2;
+const CHAINS_AT_ONCE: usize = 4;
 
 struct Job {
     tenant: Uuid,
@@ -54,25 +55,79 @@ impl Recorder {
     }
 }
 
+/// Each chain has one transaction at work at most, and what comes for it meanwhile makes the next: a chain that is held
+/// up holds up no other.
 async fn run(pool: DatabaseConnection, mut receiver: mpsc::Receiver<Job>) {
+    let mut chains = Chains::default();
+    let mut writes = FuturesUnordered::new();
     let mut jobs = Vec::with_capacity(BATCH);
-    while receiver.recv_many(&mut jobs, BATCH).await > 0 {
-        let mut chains: BTreeMap<Uuid, (Vec<Record>, Vec<_>)> = BTreeMap::new();
-        for job in jobs.drain(..) {
-            let (records, waiting) = chains.entry(job.tenant).or_default();
-            records.push(job.record);
-            waiting.push(job.done);
+    let mut open = true;
+    loop {
+        tokio::select! {
+            count = receiver.recv_many(&mut jobs, BATCH), if open && chains.waiting < QUEUE => {
+                open = count > 0;
+                jobs.drain(..).for_each(|job| chains.add(job));
+            }
+            Some(tenant) = writes.next() => chains.written(tenant),
+            else => break,
         }
-        futures_util::stream::iter(chains)
-            .for_each_concurrent(CHAINS_AT_ONCE, async |(tenant, (records, waiting))| {
-                let outcome = write(&pool, tenant, records).await.map_err(ApiError::from);
-                for done in waiting {
-                    // Who has gone meanwhile is recorded all the same.
-                    let _ = done.send(outcome.clone());
-                }
-            })
-            .await;
+        while writes.len() < CHAINS_AT_ONCE {
+            let Some((tenant, batch)) = chains.next() else { break };
+            writes.push(write_all(&pool, tenant, batch));
+        }
     }
+}
+
+/// What waits to be written, by chain.
+#[derive(Default)]
+struct Chains {
+    jobs: HashMap<Uuid, Vec<Job>>,
+    /// Chains with jobs and no transaction, in the order in which they came.
+    ready: VecDeque<Uuid>,
+    /// Chains with a transaction at work.
+    writing: HashSet<Uuid>,
+    /// How many jobs wait.
+    waiting: usize,
+}
+
+impl Chains {
+    fn add(&mut self, job: Job) {
+        let jobs = self.jobs.entry(job.tenant).or_default();
+        if jobs.is_empty() && !self.writing.contains(&job.tenant) {
+            self.ready.push_back(job.tenant);
+        }
+        jobs.push(job);
+        self.waiting += 1;
+    }
+
+    /// The chain whose turn it is, and its jobs.
+    fn next(&mut self) -> Option<(Uuid, Vec<Job>)> {
+        let tenant = self.ready.pop_front()?;
+        let mut batch = self.jobs.remove(&tenant)?;
+        if batch.len() > BATCH {
+            self.jobs.insert(tenant, batch.split_off(BATCH));
+        }
+        self.waiting -= batch.len();
+        self.writing.insert(tenant);
+        Some((tenant, batch))
+    }
+
+    fn written(&mut self, tenant: Uuid) {
+        self.writing.remove(&tenant);
+        if self.jobs.contains_key(&tenant) {
+            self.ready.push_back(tenant);
+        }
+    }
+}
+
+async fn write_all(pool: &DatabaseConnection, tenant: Uuid, jobs: Vec<Job>) -> Uuid {
+    let (records, waiting): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.record, job.done)).unzip();
+    let outcome = write(pool, tenant, records).await.map_err(ApiError::from);
+    for done in waiting {
+        // Who has gone meanwhile is recorded all the same.
+        let _ = done.send(outcome.clone());
+    }
+    tenant
 }
 
 async fn write(pool: &DatabaseConnection, tenant: Uuid, records: Vec<Record>) -> Result<(), DbErr> {

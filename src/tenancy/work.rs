@@ -98,6 +98,18 @@ impl UnitOfWork {
         drop(transaction);
         recorder.record(actor.tenant_id, actor.did(event)).await
     }
+
+    /// Ends work that comes to nothing by `error`, which tells the caller something of the tenant's data: that is
+    /// recorded first, with the error's code.
+    pub async fn refuse(self, event: Event, error: ApiError) -> ApiError {
+        if !error.code.status().is_client_error() {
+            return error;
+        }
+        match self.finish(event.with("code", error.code.code())).await {
+            Ok(()) => error,
+            Err(unrecorded) => unrecorded,
+        }
+    }
 }
 
 /// A query on one tenant's rows.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod attacks;
+mod audit;
 mod browser;
 mod clinic;
 mod command_line;

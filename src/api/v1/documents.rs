@@ -6,12 +6,13 @@ use super::resource::{
 };
 use super::users::set;
 use crate::api::body::{Body, Parameters};
+use crate::audit::{Action, Event};
 use crate::auth::{Member, Principal};
 use crate::entity::document::{self, Status};
 use crate::entity::user;
 use crate::error::{ApiError, ErrorCode};
 use crate::server::AppState;
-use crate::tenancy::UnitOfWork;
+use crate::tenancy::{Resource, UnitOfWork};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -171,7 +172,7 @@ pub(crate) async fn create(
     }
     let metadata = storable(body.metadata.unwrap_or_default())?;
     let work = state.tenancy.write(principal.actor()).await?;
-    must_be_live(&work, owner).await?;
+    let work = of_live_owner(work, owner).await?;
     let row = document::ActiveModel {
         id: Set(id),
         user_id: Set(owner),
@@ -248,9 +249,9 @@ pub(crate) async fn update(
         metadata: set(body.metadata.map(storable).transpose()?, "metadata", &mut fields),
         ..Default::default()
     };
-    let work = state.tenancy.write(principal.actor()).await?;
+    let mut work = state.tenancy.write(principal.actor()).await?;
     if let Some(owner) = body.user_id {
-        must_be_live(&work, owner).await?;
+        work = of_live_owner(work, owner).await?;
     }
     let row = change::<document::Entity>(work, id, &expected, changes, fields).await?;
     Ok(tagged::<document::Entity, Document>(StatusCode::OK, row))
@@ -289,11 +290,14 @@ pub(crate) async fn restore(
     Ok(tagged::<document::Entity, Document>(StatusCode::OK, row))
 }
 
-/// Another tenant's user is as good as none.
-async fn must_be_live(work: &UnitOfWork, owner: Uuid) -> Result<(), ApiError> {
-    let found = work.find::<user::Entity>().live().one(owner).await?;
-    let missing = || ApiError::detailed(ErrorCode::NotFound, "there is no such user").of_field("user_id".to_owned());
-    found.map(drop).ok_or_else(missing)
+/// Goes on with the work where the tenant has this user. Another tenant's user is as good as none.
+async fn of_live_owner(work: UnitOfWork, owner: Uuid) -> Result<UnitOfWork, ApiError> {
+    if work.find::<user::Entity>().live().one(owner).await?.is_some() {
+        return Ok(work);
+    }
+    let missing = ApiError::detailed(ErrorCode::NotFound, "there is no such user").of_field("user_id".to_owned());
+    let event = Event::new(Action::DataAccess, user::Entity::NAME).on(owner).with("found", false);
+    Err(work.refuse(event, missing).await)
 }
 
 /// PostgreSQL's jsonb has no place for U+0000 (postgresql.org/docs/current/datatype-json.html).

@@ -107,10 +107,9 @@ pub(super) fn tagged<E: Resource, T: From<E::Model> + Serialize>(status: StatusC
 /// Reads a live row of the caller's tenant.
 pub(super) async fn read<E: Resource>(state: &AppState, actor: Actor, id: Uuid) -> Result<E::Model, ApiError> {
     let work = state.tenancy.read(actor).await?;
-    let row = work.find::<E>().live().one(id).await?;
-    // Whoever looks for what is not there is recorded, too.
-    work.finish(Event::new(Action::DataAccess, E::NAME).on(id).with("found", row.is_some())).await?;
-    row.ok_or_else(|| ErrorCode::NotFound.into())
+    let Some(row) = work.find::<E>().live().one(id).await? else { return Err(not_found::<E>(work, id).await) };
+    work.finish(looked::<E>().on(id).with("found", true)).await?;
+    Ok(row)
 }
 
 /// Reads a page of live rows of the caller's tenant; `narrow` adds to the query.
@@ -125,15 +124,19 @@ pub(super) async fn list<E: Resource>(
     let work = state.tenancy.read(actor).await?;
     let page = narrow(work.find::<E>().live()).page(after, limit).await?;
     let ids: Vec<String> = page.items.iter().map(|row| E::place(row).1.to_string()).collect();
-    work.finish(Event::new(Action::DataAccess, E::NAME).with("ids", ids)).await?;
+    work.finish(looked::<E>().with("ids", ids)).await?;
     Ok(page)
 }
 
 /// Makes a row in the caller's tenant.
 pub(super) async fn create<E: Resource>(work: UnitOfWork, row: E::ActiveModel) -> Result<E::Model, ApiError> {
-    let row = work.insert::<E>(row).await?;
-    work.commit(Event::new(Action::Created, E::NAME).on(E::place(&row).1)).await?;
-    Ok(row)
+    match work.insert::<E>(row).await {
+        Ok(row) => {
+            work.commit(Event::new(Action::Created, E::NAME).on(E::place(&row).1)).await?;
+            Ok(row)
+        }
+        Err(error) => Err(work.refuse(looked::<E>(), error).await),
+    }
 }
 
 /// Changes `fields` of a live row of the version that the caller expects; none of them changes nothing.
@@ -145,16 +148,23 @@ pub(super) async fn change<E: Resource>(
     fields: Vec<&'static str>,
 ) -> Result<E::Model, ApiError> {
     if fields.is_empty() || !expected.any() {
-        let row = work.find::<E>().live().one_to_change(id).await?.ok_or(ErrorCode::NotFound)?;
-        expected.check(E::updated_at(&row))?;
+        let row = match to_change::<E>(&work, id, expected).await? {
+            Ok(row) => row,
+            Err((found, error)) => return Err(work.refuse(looked::<E>().on(id).with("found", found), error).await),
+        };
         if fields.is_empty() {
-            work.finish(Event::new(Action::DataAccess, E::NAME).on(id).with("found", true)).await?;
+            work.finish(looked::<E>().on(id).with("found", true)).await?;
             return Ok(row);
         }
     }
-    let row = work.update::<E>(id, changes).await?.ok_or(ErrorCode::NotFound)?;
-    work.commit(Event::new(Action::Updated, E::NAME).on(id).with("fields", fields)).await?;
-    Ok(row)
+    match work.update::<E>(id, changes).await {
+        Ok(Some(row)) => {
+            work.commit(Event::new(Action::Updated, E::NAME).on(id).with("fields", fields)).await?;
+            Ok(row)
+        }
+        Ok(None) => Err(not_found::<E>(work, id).await),
+        Err(error) => Err(work.refuse(looked::<E>().on(id), error).await),
+    }
 }
 
 /// Deletes a live row of the version that the caller expects; it can be restored.
@@ -165,12 +175,13 @@ pub(super) async fn delete<E: Resource>(
     expected: &Expected,
 ) -> Result<StatusCode, ApiError> {
     let work = state.tenancy.write(actor).await?;
-    if !expected.any() {
-        let row = work.find::<E>().live().one_to_change(id).await?.ok_or(ErrorCode::NotFound)?;
-        expected.check(E::updated_at(&row))?;
+    if !expected.any()
+        && let Err((found, error)) = to_change::<E>(&work, id, expected).await?
+    {
+        return Err(work.refuse(looked::<E>().on(id).with("found", found), error).await);
     }
     if !work.delete::<E>(id).await? {
-        return Err(ErrorCode::NotFound.into());
+        return Err(not_found::<E>(work, id).await);
     }
     work.commit(Event::new(Action::Deleted, E::NAME).on(id)).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -179,13 +190,45 @@ pub(super) async fn delete<E: Resource>(
 /// Brings a deleted row back. One that is not deleted is answered as it is, so that asking twice does no harm.
 pub(super) async fn restore<E: Resource>(state: &AppState, actor: Actor, id: Uuid) -> Result<E::Model, ApiError> {
     let work = state.tenancy.write(actor).await?;
-    if let Some(row) = work.restore::<E>(id).await? {
-        work.commit(Event::new(Action::Restored, E::NAME).on(id)).await?;
-        return Ok(row);
+    match work.restore::<E>(id).await {
+        Ok(Some(row)) => {
+            work.commit(Event::new(Action::Restored, E::NAME).on(id)).await?;
+            Ok(row)
+        }
+        Ok(None) => match work.find::<E>().live().one(id).await? {
+            Some(row) => {
+                work.finish(looked::<E>().on(id).with("found", true)).await?;
+                Ok(row)
+            }
+            None => Err(not_found::<E>(work, id).await),
+        },
+        Err(error) => Err(work.refuse(looked::<E>().on(id), error).await),
     }
-    let row = work.find::<E>().live().one(id).await?;
-    work.finish(Event::new(Action::DataAccess, E::NAME).on(id).with("found", row.is_some())).await?;
-    row.ok_or_else(|| ErrorCode::NotFound.into())
+}
+
+/// The live row, held until the work ends; or why it is not to be changed, and whether it was found.
+async fn to_change<E: Resource>(
+    work: &UnitOfWork,
+    id: Uuid,
+    expected: &Expected,
+) -> Result<Result<E::Model, (bool, ApiError)>, ApiError> {
+    let Some(row) = work.find::<E>().live().one_to_change(id).await? else {
+        return Ok(Err((false, ErrorCode::NotFound.into())));
+    };
+    Ok(match expected.check(E::updated_at(&row)) {
+        Ok(()) => Ok(row),
+        Err(error) => Err((true, error)),
+    })
+}
+
+/// What is recorded of a caller who has learned something and changed nothing.
+fn looked<E: Resource>() -> Event {
+    Event::new(Action::DataAccess, E::NAME)
+}
+
+/// Ends work on a row that is not there: whoever looks for what is not there is recorded, too.
+async fn not_found<E: Resource>(work: UnitOfWork, id: Uuid) -> ApiError {
+    work.refuse(looked::<E>().on(id).with("found", false), ErrorCode::NotFound.into()).await
 }
 
 /// The version that a caller wants to change (RFC 9110, section 13.1.1).

@@ -1,0 +1,13 @@
+//! The audit log: what leaves an entry, what an entry does not hold, that nothing is answered without one, and that
+//! tampering shows.
+
+mod append_only;
+mod clinic;
+mod concurrency;
+mod entries;
+mod export;
+mod fails_closed;
+mod logins;
+mod operations;
+mod privacy;
+mod tampering;

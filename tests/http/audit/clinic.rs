@@ -1,0 +1,204 @@
+//! What the tests of the audit log share: a tenant with an admin, tokens for it, its chain.
+
+use crate::identity::Answer;
+use crate::{ready, run, stderr, stdout};
+use bulkhead::audit::{Entry, GENESIS};
+use bulkhead::entity::audit_log::{Column, Entity, Model};
+use reqwest::Client;
+use reqwest::header::{HeaderMap, HeaderValue};
+use sea_orm::sqlx::types::time::OffsetDateTime;
+use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, QueryFilter, QueryOrder};
+use serde_json::json;
+use std::fmt::Write;
+use std::process::Output;
+use tempfile::TempDir;
+use test_support::{Database, Server};
+use uuid::Uuid;
+
+/// Where the requests seem to come from, by the word of a proxy that is trusted.
+pub(super) const ADDRESS: &str = "203.0.113.7";
+
+/// What the requests' program calls itself.
+pub(super) const PROGRAM: &str = "clinic/1.0";
+
+/// A migrated database with the tenant `clinic`, whose admin is Ada.
+pub(super) struct Clinic {
+    pub(super) database: Database,
+    /// Reads and writes whatever the database's owner may.
+    pub(super) owner: DatabaseConnection,
+    pub(super) tenant: Uuid,
+    pub(super) ada: Uuid,
+    pub(super) http: Client,
+    folder: TempDir,
+}
+
+impl Clinic {
+    pub(super) async fn new(database: Database) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let owner = database.connect().await;
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-for", HeaderValue::from_static(ADDRESS));
+        let http = Client::builder().user_agent(PROGRAM).default_headers(headers).build().unwrap();
+        let mut clinic = Self { database, owner, tenant: Uuid::nil(), ada: Uuid::nil(), http, folder };
+        clinic.must(&["migrate", "up"]).await;
+        clinic.tenant = clinic.make_tenant("clinic").await;
+        clinic.ada = clinic.log().await.last().unwrap().resource_id.unwrap();
+        clinic
+    }
+
+    /// Makes a tenant whose admin is Ada.
+    pub(super) async fn make_tenant(&self, external_id: &str) -> Uuid {
+        let tenant = ["tenant", "create", "--name", "A clinic", "--external-id", external_id];
+        let admin = ["--admin-email", "ada@example.org", "--admin-subject", "ada"];
+        self.must(&[&tenant[..], &admin].concat()).await.trim().parse().unwrap()
+    }
+
+    /// The settings of a process on this database, then `more`.
+    fn environment<'e>(&self, more: &[(&'e str, &str)]) -> Vec<(&'e str, String)> {
+        let key = self.folder.path().join("development.key").display().to_string();
+        let mut environment = vec![("DATABASE_URL", self.database.url.clone()), ("DEVELOPMENT_KEY_FILE", key)];
+        environment.push(("TRUSTED_PROXIES", "127.0.0.1".to_owned()));
+        environment.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        environment
+    }
+
+    pub(super) async fn server(&self, more: &[(&str, &str)]) -> Server<'_> {
+        let environment = self.environment(more);
+        let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        ready(&self.database, &environment).await
+    }
+
+    /// Runs a command to its end.
+    pub(super) async fn run(&self, arguments: &[&str]) -> Output {
+        let environment = self.environment(&[]);
+        let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        run(arguments, &environment).await
+    }
+
+    /// Runs a command, which succeeds: what it prints.
+    pub(super) async fn must(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments).await;
+        assert!(output.status.success(), "{arguments:?}: {}{}", stdout(&output), stderr(&output));
+        stdout(&output)
+    }
+
+    /// A token for Ada of `clinic`, with whatever `arguments` say otherwise.
+    pub(super) async fn token(&self, arguments: &[&str]) -> String {
+        let ada = ["dev-token", "--tenant", "clinic", "--subject", "ada"];
+        // The last one of an option counts for nothing twice: clap refuses. So the defaults step back.
+        let mut all = vec![ada[0]];
+        for pair in ada[1..].chunks(2) {
+            if !arguments.contains(&pair[0]) {
+                all.extend_from_slice(pair);
+            }
+        }
+        all.extend_from_slice(arguments);
+        self.must(&all).await.trim().to_owned()
+    }
+
+    /// The chain of `clinic`, oldest first.
+    pub(super) async fn log(&self) -> Vec<Model> {
+        chain(&self.owner, self.tenant).await
+    }
+
+    pub(super) async fn call(&self, server: &Server<'_>, token: &str, request: &super::operations::Request) -> Answer {
+        let url = format!("{}{}", server.base, request.path);
+        let mut builder = self.http.request(request.method.clone(), url).bearer_auth(token);
+        if let Some(body) = &request.body {
+            builder = builder.json(body);
+        }
+        if let Some(version) = &request.if_match {
+            builder = builder.header("if-match", version);
+        }
+        Answer::read(builder.send().await.unwrap()).await
+    }
+
+    /// Executes statements as the database's owner.
+    pub(super) async fn execute(&self, sql: &str) {
+        self.owner.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    pub(super) fn on_postgres(&self) -> bool {
+        self.owner.get_database_backend() == DbBackend::Postgres
+    }
+
+    /// An id as the database's SQL writes it.
+    pub(super) fn literal(&self, id: Uuid) -> String {
+        literal(self.owner.get_database_backend(), id)
+    }
+}
+
+fn literal(backend: DbBackend, id: Uuid) -> String {
+    if backend == DbBackend::Postgres { format!("'{id}'") } else { format!("x'{}'", id.simple()) }
+}
+
+/// A tenant's chain, oldest first.
+pub(super) async fn chain(connection: &DatabaseConnection, tenant: Uuid) -> Vec<Model> {
+    let entries = Entity::find().filter(Column::TenantId.eq(tenant)).order_by_asc(Column::Sequence);
+    entries.all(connection).await.unwrap()
+}
+
+/// Entries that continue a chain at `after` (0 begins it), as an INSERT takes them; and the last one's hash.
+pub(super) fn made_up(
+    backend: DbBackend,
+    tenant: Uuid,
+    after: (i64, &str),
+    how_many: i64,
+    change: impl Fn(&mut Entry),
+) -> (String, String) {
+    let mut insert = "INSERT INTO audit_logs (id, tenant_id, sequence, action, resource_type, resource_id, ip, \
+                      user_agent, metadata, created_at, prev_hash, hash) VALUES "
+        .to_owned();
+    let (mut sequence, mut prev_hash) = (after.0, after.1.to_owned());
+    let id = |id: Option<Uuid>| id.map_or("NULL".to_owned(), |id| literal(backend, id));
+    for at in 0..how_many {
+        sequence += 1;
+        let mut entry = Entry {
+            tenant_id: tenant,
+            sequence,
+            id: Uuid::now_v7(),
+            user_id: None,
+            action: "DATA_ACCESS".to_owned(),
+            resource_type: "documents".to_owned(),
+            resource_id: Some(Uuid::now_v7()),
+            ip: Some("192.0.2.1".parse().unwrap()),
+            user_agent: Some(PROGRAM.to_owned()),
+            metadata: json!({"found": true}),
+            created_at: created_at(sequence),
+            prev_hash,
+        };
+        change(&mut entry);
+        let hash = entry.hash().unwrap();
+        if at > 0 {
+            insert.push(',');
+        }
+        write!(
+            insert,
+            "({}, {}, {}, '{}', '{}', {}, '{}', '{}', '{}', '{}', '{}', '{hash}')",
+            id(Some(entry.id)),
+            id(Some(tenant)),
+            entry.sequence,
+            entry.action,
+            entry.resource_type,
+            id(entry.resource_id),
+            entry.ip.unwrap(),
+            entry.user_agent.unwrap(),
+            entry.metadata,
+            entry.created_at,
+            entry.prev_hash,
+        )
+        .unwrap();
+        prev_hash = hash;
+    }
+    (insert, prev_hash)
+}
+
+/// One second after another, from 2026 on.
+fn created_at(sequence: i64) -> String {
+    let at = OffsetDateTime::from_unix_timestamp(1_767_225_600 + sequence).unwrap();
+    let (date, (hour, minute, second)) = (at.date(), at.to_hms());
+    format!("{date}T{hour:02}:{minute:02}:{second:02}.000001Z")
+}
+
+/// The empty chain's end.
+pub(super) const BEGINNING: (i64, &str) = (0, GENESIS);

@@ -1,0 +1,228 @@
+//! Which requests leave which entry.
+
+use super::clinic::{ADDRESS, Clinic, PROGRAM, chain};
+use super::operations::{Operation, Request, a_document, a_user, make, operation, secured};
+use crate::identity::Answer;
+use bulkhead::audit::SYSTEM_TENANT;
+use bulkhead::entity::audit_log::Model;
+use reqwest::Method;
+use serde_json::json;
+use test_support::{Database, Server, on_both_databases};
+use uuid::Uuid;
+
+on_both_databases!(
+    every_operation_leaves_one_entry_that_says_who_did_what_from_where,
+    whoever_looks_for_what_is_not_there_or_is_refused_it_is_recorded,
+    whoever_has_too_small_a_role_is_recorded,
+    a_suspended_tenants_callers_are_recorded_in_its_log,
+    a_caller_of_an_unknown_tenant_stands_in_the_systems_log
+);
+
+/// What a request adds to the chain of `clinic`.
+async fn added(clinic: &Clinic, server: &Server<'_>, token: &str, request: &Request) -> (Answer, Vec<Model>) {
+    let before = clinic.log().await.len();
+    let answer = clinic.call(server, token, request).await;
+    (answer, clinic.log().await.split_off(before))
+}
+
+/// The one entry that a request adds, which is from here and Ada's.
+async fn one(clinic: &Clinic, server: &Server<'_>, token: &str, request: &Request) -> (Answer, Model) {
+    let (answer, mut entries) = added(clinic, server, token, request).await;
+    assert_eq!(entries.len(), 1, "{request:?} has left {entries:#?}");
+    let entry = entries.remove(0);
+    assert_eq!(entry.user_id, Some(clinic.ada), "{request:?}");
+    assert_from_here(&entry);
+    (answer, entry)
+}
+
+fn assert_from_here(entry: &Model) {
+    // PostgreSQL writes an address with the length of its network.
+    let ip = entry.ip.as_deref().map(|ip| ip.trim_end_matches("/32"));
+    assert_eq!((ip, entry.user_agent.as_deref()), (Some(ADDRESS), Some(PROGRAM)), "{entry:?}");
+}
+
+fn names(entry: &Model) -> Vec<&str> {
+    entry.metadata.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+async fn every_operation_leaves_one_entry_that_says_who_did_what_from_where(database: Database) {
+    let clinic = Clinic::new(database).await;
+    let server = clinic.server(&[]).await;
+    let admin = clinic.token(&[]).await;
+    make(&clinic, &server, &admin, "documents").await;
+    for name in secured() {
+        let Operation { request, status, action, resource, mut id, metadata, .. } =
+            operation(&clinic, &server, &admin, &name).await;
+        let (answer, entry) = one(&clinic, &server, &admin, &request).await;
+        assert_eq!(answer.status, status, "{name}: {}", answer.body);
+        if action == "CREATED" {
+            id = Some(answer.body["id"].as_str().unwrap().parse().unwrap());
+        }
+        assert_eq!((entry.action.as_str(), entry.resource_type.as_str()), (action, resource), "{name}");
+        assert_eq!((entry.resource_id, names(&entry)), (id, metadata.to_vec()), "{name}");
+        // A page's entry names all that was on it.
+        if let Some(items) = answer.body["items"].as_array() {
+            assert!(!items.is_empty(), "{name}");
+            let ids: Vec<_> = items.iter().map(|item| item["id"].clone()).collect();
+            let numbers = || [items.last().unwrap()["sequence"].clone(), items[0]["sequence"].clone()];
+            let shown = if resource == "audit_logs" { json!({"sequences": numbers()}) } else { json!({"ids": ids}) };
+            assert_eq!(entry.metadata, shown, "{name}");
+        }
+        if let (Some(fields), Some(body)) = (entry.metadata["fields"].as_array(), &request.body) {
+            let changed: Vec<_> = body.as_object().unwrap().keys().map(|name| json!(name)).collect();
+            assert_eq!(*fields, changed, "{name}");
+        }
+    }
+}
+
+async fn whoever_looks_for_what_is_not_there_or_is_refused_it_is_recorded(database: Database) {
+    let clinic = Clinic::new(database).await;
+    let server = clinic.server(&[]).await;
+    let admin = clinic.token(&[]).await;
+    let call = async |request: &Request| one(&clinic, &server, &admin, request).await;
+    for name in secured() {
+        if !name.contains("{id}") {
+            continue;
+        }
+        let Operation { request, resource, id, .. } = operation(&clinic, &server, &admin, &name).await;
+        let (known, unknown) = (id.unwrap().to_string(), Uuid::now_v7());
+        let request = Request { path: request.path.replace(&known, &unknown.to_string()), ..request };
+        let (answer, entry) = call(&request).await;
+        assert_eq!(answer.outcome(), (404, "RES_001"), "{name}");
+        assert_eq!((entry.action.as_str(), entry.resource_type.as_str()), ("DATA_ACCESS", resource), "{name}");
+        assert_eq!((entry.resource_id, &entry.metadata["found"]), (Some(unknown), &json!(false)), "{name}");
+
+        // A lost race tells that the row is there, and that it has another version.
+        if matches!(request.method, Method::PATCH | Method::DELETE) {
+            let path = request.path.replace(&unknown.to_string(), &known);
+            let request = Request { path, if_match: Some("\"1\"".to_owned()), ..request };
+            let (answer, entry) = call(&request).await;
+            assert_eq!(answer.outcome(), (412, "RES_003"), "{name}");
+            assert_eq!((entry.action.as_str(), entry.resource_type.as_str()), ("DATA_ACCESS", resource), "{name}");
+            assert_eq!((entry.resource_id, &entry.metadata["found"]), (id, &json!(true)), "{name}");
+        }
+    }
+
+    // A conflict tells that there is such a row.
+    let grace = make(&clinic, &server, &admin, "users").await;
+    let taken = a_user("ada");
+    let (answer, entry) = call(&Request::new(Method::POST, "/api/v1/users", Some(taken.clone()))).await;
+    assert_eq!(answer.outcome(), (409, "RES_002"));
+    assert_eq!(
+        (entry.action.as_str(), entry.resource_id, &entry.metadata),
+        ("DATA_ACCESS", None, &json!({"code": "RES_002"}))
+    );
+    let (answer, entry) = call(&Request::new(Method::PATCH, format!("/api/v1/users/{grace}"), Some(taken))).await;
+    assert_eq!(answer.outcome(), (409, "RES_002"));
+    assert_eq!((entry.resource_id, &entry.metadata), (Some(grace), &json!({"code": "RES_002"})));
+    let delete = Request::new(Method::DELETE, format!("/api/v1/users/{grace}"), None);
+    assert_eq!(call(&delete).await.0.status, 204);
+    let mut again = a_user("again");
+    again["email"] = clinic_email(&clinic, grace).await;
+    assert_eq!(call(&Request::new(Method::POST, "/api/v1/users", Some(again))).await.0.status, 201);
+    let restore = Request::new(Method::POST, format!("/api/v1/users/{grace}:restore"), None);
+    let (answer, entry) = call(&restore).await;
+    assert_eq!(answer.outcome(), (409, "RES_002"));
+    assert_eq!((entry.resource_id, &entry.metadata), (Some(grace), &json!({"code": "RES_002"})));
+
+    // So does the owner whom a document names in vain.
+    let nobody = Uuid::now_v7();
+    let mut body = a_document();
+    body["user_id"] = json!(nobody);
+    let (answer, entry) = call(&Request::new(Method::POST, "/api/v1/documents", Some(body.clone()))).await;
+    assert_eq!(answer.outcome(), (404, "RES_001"));
+    assert_eq!((entry.resource_type.as_str(), entry.resource_id), ("users", Some(nobody)));
+    let document = make(&clinic, &server, &admin, "documents").await;
+    let body = Some(json!({"user_id": nobody}));
+    let (answer, entry) = call(&Request::new(Method::PATCH, format!("/api/v1/documents/{document}"), body)).await;
+    assert_eq!(answer.outcome(), (404, "RES_001"));
+    assert_eq!((entry.resource_type.as_str(), entry.resource_id), ("users", Some(nobody)));
+}
+
+async fn clinic_email(clinic: &Clinic, user: Uuid) -> serde_json::Value {
+    use bulkhead::entity::user::Entity;
+    use sea_orm::EntityTrait;
+    json!(Entity::find_by_id(user).one(&clinic.owner).await.unwrap().unwrap().email)
+}
+
+/// The one refusal that a request leaves, and what it says.
+fn assert_refusal(entry: &Model, name: &str, code: &str) {
+    let (method, path) = name.split_once(' ').unwrap();
+    assert_eq!((entry.action.as_str(), entry.resource_type.as_str()), ("ACCESS_REFUSED", "api"), "{name}");
+    // The router knows `:restore` as a part of the id.
+    let route = path.trim_end_matches(":restore");
+    let said = (&entry.metadata["code"], &entry.metadata["method"], &entry.metadata["route"]);
+    assert_eq!(said, (&json!(code), &json!(method.to_uppercase()), &json!(route)), "{name}");
+    assert_eq!(entry.resource_id, None, "{name}");
+}
+
+async fn whoever_has_too_small_a_role_is_recorded(database: Database) {
+    let clinic = Clinic::new(database).await;
+    let server = clinic.server(&[]).await;
+    let admin = clinic.token(&[]).await;
+    let mut refused = [0, 0];
+    for (role, refused) in ["viewer", "member"].iter().zip(&mut refused) {
+        let token = clinic.token(&["--role", role]).await;
+        for name in secured() {
+            let Operation { request, status, .. } = operation(&clinic, &server, &admin, &name).await;
+            let (answer, entry) = one(&clinic, &server, &token, &request).await;
+            if answer.status == status {
+                assert_ne!(entry.action, "ACCESS_REFUSED", "{name}");
+                continue;
+            }
+            assert_eq!(answer.outcome(), (403, "AUTH_008"), "{name} as a {role}");
+            assert_refusal(&entry, &name, "AUTH_008");
+            *refused += 1;
+        }
+    }
+    assert!(refused[0] > refused[1] && refused[1] > 0, "viewers and members are refused some: {refused:?}");
+}
+
+async fn a_suspended_tenants_callers_are_recorded_in_its_log(database: Database) {
+    let clinic = Clinic::new(database).await;
+    let server = clinic.server(&[]).await;
+    let admin = clinic.token(&[]).await;
+    let mut operations = Vec::new();
+    for name in secured() {
+        operations.push(operation(&clinic, &server, &admin, &name).await);
+    }
+    operations.push(Operation {
+        name: "get /api/v1/auth/validate".to_owned(),
+        request: Request::get("/api/v1/auth/validate"),
+        ..operations[0].clone()
+    });
+    for how in ["status = 'suspended'", "status = 'active', deleted_at = updated_at"] {
+        clinic.execute(&format!("UPDATE tenants SET {how} WHERE external_id = 'clinic'")).await;
+        for Operation { name, request, .. } in &operations {
+            let (answer, entry) = one(&clinic, &server, &admin, request).await;
+            assert_eq!(answer.outcome(), (403, "AUTH_009"), "{name}");
+            assert_refusal(&entry, name, "AUTH_009");
+        }
+    }
+}
+
+async fn a_caller_of_an_unknown_tenant_stands_in_the_systems_log(database: Database) {
+    let clinic = Clinic::new(database).await;
+    let server = clinic.server(&[]).await;
+    let admin = clinic.token(&[]).await;
+    clinic.execute("UPDATE tenants SET external_id = 'renamed' WHERE external_id = 'clinic'").await;
+    for (at, name) in ["get /api/v1/tenant", "post /api/v1/users", "get /api/v1/auth/validate"].iter().enumerate() {
+        let (method, path) = name.split_once(' ').unwrap();
+        let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+        let (answer, entries) = added(&clinic, &server, &admin, &Request::new(method, path, None)).await;
+        assert_eq!((answer.outcome(), entries), ((403, "AUTH_009"), Vec::new()), "{name}");
+        let entries = chain(&clinic.owner, SYSTEM_TENANT).await;
+        assert_eq!(entries.len(), at + 1, "{name}");
+        let entry = entries.last().unwrap();
+        assert_refusal(entry, name, "AUTH_009");
+        assert_from_here(entry);
+        assert_eq!(
+            (entry.user_id, &entry.metadata["tenant"], &entry.metadata["subject"]),
+            (None, &json!("clinic"), &json!("ada"))
+        );
+    }
+    // Who has no token at all is for the access log.
+    let answer = clinic.http.get(format!("{}/api/v1/tenant", server.base)).send().await.unwrap();
+    assert_eq!(answer.status(), 401);
+    assert_eq!(chain(&clinic.owner, SYSTEM_TENANT).await.len(), 3);
+}

@@ -1,0 +1,87 @@
+//! What cannot be recorded is neither answered nor done.
+
+use super::clinic::Clinic;
+use super::operations::{Operation, operation, secured};
+use sea_orm::{ConnectionTrait, Statement};
+use test_support::{Database, on_both_databases};
+
+on_both_databases!(without_its_log_the_api_answers_nothing_and_changes_nothing);
+
+impl Clinic {
+    /// All rows of what a tenant has, as text.
+    async fn rows(&self) -> Vec<String> {
+        let columns = |table: &str| match table {
+            "tenants" => "name || status || updated_at",
+            "users" => "email || coalesce(full_name, '') || role || updated_at || coalesce(deleted_at || '', '')",
+            _ => "filename || status || updated_at || coalesce(deleted_at || '', '')",
+        };
+        let mut rows = Vec::new();
+        for table in ["tenants", "users", "documents"] {
+            let sql = format!("SELECT {} AS row FROM {table} ORDER BY id", columns(table));
+            let statement = Statement::from_string(self.owner.get_database_backend(), sql);
+            let found = self.owner.query_all_raw(statement).await.unwrap();
+            rows.extend(found.iter().map(|row| row.try_get::<String>("", "row").unwrap()));
+        }
+        rows
+    }
+}
+
+/// Ways in which the log cannot be written, and how that ends.
+fn faults(postgres: bool) -> Vec<(&'static str, &'static str)> {
+    if !postgres {
+        return vec![(
+            "CREATE TRIGGER full BEFORE INSERT ON audit_logs BEGIN SELECT RAISE(ABORT, 'no'); END",
+            "DROP TRIGGER full",
+        )];
+    }
+    vec![
+        ("REVOKE INSERT ON audit_logs FROM bulkhead_app", "GRANT INSERT ON audit_logs TO bulkhead_app"),
+        (
+            "REVOKE EXECUTE ON FUNCTION lock_audit_head(uuid) FROM bulkhead_app",
+            "GRANT EXECUTE ON FUNCTION lock_audit_head(uuid) TO bulkhead_app",
+        ),
+        ("ALTER FUNCTION lock_audit_head(uuid) RENAME TO gone", "ALTER FUNCTION gone(uuid) RENAME TO lock_audit_head"),
+        // Refused as late as can be: by the commit.
+        (
+            "CREATE FUNCTION refuse_late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+             CREATE CONSTRAINT TRIGGER late AFTER INSERT ON audit_logs DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION refuse_late()",
+            "DROP TRIGGER late ON audit_logs; DROP FUNCTION refuse_late()",
+        ),
+    ]
+}
+
+async fn without_its_log_the_api_answers_nothing_and_changes_nothing(database: Database) {
+    let clinic = Clinic::new(database).await;
+    let server = clinic.server(&[]).await;
+    let (admin, viewer) = (clinic.token(&[]).await, clinic.token(&["--role", "viewer"]).await);
+    let mut operations = Vec::new();
+    for name in secured() {
+        operations.push(operation(&clinic, &server, &admin, &name).await);
+    }
+    let (rows, log) = (clinic.rows().await, clinic.log().await);
+    assert!(rows.len() > 6 && log.len() > 6);
+    for (fault, repair) in faults(clinic.on_postgres()) {
+        clinic.execute(fault).await;
+        for Operation { name, request, .. } in &operations {
+            let answer = clinic.call(&server, &admin, request).await;
+            assert_eq!(answer.outcome(), (500, "SYS_003"), "{name} after {fault}: {}", answer.body);
+            // Nothing but the error: no row that was read, no version of it.
+            assert_eq!(answer.body.as_object().unwrap().keys().collect::<Vec<_>>(), ["error"], "{name}");
+            assert_eq!(answer.header("etag"), "", "{name}");
+            let refused = clinic.call(&server, &viewer, request).await;
+            // A refusal stays one, and what a viewer may read is not answered either.
+            assert!(matches!(refused.outcome(), (403, "AUTH_008") | (500, "SYS_003")), "{name}: {}", refused.body);
+        }
+        assert_eq!(clinic.rows().await, rows, "{fault}");
+        assert_eq!(clinic.log().await, log, "{fault}");
+        clinic.execute(repair).await;
+    }
+    // And then everything goes on where it was.
+    for Operation { name, request, status, .. } in &operations {
+        let answer = clinic.call(&server, &admin, request).await;
+        assert_eq!(answer.status, *status, "{name}: {}", answer.body);
+    }
+    assert_eq!(clinic.log().await.len(), log.len() + operations.len());
+    clinic.must(&["audit", "verify"]).await;
+}

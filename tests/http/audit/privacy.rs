@@ -1,0 +1,97 @@
+//! No patient's data is in the log, wherever a client puts it.
+
+use super::clinic::Clinic;
+use super::operations::{Request, a_document, a_user, make};
+use bulkhead::entity::audit_log::Entity;
+use reqwest::Method;
+use sea_orm::{EntityTrait, PaginatorTrait};
+use serde_json::json;
+use test_support::{Database, on_both_databases};
+
+on_both_databases!(nothing_that_a_client_sends_of_a_patient_is_in_the_log);
+
+/// What must not be found: in names, addresses, files, metadata, headers and addresses.
+const PATIENT: [&str; 7] =
+    ["219-09-9999", "219099999", "patient@example.org", "Grace", "mrn-4711", "leukaemia", "555-867-5309"];
+
+async fn nothing_that_a_client_sends_of_a_patient_is_in_the_log(database: Database) {
+    let clinic = Clinic::new(database).await;
+    let server = clinic.server(&[]).await;
+    let (admin, viewer) = (clinic.token(&[]).await, clinic.token(&["--role", "viewer"]).await);
+    let (user, document) =
+        (make(&clinic, &server, &admin, "users").await, make(&clinic, &server, &admin, "documents").await);
+    let mut new_user = a_user("patient");
+    new_user["full_name"] = json!("Grace 219-09-9999");
+    new_user["external_idp_id"] = json!("mrn-4711 219-09-9999");
+    let mut new_document = a_document();
+    new_document["filename"] = json!("Grace mrn-4711.pdf");
+    new_document["content_type"] = json!("text/leukaemia");
+    new_document["bucket"] = json!("patient@example.org");
+    new_document["storage_key"] = json!(format!("{}/219-09-9999", clinic.tenant));
+    new_document["metadata"] = json!({"219-09-9999": "leukaemia", "ssn": "219-09-9999", "notes": ["Grace"]});
+    let mut changes = new_document.clone();
+    for name in ["storage_key", "bucket"] {
+        changes.as_object_mut().unwrap().remove(name);
+    }
+    let unknown = json!({"ssn 219-09-9999": "Grace", "full_name": 219_099_999});
+    let (post, patch) = (Method::POST, Method::PATCH);
+    let requests = [
+        (201, Request::new(post.clone(), "/api/v1/users", Some(new_user.clone()))),
+        (409, Request::new(post.clone(), "/api/v1/users", Some(new_user.clone()))),
+        (201, Request::new(post.clone(), "/api/v1/documents", Some(new_document.clone()))),
+        (409, Request::new(post, "/api/v1/documents", Some(new_document))),
+        (409, Request::new(patch.clone(), format!("/api/v1/users/{user}"), Some(new_user.clone()))),
+        (200, Request::new(patch.clone(), format!("/api/v1/users/{user}"), Some(json!({"full_name": "Grace"})))),
+        (400, Request::new(patch.clone(), format!("/api/v1/users/{user}"), Some(unknown))),
+        (200, Request::new(patch.clone(), format!("/api/v1/documents/{document}"), Some(changes))),
+        (200, Request::new(patch, "/api/v1/tenant", Some(json!({"name": "Grace of 219-09-9999"})))),
+        (200, Request::get("/api/v1/users")),
+        (200, Request::get("/api/v1/documents")),
+        (200, Request::get("/api/v1/audit-logs?resource_type=Grace%20219-09-9999")),
+        (400, Request::get("/api/v1/users?patient=Grace%20219-09-9999")),
+        (400, Request::get("/api/v1/users/219-09-9999")),
+        (400, Request::get("/api/v1/documents/patient@example.org")),
+        (400, Request::get("/api/v1/documents?cursor=219-09-9999")),
+        (404, Request::get("/api/v1/patients/219-09-9999")),
+        (405, Request::new(Method::PUT, "/api/v1/users/219-09-9999?name=Grace", None)),
+    ];
+    let agents = [
+        "clinic/1.0".to_owned(),
+        "clinic/v (219-09-9999; patient@example.org; ssn=219099999; 555-867-5309)".to_owned(),
+        // Cut off in the middle of what is taken out.
+        format!("clinic/1.0 {}patient@example.org", "x".repeat(256 - 18)),
+        format!("clinic/1.0 {} 219-09-9999", "x".repeat(256 - 18)),
+    ];
+    let before = clinic.log().await.len();
+    for (status, request) in &requests {
+        let answer = clinic.call(&server, &admin, request).await;
+        assert_eq!(answer.status, *status, "{request:?}: {}", answer.body);
+    }
+    for agent in &agents {
+        for token in [&admin, &viewer] {
+            let send = clinic.http.get(format!("{}/api/v1/audit-logs?limit=1", server.base)).bearer_auth(token);
+            // Nor what a proxy says that knows no better.
+            let send = send.header("user-agent", agent).header("x-forwarded-for", "patient@example.org, 219-09-9999");
+            assert!(matches!(send.send().await.unwrap().status().as_u16(), 200 | 403));
+        }
+    }
+    let log = clinic.log().await;
+    assert!(log.len() >= before + 11 + 8, "what was asked is recorded");
+    let kept: Vec<&str> = log.iter().rev().take(8).map(|entry| entry.user_agent.as_deref().unwrap()).collect();
+    assert!(kept.iter().all(|agent| agent.starts_with("clinic/")), "a program's name is kept: {kept:?}");
+    assert!(kept.iter().all(|agent| agent.chars().count() <= 256), "and not more than is worth it: {kept:?}");
+    assert!(kept.iter().any(|agent| agent.contains("[redacted]")), "{kept:?}");
+
+    // All columns of all chains.
+    let dump = format!("{:?}", Entity::find().all(&clinic.owner).await.unwrap());
+    assert!(dump.contains(&clinic.ada.to_string()) && dump.contains("full_name"), "the dump shows what there is");
+    assert!(Entity::find().count(&clinic.owner).await.unwrap() >= log.len() as u64);
+    for secret in PATIENT {
+        assert!(!dump.contains(secret), "{secret} is in the audit log: {dump}");
+    }
+    // And an export holds no more.
+    let export = clinic.must(&["audit", "export"]).await;
+    for secret in PATIENT {
+        assert!(!export.contains(secret), "{secret} is in the export");
+    }
+}
