@@ -74,11 +74,11 @@ impl Saved {
 
     /// Takes one file out of the image.
     pub(crate) fn extract(&self, name: &str) -> PathBuf {
-        for layer in self.layers() {
+        // What a later layer holds stands before the same of an earlier one.
+        for layer in self.layers().iter().rev() {
             for spelled in [name.to_owned(), format!("./{name}")] {
                 let mut command = Command::new("tar");
-                if run(command.arg("-xf").arg(&layer).arg("-C").arg(self.folder.path()).arg(&spelled)).status.success()
-                {
+                if run(command.arg("-xf").arg(layer).arg("-C").arg(self.folder.path()).arg(&spelled)).status.success() {
                     return self.folder.path().join(name);
                 }
             }

@@ -4,6 +4,9 @@ use crate::saved::Saved;
 use regex::bytes::Regex;
 use std::fs;
 
+/// How variables end whose value is nobody else's business.
+const SECRET_NAMES: &str = "(?:PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_?KEY|CREDENTIALS?)";
+
 /// Fails where one of the patterns, each with its name, matches in a layer or in the configuration.
 fn assert_nowhere(patterns: &[(&str, &str)], harmless: impl Fn(&[u8]) -> bool) {
     let saved = Saved::image();
@@ -38,7 +41,9 @@ fn no_layer_and_no_configuration_holds_a_secret() {
         ("an npm token", r"\bnpm_[A-Za-z0-9]{36}\b"),
         ("a JSON web token", r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
         ("a URL with a password", r"\b(?:postgres|postgresql|https?|redis|amqp|mysql)://[\w.%-]+:[^\s@/:{}]+@\w"),
-        ("a secret variable", r"(?i)\b\w*(?:PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_?KEY|CREDENTIALS?)=[^\s=]"),
+        ("a secret variable", &format!(r"(?i)\b\w*{SECRET_NAMES}=[^\s=]")),
+        // podman's history names it without its value.
+        ("a secret build argument", &format!(r"(?i)\bARG \w*{SECRET_NAMES}")),
     ];
     // The form of a database URL, as error messages and help show it.
     assert_nowhere(&patterns, |hit| hit.starts_with(b"postgres://USER:PASSWORD@H"));
