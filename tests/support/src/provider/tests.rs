@@ -170,3 +170,16 @@ async fn a_logout_leads_back_only_to_registered_pages() {
         assert_eq!(status("http://evil.example/").await, 400, "{shape:?}");
     }
 }
+
+#[tokio::test]
+async fn over_https_it_answers_only_those_who_trust_its_authority() {
+    let provider = Provider::start_https(Shape::Plain, "127.0.0.1");
+    let url = format!("{}/.well-known/openid-configuration", provider.issuer());
+    assert!(url.starts_with("https://127.0.0.1:"), "{url}");
+    assert!(reqwest::get(&url).await.unwrap_err().is_connect());
+    let authority = reqwest::Certificate::from_pem(provider.authority().unwrap().as_bytes()).unwrap();
+    let trusting = reqwest::Client::builder().tls_certs_merge([authority]).build().unwrap();
+    let metadata: Value = trusting.get(&url).send().await.unwrap().json().await.unwrap();
+    assert_eq!(metadata["issuer"], provider.issuer());
+    assert!(metadata["jwks_uri"].as_str().unwrap().starts_with("https://"));
+}
