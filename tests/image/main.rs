@@ -1,6 +1,7 @@
 //! What every image promises, whoever built it: `IMAGE=... cargo test -p image-contract`.
 //!
-//! `ENGINE` names the container engine, docker by default; podman is held to the same.
+//! `ENGINE` names the container engine, docker by default; podman is held to the same. `SBOM` names the SBOM to hold to
+//! the image, if there is one.
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,5 +21,6 @@ mod life;
 mod memory;
 mod network;
 mod refusals;
+mod sbom;
 mod secrets;
 mod size;
