@@ -1,8 +1,10 @@
 //! The configuration: what runs, as whom, and what its labels say.
 
+use crate::container::Run;
 use crate::engine::{engine, image, inspect_image, run, succeed};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::process::Command;
+use test_support::Database;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -22,14 +24,20 @@ fn its_configuration_is_the_contracts() {
 }
 
 #[test]
-fn its_environment_is_production_and_nothing_more() {
+fn its_environment_is_production_and_its_revision_and_nothing_more() {
     let inspected = inspect_image();
     let variables: Vec<&str> =
         inspected["Config"]["Env"].as_array().unwrap().iter().map(|variable| variable.as_str().unwrap()).collect();
     assert!(variables.contains(&"ENVIRONMENT=production"), "{variables:?}");
+    let revision = &inspected["Config"]["Labels"]["org.opencontainers.image.revision"];
+    let revision = format!("SOURCE_REVISION={}", revision.as_str().unwrap());
+    assert!(variables.contains(&revision.as_str()), "{variables:?}");
     // Some builders set PATH, asked or not.
     for variable in variables {
-        assert!(variable == "ENVIRONMENT=production" || variable.starts_with("PATH="), "{variable}");
+        assert!(
+            ["ENVIRONMENT=production", &revision].contains(&variable) || variable.starts_with("PATH="),
+            "{variable}"
+        );
     }
 }
 
@@ -58,5 +66,26 @@ fn its_labels_say_what_it_was_built_from() {
     };
     if let Some(time) = time_of(&revision) {
         assert_eq!(created.unix_timestamp(), time, "the time of {revision}");
+    }
+}
+
+#[tokio::test]
+async fn what_runs_says_the_same_of_its_sources_as_the_labels() {
+    let Some(database) = Database::postgres().await else { return };
+    let container = Run::with(&database).start();
+    container.ready().await;
+    let (status, body) = container.get("/api/v1/version").await.unwrap();
+    assert_eq!(status, 200);
+    let version: Value = serde_json::from_str(&body).unwrap();
+    let inspected = inspect_image();
+    let labels = &inspected["Config"]["Labels"];
+    for (field, label) in [
+        ("version", "org.opencontainers.image.version"),
+        ("source_revision", "org.opencontainers.image.revision"),
+        ("cargo_lock_sha256", "io.github.bulkhead-rs.cargo-lock-sha256"),
+        ("flake_lock_sha256", "io.github.bulkhead-rs.flake-lock-sha256"),
+    ] {
+        assert!(version[field].is_string(), "{field} is missing: {version}");
+        assert_eq!(version[field], labels[label], "{field} and {label}");
     }
 }
