@@ -17,6 +17,10 @@ ENV RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-re
 # C code, too: assertions name their files.
 ENV CFLAGS="-ffile-prefix-map=/build=. -ffile-prefix-map=/usr/local/cargo=cargo"
 
+# deploy/swagger-ui.md says what for.
+ENV SWAGGER_UI_OVERWRITE_FOLDER=/build/deploy/swagger-ui
+COPY deploy/swagger-ui deploy/swagger-ui
+
 # The dependencies in a layer of their own: it holds until a manifest or the lock file changes.
 COPY Cargo.toml Cargo.lock ./
 COPY migration/Cargo.toml migration/

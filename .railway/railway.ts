@@ -68,6 +68,7 @@ export default defineRailway(() => {
         ".dockerignore",
         "build.rs",
         "deploy/rootfs/**",
+        "deploy/swagger-ui/**",
         "flake.lock",
         "migration/**",
         "railway.json",

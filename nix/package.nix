@@ -47,6 +47,8 @@ let
     CARGO_BUILD_TARGET = pkgs.stdenv.hostPlatform.rust.rustcTarget;
     CARGO_BUILD_RUSTFLAGS = "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs";
     buildInputs = [ pkgs.glibc.static ];
+    # deploy/swagger-ui.md says what for.
+    SWAGGER_UI_OVERWRITE_FOLDER = "${../deploy/swagger-ui}";
   };
 in
 {

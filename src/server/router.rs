@@ -16,6 +16,7 @@ use utoipa_swagger_ui::SwaggerUi;
         description = "A multi-tenant API for health data.",
         license(name = "Apache-2.0 OR MIT", identifier = "Apache-2.0 OR MIT")
     ),
+    servers((url = "/", description = "This instance")),
     modifiers(&Bearer),
     tags(
         (name = "health", description = "Whether this instance lives, has started, and can serve."),

@@ -77,6 +77,7 @@ async fn every_operation_asks_for_a_token_save_for_a_named_few() {
     let database = Database::sqlite();
     let server = ready(&database, &[]).await;
     let document = serde_json::to_value(api_document()).unwrap();
+    let asks = |operation: &Value| operation["security"] == serde_json::json!([{"bearer": []}]);
     let mut open = Vec::new();
     for (path, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
@@ -92,9 +93,9 @@ async fn every_operation_asks_for_a_token_save_for_a_named_few() {
                 assert_eq!(challenge.unwrap(), "Bearer", "{name}");
                 let body: Value = response.json().await.unwrap();
                 assert_eq!(body["error"]["code"], "AUTH_010", "{name}");
-                assert!(!operation["security"].is_null(), "{name} asks for a token, but the document does not say so");
+                assert!(asks(operation), "{name} asks for a token, but the document does not say so");
             } else {
-                assert!(operation["security"].is_null(), "{name} says that it asks for a token, but answers {status}");
+                assert!(!asks(operation), "{name} says that it asks for a token, but answers {status}");
                 open.push(name);
             }
         }

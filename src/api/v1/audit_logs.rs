@@ -88,8 +88,8 @@ pub(crate) struct AuditFilter {
 
 /// The audit log of the caller's tenant, newest first.
 #[utoipa::path(
-    get, path = "/audit-logs", tag = "audit", security(("bearer" = [])), params(AuditFilter),
-    responses((status = 200, body = List<AuditLog>), Refused)
+    get, path = "/audit-logs", operation_id = "listAuditLogs", tag = "audit", security(("bearer" = [])), params(AuditFilter),
+    responses((status = 200, body = List<AuditLog>, description = "A page of it"), Refused)
 )]
 pub(crate) async fn list(
     State(state): State<AppState>,

@@ -1,5 +1,6 @@
 //! Login and logout at the identity provider, and what a token is worth.
 
+use super::resource::{BodyRefused, Busy, Refused};
 use crate::api::body::Body;
 use crate::audit::{Action, Actor, Event, Origin, SYSTEM_TENANT};
 use crate::auth::{Claims, Principal};
@@ -24,10 +25,10 @@ const NO_STORE: (HeaderName, HeaderValue) = (CACHE_CONTROL, HeaderValue::from_st
 /// Sends the browser to the identity provider. The provider sends it back to the front end's OIDC_REDIRECT_URL with a
 /// `code` and a `state`, which that page posts to the callback.
 #[utoipa::path(
-    get, path = "/auth/login", tag = "auth",
+    get, path = "/auth/login", operation_id = "beginLogin", tag = "auth", security(()),
     responses(
         (status = 302, description = "To the provider, with a cookie that the callback needs"),
-        (status = 503, description = "SYS_004", body = ErrorBody),
+        Busy,
     )
 )]
 pub(crate) async fn login(State(state): State<AppState>) -> Result<impl IntoResponse, ApiError> {
@@ -61,13 +62,13 @@ pub(crate) struct LoggedIn {
 
 /// Ends a login: exchanges the code for a token. Needs the login's cookie.
 #[utoipa::path(
-    post, path = "/auth/callback", tag = "auth", request_body = Callback,
+    post, path = "/auth/callback", operation_id = "finishLogin", tag = "auth", security(()), request_body = Callback,
     responses(
-        (status = 200, body = LoggedIn),
+        (status = 200, body = LoggedIn, description = "Logged in"),
         (status = 400, description = "AUTH_001, AUTH_004, VAL_001 to VAL_003", body = ErrorBody),
         (status = 403, description = "AUTH_002, AUTH_005, AUTH_007", body = ErrorBody),
-        (status = 500, description = "SYS_003", body = ErrorBody),
-        (status = 503, description = "SYS_004", body = ErrorBody),
+        BodyRefused,
+        Busy,
     )
 )]
 pub(crate) async fn callback(
@@ -138,12 +139,10 @@ pub(crate) struct Validation {
 
 /// Whether the token is good, and whose it is.
 #[utoipa::path(
-    get, path = "/auth/validate", tag = "auth", security(("bearer" = [])),
+    get, path = "/auth/validate", operation_id = "validateToken", tag = "auth", security(("bearer" = [])),
     responses(
-        (status = 200, body = Validation),
-        (status = 401, description = "AUTH_001, AUTH_003, AUTH_004, AUTH_010", body = ErrorBody),
-        (status = 403, description = "AUTH_005, AUTH_007, AUTH_008, AUTH_009", body = ErrorBody),
-        (status = 503, description = "SYS_001, SYS_004", body = ErrorBody),
+        (status = 200, body = Validation, description = "The token is good"),
+        Refused,
     )
 )]
 pub(crate) async fn validate(principal: Principal) -> Json<Validation> {
@@ -174,11 +173,12 @@ pub(crate) struct LoggedOut {
 
 /// Where to send the browser so that the provider ends its session.
 #[utoipa::path(
-    post, path = "/auth/logout", tag = "auth", request_body = Logout,
+    post, path = "/auth/logout", operation_id = "logOut", tag = "auth", security(()), request_body = Logout,
     responses(
-        (status = 200, body = LoggedOut),
+        (status = 200, body = LoggedOut, description = "Where the provider logs out"),
         (status = 400, description = "AUTH_006, VAL_001 to VAL_003", body = ErrorBody),
-        (status = 503, description = "SYS_004", body = ErrorBody),
+        BodyRefused,
+        Busy,
     )
 )]
 pub(crate) async fn logout(

@@ -91,8 +91,8 @@ pub(crate) struct DocumentFilter {
 
 /// The documents of the caller's tenant, newest first.
 #[utoipa::path(
-    get, path = "/documents", tag = "documents", security(("bearer" = [])), params(DocumentFilter),
-    responses((status = 200, body = List<Document>), Refused)
+    get, path = "/documents", operation_id = "listDocuments", tag = "documents", security(("bearer" = [])), params(DocumentFilter),
+    responses((status = 200, body = List<Document>, description = "A page of them"), Refused)
 )]
 pub(crate) async fn list(
     State(state): State<AppState>,
@@ -146,9 +146,9 @@ pub(crate) struct NewDocument {
 
 /// Makes a document.
 #[utoipa::path(
-    post, path = "/documents", tag = "documents", security(("bearer" = [])), request_body = NewDocument,
+    post, path = "/documents", operation_id = "createDocument", tag = "documents", security(("bearer" = [])), request_body = NewDocument,
     responses(
-        (status = 201, body = Document, headers(("ETag", description = "Its version"), ("Location", description = "Where it is"))),
+        (status = 201, body = Document, description = "Made", headers(("ETag", description = "Its version"), ("Location", description = "Where it is"))),
         Refused, BodyRefused, NoRow, Clash
     )
 )]
@@ -192,9 +192,9 @@ pub(crate) async fn create(
 
 /// One document.
 #[utoipa::path(
-    get, path = "/documents/{id}", tag = "documents", security(("bearer" = [])),
+    get, path = "/documents/{id}", operation_id = "getDocument", tag = "documents", security(("bearer" = [])),
     params(("id" = Uuid, Path, description = "The document's id")),
-    responses((status = 200, body = Document, headers(("ETag", description = "Its version"))), Refused, NoRow)
+    responses((status = 200, body = Document, description = "The document as it is now", headers(("ETag", description = "Its version"))), Refused, NoRow)
 )]
 pub(crate) async fn get(State(state): State<AppState>, principal: Principal, Id(id): Id) -> Result<Response, ApiError> {
     let row = read::<document::Entity>(&state, principal.actor(), id).await?;
@@ -222,13 +222,13 @@ pub(crate) struct DocumentChanges {
 
 /// Changes a document.
 #[utoipa::path(
-    patch, path = "/documents/{id}", tag = "documents", security(("bearer" = [])), request_body = DocumentChanges,
+    patch, path = "/documents/{id}", operation_id = "changeDocument", tag = "documents", security(("bearer" = [])), request_body = DocumentChanges,
     params(
         ("id" = Uuid, Path, description = "The document's id"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the version to change"),
     ),
     responses(
-        (status = 200, body = Document, headers(("ETag", description = "Its version"))),
+        (status = 200, body = Document, description = "The document as it is now", headers(("ETag", description = "Its version"))),
         Refused, BodyRefused, NoRow, Lost
     )
 )]
@@ -259,7 +259,7 @@ pub(crate) async fn update(
 
 /// Deletes a document, not its file; `:restore` brings it back.
 #[utoipa::path(
-    delete, path = "/documents/{id}", tag = "documents", security(("bearer" = [])),
+    delete, path = "/documents/{id}", operation_id = "deleteDocument", tag = "documents", security(("bearer" = [])),
     params(
         ("id" = Uuid, Path, description = "The document's id"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the version to delete"),
@@ -277,9 +277,9 @@ pub(crate) async fn delete(
 
 /// Brings a deleted document back.
 #[utoipa::path(
-    post, path = "/documents/{id}:restore", tag = "documents", security(("bearer" = [])),
+    post, path = "/documents/{id}:restore", operation_id = "restoreDocument", tag = "documents", security(("bearer" = [])),
     params(("id" = Uuid, Path, description = "The document's id")),
-    responses((status = 200, body = Document, headers(("ETag", description = "Its version"))), Refused, NoRow, Clash)
+    responses((status = 200, body = Document, description = "The document as it is now", headers(("ETag", description = "Its version"))), Refused, NoRow, Clash)
 )]
 pub(crate) async fn restore(
     State(state): State<AppState>,

@@ -25,7 +25,10 @@ pub(crate) struct Live {
 }
 
 /// The process answers; nothing else is looked at.
-#[utoipa::path(get, path = "/health/live", tag = "health", responses((status = 200, body = Live)))]
+#[utoipa::path(
+    get, path = "/health/live", operation_id = "getLiveness", tag = "health", security(()),
+    responses((status = 200, body = Live, description = "It lives"))
+)]
 pub(crate) async fn live() -> Json<Live> {
     Json(Live { status: "ok", timestamp: unix_time() })
 }
@@ -41,8 +44,8 @@ pub(crate) struct Startup {
 
 /// 200 once migrations are done and readiness has passed for the first time, and from then on.
 #[utoipa::path(
-    get, path = "/health/startup", tag = "health",
-    responses((status = 200, body = Startup), (status = 503, body = Startup, description = "Not started yet"))
+    get, path = "/health/startup", operation_id = "getStartup", tag = "health", security(()),
+    responses((status = 200, body = Startup, description = "Started"), (status = 503, body = Startup, description = "Not started yet"))
 )]
 pub(crate) async fn startup(State(state): State<AppState>) -> Response {
     let started = state.started() || readiness(&state).await.status != Overall::Unavailable;
@@ -100,8 +103,8 @@ struct Check {
 
 /// 200 when this instance can serve requests, if not all of them (`degraded`). Each check is given one second.
 #[utoipa::path(
-    get, path = "/health/ready", tag = "health",
-    responses((status = 200, body = Readiness), (status = 503, body = Readiness, description = "Not ready: see `checks`"))
+    get, path = "/health/ready", operation_id = "getReadiness", tag = "health", security(()),
+    responses((status = 200, body = Readiness, description = "Ready, or degraded"), (status = 503, body = Readiness, description = "Not ready: see `checks`"))
 )]
 pub(crate) async fn ready(State(state): State<AppState>) -> Response {
     let readiness = readiness(&state).await;

@@ -290,6 +290,21 @@ pub(crate) enum Refused {
     Unavailable(ErrorBody),
 }
 
+/// What an operation that asks for no token may answer besides.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "for the document alone")]
+pub(crate) enum Busy {
+    /// LIM_001: too many requests; see Retry-After
+    #[response(status = 429)]
+    TooMany(ErrorBody),
+    /// SYS_003: the log says more, under the request's id
+    #[response(status = 500)]
+    Internal(ErrorBody),
+    /// SYS_001, SYS_004 to SYS_007: something is missing for now
+    #[response(status = 503)]
+    Unavailable(ErrorBody),
+}
+
 /// What an operation with a body may answer besides.
 #[derive(IntoResponses)]
 #[allow(dead_code, reason = "for the document alone")]

@@ -41,8 +41,8 @@ impl From<tenant::Model> for Tenant {
 
 /// The caller's tenant.
 #[utoipa::path(
-    get, path = "/tenant", tag = "tenant", security(("bearer" = [])),
-    responses((status = 200, body = Tenant, headers(("ETag", description = "Its version"))), Refused)
+    get, path = "/tenant", operation_id = "getTenant", tag = "tenant", security(("bearer" = [])),
+    responses((status = 200, body = Tenant, description = "The tenant as it is now", headers(("ETag", description = "Its version"))), Refused)
 )]
 pub(crate) async fn get(State(state): State<AppState>, principal: Principal) -> Result<Response, ApiError> {
     let row = read::<tenant::Entity>(&state, principal.actor(), principal.tenant_id).await?;
@@ -58,9 +58,9 @@ pub(crate) struct TenantChanges {
 
 /// Renames the caller's tenant. Its status and its keys are the operator's to change.
 #[utoipa::path(
-    patch, path = "/tenant", tag = "tenant", security(("bearer" = [])), request_body = TenantChanges,
+    patch, path = "/tenant", operation_id = "changeTenant", tag = "tenant", security(("bearer" = [])), request_body = TenantChanges,
     params(("If-Match" = Option<String>, Header, description = "The ETag of the version to change")),
-    responses((status = 200, body = Tenant, headers(("ETag", description = "Its version"))), Refused, BodyRefused, Lost)
+    responses((status = 200, body = Tenant, description = "The tenant as it is now", headers(("ETag", description = "Its version"))), Refused, BodyRefused, Lost)
 )]
 pub(crate) async fn update(
     State(state): State<AppState>,

@@ -89,8 +89,8 @@ pub(crate) struct UserFilter {
 
 /// The users of the caller's tenant, newest first.
 #[utoipa::path(
-    get, path = "/users", tag = "users", security(("bearer" = [])), params(UserFilter),
-    responses((status = 200, body = List<User>), Refused)
+    get, path = "/users", operation_id = "listUsers", tag = "users", security(("bearer" = [])), params(UserFilter),
+    responses((status = 200, body = List<User>, description = "A page of them"), Refused)
 )]
 pub(crate) async fn list(
     State(state): State<AppState>,
@@ -120,9 +120,9 @@ pub(crate) struct NewUser {
 
 /// Makes a user.
 #[utoipa::path(
-    post, path = "/users", tag = "users", security(("bearer" = [])), request_body = NewUser,
+    post, path = "/users", operation_id = "createUser", tag = "users", security(("bearer" = [])), request_body = NewUser,
     responses(
-        (status = 201, body = User, headers(("ETag", description = "Its version"), ("Location", description = "Where it is"))),
+        (status = 201, body = User, description = "Made", headers(("ETag", description = "Its version"), ("Location", description = "Where it is"))),
         Refused, BodyRefused, Clash
     )
 )]
@@ -147,9 +147,9 @@ pub(crate) async fn create(
 
 /// One user.
 #[utoipa::path(
-    get, path = "/users/{id}", tag = "users", security(("bearer" = [])),
+    get, path = "/users/{id}", operation_id = "getUser", tag = "users", security(("bearer" = [])),
     params(("id" = Uuid, Path, description = "The user's id")),
-    responses((status = 200, body = User, headers(("ETag", description = "Its version"))), Refused, NoRow)
+    responses((status = 200, body = User, description = "The user as it is now", headers(("ETag", description = "Its version"))), Refused, NoRow)
 )]
 pub(crate) async fn get(State(state): State<AppState>, principal: Principal, Id(id): Id) -> Result<Response, ApiError> {
     let row = read::<user::Entity>(&state, principal.actor(), id).await?;
@@ -174,13 +174,13 @@ pub(crate) struct UserChanges {
 
 /// Changes a user.
 #[utoipa::path(
-    patch, path = "/users/{id}", tag = "users", security(("bearer" = [])), request_body = UserChanges,
+    patch, path = "/users/{id}", operation_id = "changeUser", tag = "users", security(("bearer" = [])), request_body = UserChanges,
     params(
         ("id" = Uuid, Path, description = "The user's id"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the version to change"),
     ),
     responses(
-        (status = 200, body = User, headers(("ETag", description = "Its version"))),
+        (status = 200, body = User, description = "The user as it is now", headers(("ETag", description = "Its version"))),
         Refused, BodyRefused, NoRow, Lost, Clash
     )
 )]
@@ -206,7 +206,7 @@ pub(crate) async fn update(
 
 /// Deletes a user, who may then do nothing; `:restore` brings them back.
 #[utoipa::path(
-    delete, path = "/users/{id}", tag = "users", security(("bearer" = [])),
+    delete, path = "/users/{id}", operation_id = "deleteUser", tag = "users", security(("bearer" = [])),
     params(
         ("id" = Uuid, Path, description = "The user's id"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the version to delete"),
@@ -224,9 +224,9 @@ pub(crate) async fn delete(
 
 /// Brings a deleted user back.
 #[utoipa::path(
-    post, path = "/users/{id}:restore", tag = "users", security(("bearer" = [])),
+    post, path = "/users/{id}:restore", operation_id = "restoreUser", tag = "users", security(("bearer" = [])),
     params(("id" = Uuid, Path, description = "The user's id")),
-    responses((status = 200, body = User, headers(("ETag", description = "Its version"))), Refused, NoRow, Clash)
+    responses((status = 200, body = User, description = "The user as it is now", headers(("ETag", description = "Its version"))), Refused, NoRow, Clash)
 )]
 pub(crate) async fn restore(
     State(state): State<AppState>,

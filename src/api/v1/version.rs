@@ -1,5 +1,6 @@
 //! What this instance was built from.
 
+use super::resource::Busy;
 use crate::server::AppState;
 use axum::Json;
 use axum::extract::State;
@@ -25,7 +26,10 @@ pub(crate) struct Build {
 }
 
 /// What this instance was built from: anyone can rebuild it and compare.
-#[utoipa::path(get, path = "/version", tag = "health", responses((status = 200, body = Build)))]
+#[utoipa::path(
+    get, path = "/version", operation_id = "getVersion", tag = "health", security(()),
+    responses((status = 200, body = Build, description = "What it was built from"), Busy)
+)]
 pub(crate) async fn version(State(state): State<AppState>) -> Json<Build> {
     Json(Build {
         version: env!("CARGO_PKG_VERSION"),
