@@ -13,6 +13,7 @@ mod errors;
 mod health;
 mod identity;
 mod limits;
+mod lists;
 mod logging;
 mod login;
 mod login_in_browser;
