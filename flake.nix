@@ -38,11 +38,14 @@
         );
     in
     {
-      # nix build .#default: the static binary    nix build .#image: an archive for `docker load`
+      # nix build .#default: the static binary
+      # nix build .#image: an archive for `docker load`
+      # nix build .#sbom: what the binary is made of, in CycloneDX
       packages = forSystems images (
         { pkgs, bulkhead }:
         {
           default = bulkhead.package;
+          inherit (bulkhead) sbom;
           image = import ./nix/image.nix {
             inherit pkgs;
             inherit (bulkhead) package;
@@ -57,14 +60,18 @@
         { pkgs, bulkhead }: import ./nix/checks.nix { inherit pkgs bulkhead; }
       );
 
-      # nix run
+      # nix run: the API    nix run .#verify -- IMAGE: whether an image is what its revision builds
       apps = forSystems images (
-        { bulkhead, ... }:
-        {
-          default = {
+        { pkgs, bulkhead }:
+        let
+          app = program: {
             type = "app";
-            program = "${bulkhead.package}/bin/bulkhead";
+            inherit program;
           };
+        in
+        {
+          default = app "${bulkhead.package}/bin/bulkhead";
+          verify = app "${import ./nix/verify.nix { inherit pkgs; }}";
         }
       );
 

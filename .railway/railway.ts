@@ -48,6 +48,7 @@ const setByPeople = [
   "REQUEST_TIMEOUT_SECONDS",
   "SHUTDOWN_DELAY_SECONDS",
   "SHUTDOWN_DRAIN_SECONDS",
+  "SOURCE_REVISION", // the image names its own
 ];
 
 export default defineRailway(() => {
@@ -65,7 +66,9 @@ export default defineRailway(() => {
         "Cargo.lock",
         "Dockerfile",
         ".dockerignore",
+        "build.rs",
         "deploy/rootfs/**",
+        "flake.lock",
         "migration/**",
         "railway.json",
         "src/**",

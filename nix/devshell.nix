@@ -2,9 +2,16 @@
 { pkgs }:
 pkgs.mkShell {
   packages = with pkgs; [
+    actionlint
     cargo
+    cargo-auditable
+    cargo-bloat
+    cargo-cyclonedx
     cargo-deny
     clippy
+    deadnix
+    diffoscope
+    jq
     nixfmt
     nodejs
     pgbouncer
@@ -14,5 +21,6 @@ pkgs.mkShell {
     rustfmt
     sea-orm-cli
     shellcheck
+    zizmor
   ];
 }

@@ -26,7 +26,10 @@ pkgs.dockerTools.buildLayeredImage {
     Cmd = [ "start" ];
     User = "65532:65532";
     WorkingDir = "/";
-    Env = [ "ENVIRONMENT=production" ];
+    Env = [
+      "ENVIRONMENT=production"
+      "SOURCE_REVISION=${revision}"
+    ];
     ExposedPorts."8000/tcp" = { };
     StopSignal = "SIGTERM";
     # Times in nanoseconds.
@@ -49,6 +52,8 @@ pkgs.dockerTools.buildLayeredImage {
       "org.opencontainers.image.version" = package.version;
       "org.opencontainers.image.revision" = revision;
       "org.opencontainers.image.created" = timestamp;
+      "io.github.bulkhead-rs.cargo-lock-sha256" = builtins.hashFile "sha256" ../Cargo.lock;
+      "io.github.bulkhead-rs.flake-lock-sha256" = builtins.hashFile "sha256" ../flake.lock;
     };
   };
 }

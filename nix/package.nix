@@ -10,6 +10,8 @@ let
     lib.sourceByRegex ../. (
       [
         "Cargo\\.(toml|lock)"
+        "flake\\.lock"
+        "build\\.rs"
         "(migration|src)(/.*)?"
         "tests"
         "tests/(image|migrations|support)"
@@ -27,17 +29,45 @@ let
     doCheck = false;
   };
 
+  # The workspace names the tests' packages, whose sources a release does not need.
+  standIns = ''
+    mkdir -p bench tests/http tests/support/src
+    touch tests/support/src/lib.rs tests/image/lib.rs
+    echo 'fn main() {}' | tee bench/hot_paths.rs tests/http/main.rs tests/image/main.rs \
+      tests/migrations/{main,bench}.rs >tests/migrations/fixture.rs
+  '';
+
   release = common // {
     src = files [ ];
     cargoExtraArgs = "--locked --package bulkhead";
+    # Says in the binary which crates it is made of.
+    cargoBuildCommand = "cargo auditable build --release";
+    nativeBuildInputs = [ pkgs.cargo-auditable ];
     # Static, so that the image needs no library. With a target given, the flags do not reach build scripts.
     CARGO_BUILD_TARGET = pkgs.stdenv.hostPlatform.rust.rustcTarget;
-    CARGO_BUILD_RUSTFLAGS = "-C target-feature=+crt-static";
+    CARGO_BUILD_RUSTFLAGS = "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs";
     buildInputs = [ pkgs.glibc.static ];
   };
 in
 {
   inherit craneLib;
+
+  # What the binary is made of, for whoever must know of a crate's weakness: CycloneDX.
+  sbom = craneLib.mkCargoDerivation (
+    release
+    // {
+      pname = "bulkhead-sbom";
+      cargoArtifacts = null;
+      nativeBuildInputs = [
+        pkgs.cargo-cyclonedx
+        pkgs.jq
+      ];
+      postPatch = standIns;
+      buildPhaseCargoCommand = "bash ${../scripts/sbom} $out";
+      doInstallCargoArtifacts = false;
+      installPhaseCommand = "";
+    }
+  );
 
   # Everything that the checks compile, on a dependency layer of the dev profile.
   development =
@@ -61,13 +91,7 @@ in
     release
     // {
       cargoArtifacts = craneLib.buildDepsOnly release;
-      # The workspace names the tests' packages, whose sources this build does not need.
-      postPatch = ''
-        mkdir -p bench tests/http tests/support/src
-        touch tests/support/src/lib.rs tests/image/lib.rs
-        echo 'fn main() {}' | tee bench/hot_paths.rs tests/http/main.rs tests/image/main.rs \
-          tests/migrations/{main,bench}.rs >tests/migrations/fixture.rs
-      '';
+      postPatch = standIns;
       # A static glibc holds store paths (its own, libidn2's, libgcc's) to look for what the image does without.
       # Names of the same length that lead nowhere stand in for them.
       postFixup = ''

@@ -8,6 +8,7 @@ mod identity;
 mod origin;
 mod proxies;
 
+pub(crate) use identity::KEYS_SERVE_AT_MOST;
 pub use identity::{ApiToken, DevelopmentKey, Identity, Issuer, Provider};
 pub use origin::Origin;
 pub use proxies::{Forwarding, TrustedProxies};
@@ -18,6 +19,7 @@ use sea_orm::sqlx::sqlite::SqliteConnectOptions;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -61,6 +63,8 @@ pub struct Settings {
     pub log_level: Targets,
     /// How a log line looks.
     pub log_format: LogFormat,
+    /// The commit that the image was built from, as the image itself says.
+    pub source_revision: Option<String>,
     /// Whether `/docs` and `/openapi.json` are served.
     pub docs_enabled: bool,
     /// The origins whose scripts may read answers, and to which a browser may be sent back.
@@ -310,14 +314,15 @@ impl Settings {
             identity: reader.identity(environment),
             log_level: reader.value("LOG_LEVEL", default_log_level(), LOG_LEVEL_FORMS),
             log_format: reader.value("LOG_FORMAT", log_format, "json or pretty"),
+            source_revision: reader.optional("SOURCE_REVISION"),
             docs_enabled: reader.value("DOCS_ENABLED", environment != Environment::Production, "true or false"),
             allowed_origins: reader.origins(environment),
             trusted_proxies: reader.list("TRUSTED_PROXIES", TrustedProxies::default()),
             max_concurrent_requests: reader.at_least("MAX_CONCURRENT_REQUESTS", 512, 1),
             request_timeout: reader.seconds("REQUEST_TIMEOUT_SECONDS", 30, 1),
             max_body_bytes: reader.at_least("MAX_BODY_BYTES", 1024 * 1024, 1),
-            rate_limit_per_minute: reader.at_least("RATE_LIMIT_PER_MINUTE", 600, 0),
-            rate_limit_burst: reader.at_least("RATE_LIMIT_BURST", 100, 1),
+            rate_limit_per_minute: reader.within("RATE_LIMIT_PER_MINUTE", 600, 0..=RATE_LIMIT_MOST),
+            rate_limit_burst: reader.within("RATE_LIMIT_BURST", 100, 1..=RATE_LIMIT_MOST),
             shutdown_delay: reader.seconds("SHUTDOWN_DELAY_SECONDS", 0, 0),
             shutdown_drain: reader.seconds("SHUTDOWN_DRAIN_SECONDS", 30, 0),
         };
@@ -325,6 +330,10 @@ impl Settings {
         (if mistakes.is_empty() { Ok(settings) } else { Err(ConfigError(mistakes)) }, shown)
     }
 }
+
+/// The most requests of one client, a minute or at once: the limiter counts in nanoseconds, and a burst of some hundred
+/// million at one a minute is more of them than it can hold.
+const RATE_LIMIT_MOST: u32 = 1_000_000;
 
 const LOG_LEVEL_FORMS: &str = "error, warn, info, debug, trace or off, or directives such as info,sqlx=debug";
 
@@ -366,6 +375,15 @@ impl Reader<'_> {
         let value = self.value(name, default, &format!("a whole number of {least} or more"));
         if value < least {
             self.mistake(name, &format!("must be {least} or more, not {value}"));
+        }
+        value
+    }
+
+    fn within(&mut self, name: &'static str, default: u32, range: RangeInclusive<u32>) -> u32 {
+        let (least, most) = range.into_inner();
+        let value = self.value(name, default, &format!("a whole number from {least} to {most}"));
+        if !(least..=most).contains(&value) {
+            self.mistake(name, &format!("must be {least} to {most}, not {value}"));
         }
         value
     }
@@ -522,6 +540,15 @@ mod tests {
         for environment in ["staging", "production"] {
             let error = read(&[("ENVIRONMENT", environment)]).0.unwrap_err();
             assert_eq!(error.to_string(), format!("DATABASE_URL: is required when ENVIRONMENT={environment}"));
+        }
+    }
+
+    #[test]
+    fn a_rate_that_the_limiter_cannot_count_is_refused() {
+        for name in ["RATE_LIMIT_PER_MINUTE", "RATE_LIMIT_BURST"] {
+            assert!(read(&[(name, "1000000")]).0.is_ok());
+            let error = read(&[(name, "1000001")]).0.unwrap_err().to_string();
+            assert!(error.starts_with(name) && error.ends_with("to 1000000, not 1000001"), "{error}");
         }
     }
 

@@ -7,7 +7,8 @@ use crate::{Mode, Sql, SqlMigration};
 //   and leaves the role. Whoever migrates may take it on; another login for run time needs `GRANT bulkhead_app TO it`.
 // - No tenant named means no rows (postgresql.org/docs/current/ddl-rowsecurity.html); FORCE binds the tables' owner too.
 // - A caller's tenant is not known before its token is matched: `find_caller` alone looks across tenants, and whoever owns
-//   the tables (`audit verify`) when it says so. The policies for that are for the owner alone.
+//   the tables (`audit verify`) when it says so. The policies for that are for the owner alone. The function says so in
+//   its body: to name such a parameter in its head takes a superuser.
 // - SQLite has no roles: there a row is at least tied to its tenant for good, as the column grants do on PostgreSQL.
 pub(crate) const MIGRATION: SqlMigration = SqlMigration {
     name: "m20261124_000007_enforce_tenancy",
@@ -28,8 +29,8 @@ pub(crate) const MIGRATION: SqlMigration = SqlMigration {
             IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
                 GRANT bulkhead_app TO CURRENT_USER;
             END IF;
-        EXCEPTION WHEN unique_violation THEN
-            NULL;
+        EXCEPTION WHEN unique_violation OR insufficient_privilege THEN
+            NULL; -- whoever gives roles on this server has granted it, or grants it to the login of run time alone
         END $$;
 
         ALTER TABLE tenants ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
@@ -55,18 +56,24 @@ pub(crate) const MIGRATION: SqlMigration = SqlMigration {
         CREATE FUNCTION find_caller(external_id text, subject text)
             RETURNS TABLE (tenant_id uuid, status text, tenant_deleted boolean,
                            user_id uuid, role text, user_deleted boolean)
-            LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT SET app.directory = 'on'
+            LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
         AS $$
-            SELECT t.id, t.status, t.deleted_at IS NOT NULL, u.id, u.role, u.deleted_at IS NOT NULL
-            FROM tenants t LEFT JOIN users u ON u.tenant_id = t.id AND u.external_idp_id = $2
-            WHERE t.external_id = $1
-            ORDER BY u.deleted_at DESC NULLS FIRST
-            LIMIT 1
-        $$;
+        BEGIN
+            PERFORM set_config('app.directory', 'on', true);
+            RETURN QUERY
+                SELECT t.id, t.status, t.deleted_at IS NOT NULL, u.id, u.role, u.deleted_at IS NOT NULL
+                FROM tenants t LEFT JOIN users u ON u.tenant_id = t.id AND u.external_idp_id = $2
+                WHERE t.external_id = $1
+                ORDER BY u.deleted_at DESC NULLS FIRST
+                LIMIT 1;
+            PERFORM set_config('app.directory', '', true);
+        END $$;
         CREATE FUNCTION lock_audit_head(tenant uuid) RETURNS TABLE (sequence bigint, hash text)
             LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
         AS $$
-            SELECT h.sequence, h.hash FROM audit_heads h WHERE h.tenant_id = $1 FOR UPDATE
+            SELECT h.sequence, h.hash FROM audit_heads h
+            WHERE h.tenant_id = $1 AND h.tenant_id = NULLIF(current_setting('app.current_tenant_id', true), '')::uuid
+            FOR UPDATE
         $$;
         REVOKE ALL ON FUNCTION find_caller(text, text), lock_audit_head(uuid) FROM PUBLIC;
 

@@ -6,9 +6,13 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_path_to_error::Segment;
 use std::error::Error;
+use std::fmt;
+use std::marker::PhantomData;
 
 /// A request body of JSON. What is not one is answered with a VAL code.
 pub(crate) struct Body<T>(pub(crate) T);
@@ -18,9 +22,32 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         match Json::from_request(request, state).await {
-            Ok(Json(body)) => Ok(Self(body)),
+            Ok(Json(Object(body))) => Ok(Self(body)),
             Err(rejection) => Err(body_refusal(&rejection)),
         }
+    }
+}
+
+/// A JSON object: serde alone would take an array of its members in their order, too.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members))
+            }
+        }
+
+        deserializer.deserialize_map(Members(PhantomData)).map(Self)
     }
 }
 
@@ -42,7 +69,9 @@ fn body_refusal(rejection: &JsonRejection) -> ApiError {
     let text = rejection.body_text();
     let code = match rejection {
         JsonRejection::MissingJsonContentType(_) => ErrorCode::UnsupportedMedia,
-        JsonRejection::JsonSyntaxError(_) => ErrorCode::BadFormat,
+        JsonRejection::JsonSyntaxError(error) => {
+            return ApiError { code: ErrorCode::BadFormat, ..misfit::<serde_json::Error>(error, text) };
+        }
         JsonRejection::JsonDataError(error) => return misfit::<serde_json::Error>(error, text),
         JsonRejection::BytesRejection(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
             ErrorCode::TooLarge
@@ -75,7 +104,11 @@ fn misfit<E: Error + 'static>(error: &(dyn Error + 'static), text: String) -> Ap
     });
     let found: Vec<_> = found.collect();
     let path = found.iter().find_map(|cause| cause.downcast_ref::<serde_path_to_error::Error<E>>());
-    let path = path.map(|error| error.path().to_string()).filter(|path| path != ".");
+    // What lies deeper in a field is named by the client.
+    let path = path.and_then(|error| match error.path().iter().next()? {
+        Segment::Map { key } => Some(key.clone()),
+        _ => None,
+    });
     // serde has no other way to tell.
     if let Some((_, rest)) = text.split_once("missing field `") {
         let name = rest.split('`').next().unwrap_or_default().to_owned();

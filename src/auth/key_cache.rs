@@ -5,21 +5,22 @@ use super::development::DevelopmentIssuer;
 use super::discovery::{Metadata, ProviderError};
 use super::http::HttpClient;
 use super::key_set::{Document, Key, KeySet};
-use crate::config::Provider;
+use crate::config::{KEYS_SERVE_AT_MOST, Provider};
 use arc_swap::ArcSwapOption;
 use backon::{ExponentialBuilder, Retryable};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-use tokio::sync::{Notify, Semaphore, watch};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 /// Tries of one refresh, and the first pause between them, which doubles.
 const TRIES: usize = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long keys serve while the provider is away.
-const STALE_LIMIT: Duration = Duration::from_hours(24);
+const STALE_LIMIT: Duration = Duration::from_secs(KEYS_SERVE_AT_MOST as u64);
 
 /// How long to wait after a refresh that failed: while there are no keys at all, and while there are.
 const PAUSE_WITHOUT_KEYS: Duration = Duration::from_secs(2);
@@ -40,10 +41,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where keys come from.
 pub(super) enum Source {
-    Provider { settings: Box<Provider>, http: HttpClient },
+    Provider {
+        settings: Box<Provider>,
+        http: HttpClient,
+    },
     Development(DevelopmentIssuer),
     Nobody,
+    #[cfg(test)]
+    Scripted(tests::Script),
 }
+
+/// What a fetch brings: the issuer, the provider's metadata, the keys.
+type Fetched = (String, Option<Metadata>, KeySet);
 
 /// What was last fetched.
 #[derive(Debug)]
@@ -71,28 +80,19 @@ pub(super) struct KeyCache {
     current: ArcSwapOption<Snapshot>,
     /// Whether the last refresh failed.
     failing: AtomicBool,
-    /// Held to look at or to change it, never while something is fetched.
-    turn: Mutex<Turn>,
-    wanted: Notify,
+    look: watch::Sender<Look>,
     waiting: Semaphore,
-    /// How many refreshes have ended, well or not.
-    ended: watch::Sender<u64>,
+    /// Whether a refresh has ended, well or not.
+    tried: watch::Sender<bool>,
 }
 
-/// Whose turn it is to fetch for the sake of an unknown key id.
+/// The fetch for the sake of an unknown key id.
 #[derive(Debug, Default)]
-struct Turn {
+struct Look {
+    /// When the last one began.
     last: Option<Instant>,
-    under_way: bool,
-}
-
-/// How much a refresh asks of the provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scope {
-    /// Metadata and keys, with retries.
-    Everything,
-    /// The keys alone, in one request.
-    Keys,
+    /// Whether one is asked for, or under way.
+    wanted: bool,
 }
 
 impl fmt::Debug for KeyCache {
@@ -108,10 +108,9 @@ impl KeyCache {
             ttl,
             current: ArcSwapOption::empty(),
             failing: AtomicBool::new(false),
-            turn: Mutex::default(),
-            wanted: Notify::new(),
+            look: watch::Sender::default(),
             waiting: Semaphore::new(MAX_WAITING),
-            ended: watch::Sender::new(0),
+            tried: watch::Sender::new(false),
         }
     }
 
@@ -126,9 +125,9 @@ impl KeyCache {
             return Some(snapshot);
         }
         if !matches!(self.source, Source::Nobody) {
-            let mut ended = self.ended.subscribe();
+            let mut tried = self.tried.subscribe();
             // In vain at the latest when the request's own time is over.
-            let _ = tokio::time::timeout(PATIENCE, ended.wait_for(|count| *count > 0)).await;
+            let _ = tokio::time::timeout(PATIENCE, tried.wait_for(|tried| *tried)).await;
         }
         self.current()
     }
@@ -136,31 +135,30 @@ impl KeyCache {
     /// What is there after a fetch for the sake of an unknown key id. There is one such fetch in a while for all
     /// requests together: those that come during it wait for it, later ones do without.
     pub(super) async fn refreshed(&self) -> Option<Arc<Snapshot>> {
-        let mut ended = self.ended.subscribe();
-        let seen = *ended.borrow_and_update();
-        if let (true, Ok(_place)) = (self.take_turn(), self.waiting.try_acquire()) {
-            let _ = tokio::time::timeout(PATIENCE, ended.wait_for(|count| *count > seen)).await;
+        let mut look = self.look.subscribe();
+        if let (true, Ok(_place)) = (self.ask_for_look(), self.waiting.try_acquire()) {
+            let _ = tokio::time::timeout(PATIENCE, look.wait_for(|look| !look.wanted)).await;
         }
         self.current()
     }
 
     /// Asks for a fetch where it is time for one; whether there is one to wait for.
-    fn take_turn(&self) -> bool {
+    fn ask_for_look(&self) -> bool {
         let pause = match self.source {
             Source::Provider { .. } => UNKNOWN_KEY_PAUSE,
             Source::Development(_) => UNKNOWN_KEY_PAUSE_IN_DEVELOPMENT,
             Source::Nobody => return false,
+            #[cfg(test)]
+            Source::Scripted(_) => UNKNOWN_KEY_PAUSE,
         };
-        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if turn.under_way {
-            return true;
-        }
-        if turn.last.is_some_and(|last| last.elapsed() < pause) {
-            return false;
-        }
-        *turn = Turn { last: Some(Instant::now()), under_way: true };
-        self.wanted.notify_one();
-        true
+        let mut wanted = false;
+        self.look.send_if_modified(|look| {
+            let asked = !look.wanted && look.last.is_none_or(|last| last.elapsed() >= pause);
+            look.wanted |= asked;
+            wanted = look.wanted;
+            asked
+        });
+        wanted
     }
 
     pub(super) fn standing(&self) -> Standing {
@@ -177,9 +175,9 @@ impl KeyCache {
         if matches!(self.source, Source::Nobody) {
             std::future::pending::<()>().await;
         }
+        let mut look = self.look.subscribe();
         loop {
-            let fetched = self.refresh(Scope::Everything).await;
-            let pause = match fetched {
+            let pause = match self.refresh().await {
                 Ok(()) => self.ttl.mul_f64(0.8),
                 Err(()) if self.current().is_none() => PAUSE_WITHOUT_KEYS,
                 Err(()) => PAUSE_WITH_KEYS.min(self.ttl),
@@ -189,23 +187,41 @@ impl KeyCache {
             loop {
                 tokio::select! {
                     () = &mut due => break,
-                    () = self.wanted.notified() => {
-                        // Its failure is in the log; what is due stays due.
-                        let _ = self.refresh(Scope::Keys).await;
+                    () = async { drop(look.wait_for(|look| look.wanted).await) } => {
+                        // What is due stays due, unless something has changed at the provider, or it has gone.
+                        if self.look_for_keys().await.is_err() {
+                            break;
+                        }
                     }
                 }
             }
         }
     }
 
-    async fn refresh(&self, scope: Scope) -> Result<(), ()> {
-        let before = self.current.load_full();
-        let tries = if scope == Scope::Keys { 1 } else { TRIES };
+    /// Metadata and keys, with retries. This alone says how the provider stands.
+    async fn refresh(&self) -> Result<(), ()> {
         let retry =
-            ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_factor(2.0).with_max_times(tries - 1);
-        let known = before.as_ref().and_then(|snapshot| snapshot.metadata.clone()).filter(|_| scope == Scope::Keys);
-        let fetched = (|| self.fetch(known.clone())).retry(retry).await;
-        let outcome = match fetched {
+            ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_factor(2.0).with_max_times(TRIES - 1);
+        let outcome = self.take((|| self.fetch(None)).retry(retry).await);
+        self.failing.store(outcome.is_err(), Ordering::Relaxed);
+        self.tried.send_replace(true);
+        outcome
+    }
+
+    /// The keys alone, in one request, for the sake of an unknown key id.
+    async fn look_for_keys(&self) -> Result<(), ()> {
+        // From the request to the provider on, and not from what asked for it: that may have waited for a refresh.
+        self.look.send_modify(|look| look.last = Some(Instant::now()));
+        let known = self.current.load().as_ref().and_then(|snapshot| snapshot.metadata.clone());
+        let outcome = self.take(self.fetch(known).await);
+        self.look.send_modify(|look| look.wanted = false);
+        outcome
+    }
+
+    /// Puts what was fetched in the place of what was there.
+    fn take(&self, fetched: Result<Fetched, ProviderError>) -> Result<(), ()> {
+        let before = self.current.load_full();
+        match fetched {
             Ok((issuer, metadata, keys)) => {
                 let unchanged = |old: &Arc<Snapshot>| old.issuer == issuer && old.keys.same(&keys);
                 let generation = match &before {
@@ -225,14 +241,10 @@ impl KeyCache {
                 tracing::warn!(%error, keys_left = self.current().is_some(), "cannot fetch the identity provider's keys");
                 Err(())
             }
-        };
-        self.failing.store(outcome.is_err(), Ordering::Relaxed);
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner).under_way = false;
-        self.ended.send_modify(|count| *count += 1);
-        outcome
+        }
     }
 
-    async fn fetch(&self, known: Option<Metadata>) -> Result<(String, Option<Metadata>, KeySet), ProviderError> {
+    async fn fetch(&self, known: Option<Metadata>) -> Result<Fetched, ProviderError> {
         match &self.source {
             Source::Provider { settings, http } => {
                 let metadata = match known {
@@ -247,6 +259,11 @@ impl KeyCache {
             }
             Source::Development(issuer) => Ok((DevelopmentIssuer::ISSUER.to_owned(), None, issuer.keys()?)),
             Source::Nobody => Ok((String::new(), None, KeySet::default())),
+            #[cfg(test)]
+            Source::Scripted(script) => script.answer(known).await,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

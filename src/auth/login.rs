@@ -108,6 +108,8 @@ pub struct Tokens {
     pub token: SecretString,
     /// What it says.
     pub claims: Arc<Claims>,
+    /// The ID token, where it is another: for the logout's hint, not for calling this API.
+    pub id_token: Option<SecretString>,
     /// For how many seconds it is good.
     pub expires_in: i64,
     /// A `Set-Cookie` value that removes the login's cookie.
@@ -189,9 +191,14 @@ impl Login {
 
     fn client(&self, metadata: &Metadata) -> Result<OidcClient, LoginError> {
         let redirect = self.provider.redirect_url.clone().ok_or(LoginError::Setting("OIDC_REDIRECT_URL"))?;
+        let endpoint = |endpoint: &Option<Url>, name| {
+            endpoint.clone().ok_or_else(|| LoginError::Provider(format!("its metadata names no usable {name}")))
+        };
+        let authorization = endpoint(&metadata.authorization_endpoint, "authorization_endpoint")?;
+        let token = endpoint(&metadata.token_endpoint, "token_endpoint")?;
         let mut client = Client::new(ClientId::new(self.provider.client_id.clone()))
-            .set_auth_uri(AuthUrl::from_url(metadata.authorization_endpoint.clone()))
-            .set_token_uri(TokenUrl::from_url(metadata.token_endpoint.clone()))
+            .set_auth_uri(AuthUrl::from_url(authorization))
+            .set_token_uri(TokenUrl::from_url(token))
             .set_redirect_uri(RedirectUrl::from_url(redirect));
         if let Some(secret) = &self.provider.client_secret {
             client = client.set_client_secret(ClientSecret::new(secret.expose_secret().to_owned()));
@@ -273,14 +280,15 @@ impl Login {
         let expires_in = claims.expires_at.saturating_sub(now()).max(0);
         let mut removal = self.cookie(String::new()).build();
         removal.make_removal();
-        Ok(Tokens { token: token.to_owned().into(), claims, expires_in, cookie: removal.to_string() })
+        let id_token = (self.provider.api_token == ApiToken::Access).then(|| id_token.to_owned().into());
+        Ok(Tokens { token: token.to_owned().into(), id_token, claims, expires_in, cookie: removal.to_string() })
     }
 
     fn logout_url(&self, metadata: &Metadata, redirect: &str, hint: Option<&str>) -> Result<Url, LoginError> {
         let endpoint = self.provider.end_session_endpoint.as_ref().or(metadata.end_session_endpoint.as_ref());
         let mut url = endpoint
             .ok_or_else(|| {
-                LoginError::Provider("it has no end_session_endpoint: set OIDC_END_SESSION_ENDPOINT".into())
+                LoginError::Provider("it has no usable end_session_endpoint: set OIDC_END_SESSION_ENDPOINT".into())
             })?
             .clone();
         url.query_pairs_mut()

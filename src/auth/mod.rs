@@ -18,7 +18,7 @@ pub use development::{DevelopmentIssuer, DevelopmentTokenError};
 pub use discovery::{Metadata, ProviderError};
 pub use login::{Begun, LoginError, Tokens};
 pub use principal::{Admin, Member, Principal};
-pub use verifier::{Claims, TokenError, is_tenant};
+pub use verifier::{Claims, RoleClaim, TokenError, is_tenant};
 
 use crate::config::{Identity, Issuer};
 use http::HttpClient;

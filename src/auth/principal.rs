@@ -84,9 +84,8 @@ impl Principal {
             Some(row) => Self::of(&claims, row, origin.clone()),
             None => Err(ErrorCode::TenantRefused.into()),
         };
-        let principal = principal.and_then(|principal| match principal.role >= least {
-            true => Ok(principal),
-            false => Err(ErrorCode::RoleNotSufficient.into()),
+        let principal = principal.and_then(|principal| {
+            if principal.role >= least { Ok(principal) } else { Err(ErrorCode::RoleNotSufficient.into()) }
         });
         if let Err(error) = &principal {
             let route = parts.extensions.get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);

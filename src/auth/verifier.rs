@@ -3,7 +3,7 @@
 use super::claims::RawClaims;
 use super::development::DevelopmentIssuer;
 use super::key_cache::{KeyCache, Snapshot};
-use crate::config::{Identity, Issuer};
+use crate::config::{ApiToken, Identity, Issuer};
 use crate::entity::user::Role;
 use crate::error::ErrorCode;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -29,6 +29,8 @@ const TENANT_CLAIMS: [&str; 4] = ["tenant_id", "organization_id", "org_id", "cus
 
 /// The tenant that is ours and nobody's to claim.
 const SYSTEM_TENANT: &str = "system";
+
+const NOT_FOR_AN_API: TokenError = TokenError::Invalid("the token is not for calling an API");
 
 /// Why a token is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -73,16 +75,48 @@ pub struct Claims {
     pub subject: String,
     /// The tenant's external id: 3 to 128 of `[A-Za-z0-9_-]`.
     pub tenant: String,
-    /// The highest role that the token gives, if it gives one.
-    pub role: Option<Role>,
+    /// What the token says of the caller's role.
+    pub role: RoleClaim,
     /// When it expires: Unix time in seconds.
     pub expires_at: i64,
+}
+
+/// What a token says of its bearer's role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoleClaim {
+    /// Nothing: the claim is not there, or null.
+    Absent,
+    /// None that is ours: the claim is there, but names other things.
+    Foreign,
+    /// This role, the highest of those that the claim names.
+    Of(Role),
+}
+
+impl RoleClaim {
+    fn of(claim: Option<&Value>) -> Self {
+        match claim {
+            None | Some(Value::Null) => Self::Absent,
+            Some(claim) => highest_role(claim).map_or(Self::Foreign, Self::Of),
+        }
+    }
+
+    /// The role, which is the `row`'s where the token says nothing. A claim that names no role of ours gives none: the
+    /// provider has the say, and may have taken the role away.
+    #[must_use]
+    pub fn or(self, row: Option<Role>) -> Option<Role> {
+        match self {
+            Self::Absent => row,
+            Self::Foreign => None,
+            Self::Of(role) => Some(role),
+        }
+    }
 }
 
 /// The rules, and the tokens that have passed them lately.
 #[derive(Debug)]
 pub(super) struct Verifier {
     audiences: Vec<String>,
+    api_token: ApiToken,
     tenant_claim: String,
     role_claim: String,
     max_lifetime: Duration,
@@ -112,6 +146,10 @@ impl Verifier {
                 Issuer::Provider(provider) => provider.accepted_audiences(),
                 Issuer::Development(_) => vec![DevelopmentIssuer::AUDIENCE.to_owned()],
                 Issuer::Nobody => Vec::new(),
+            },
+            api_token: match &identity.issuer {
+                Issuer::Provider(provider) => provider.api_token,
+                Issuer::Development(_) | Issuer::Nobody => ApiToken::Access,
             },
             tenant_claim: identity.tenant_claim.clone(),
             role_claim: identity.role_claim.clone(),
@@ -198,6 +236,7 @@ impl Verifier {
 
     /// What the token says of its bearer, within our own limits.
     fn judge(&self, claims: &RawClaims) -> Result<Claims, TokenError> {
+        check_kind(claims, self.api_token)?;
         let expires_at = claims.date("exp").unwrap_or_default();
         let lifetime = expires_at - claims.date("iat").unwrap_or_default();
         if lifetime.unsigned_abs() > self.max_lifetime.as_secs() {
@@ -211,7 +250,7 @@ impl Verifier {
         Ok(Claims {
             subject: claims.text("sub").unwrap_or_default().to_owned(),
             tenant: tenant.to_owned(),
-            role: claims.get(&self.role_claim).and_then(highest_role),
+            role: RoleClaim::of(claims.get(&self.role_claim)),
             expires_at,
         })
     }
@@ -262,7 +301,28 @@ fn check_times_and_names(claims: &RawClaims, issuer: &str) -> Result<(), TokenEr
             .is_some_and(|usage| ["refresh", "offline", "logout"].iter().any(|other| usage.eq_ignore_ascii_case(other)))
     };
     if of_another_use("token_use") || of_another_use("typ") {
-        return Err(TokenError::Invalid("the token is not for calling an API"));
+        return Err(NOT_FOR_AN_API);
+    }
+    Ok(())
+}
+
+/// Whether the token is one of the kind that callers use. Where `OIDC_AUDIENCE` is not set, the audience of an ID token
+/// is an access token's too.
+fn check_kind(claims: &RawClaims, api_token: ApiToken) -> Result<(), TokenError> {
+    let claim = |name: &str| claims.get(name).filter(|value| !value.is_null());
+    let said = |name| claim(name).map(|value| value.as_str().unwrap_or_default().to_ascii_lowercase());
+    let (token_use, typ) = (said("token_use"), said("typ"));
+    let is_id_token = match (token_use.as_deref(), typ.as_deref()) {
+        // Keycloak has a dozen more: for registering clients, for links in mails.
+        (_, Some(typ)) if !matches!(typ, "bearer" | "jwt" | "at+jwt" | "id") => return Err(NOT_FOR_AN_API),
+        (Some("id"), _) | (_, Some("id")) => true,
+        (Some("access"), _) | (_, Some("bearer" | "at+jwt")) => false,
+        // Others do not say it. These are claims of ID tokens alone (OpenID Connect Core 1.0, sections 2 and 3.3.2.11);
+        // a login here always asks for a nonce.
+        _ => ["nonce", "at_hash", "c_hash"].iter().any(|name| claim(name).is_some()),
+    };
+    if is_id_token && api_token == ApiToken::Access {
+        return Err(TokenError::Invalid("it is an ID token, and OIDC_API_TOKEN asks for access tokens"));
     }
     Ok(())
 }

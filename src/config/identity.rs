@@ -11,6 +11,10 @@ use url::{Host, Url};
 /// The least that a secret to sign cookies with may be, in bytes.
 const COOKIE_SECRET_LEAST: usize = 32;
 
+/// How long a provider's keys serve at most after they were fetched, in seconds: a day. Past it nobody is checked by
+/// them, whether the provider has meanwhile been asked or not.
+pub(crate) const KEYS_SERVE_AT_MOST: u32 = 24 * 60 * 60;
+
 /// How tokens are judged, and by whom they are issued.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -150,7 +154,7 @@ impl Reader<'_> {
             role_claim: self.name("JWT_ROLE_CLAIM_NAME", "role"),
             max_token_lifetime: 60 * self.seconds("JWT_MAX_LIFETIME_MINUTES", 60, 1),
             remembered_tokens: self.value("JWT_CACHE_CAPACITY", 10_000, "a whole number of 0 or more"),
-            keys_ttl: self.seconds("JWKS_CACHE_TTL_SECONDS", 3600, 10),
+            keys_ttl: Duration::from_secs(self.within("JWKS_CACHE_TTL_SECONDS", 3600, 10..=KEYS_SERVE_AT_MOST).into()),
         }
     }
 
@@ -204,7 +208,7 @@ impl Reader<'_> {
         self.value(name, Name(default.to_owned()), "a name without spaces around it").0
     }
 
-    fn optional(&mut self, name: &'static str) -> Option<String> {
+    pub(super) fn optional(&mut self, name: &'static str) -> Option<String> {
         let text = self.text(name);
         let shown = text.clone().unwrap_or_else(|| "(not set)".to_owned());
         self.show(name, shown, if text.is_some() { "environment" } else { "default" });
@@ -279,6 +283,16 @@ mod tests {
         let issuer = ("OIDC_ISSUER_URL", "https://login.example.com");
         assert_eq!(read(&[issuer]).unwrap_err(), "OIDC_CLIENT_ID: is required with OIDC_ISSUER_URL");
         assert_eq!(read(&[("OIDC_CLIENT_ID", "x")]).unwrap_err(), "OIDC_ISSUER_URL: is required with OIDC_CLIENT_ID");
+    }
+
+    #[test]
+    fn keys_are_fetched_again_before_they_are_too_old_to_serve() {
+        let ttl = |seconds| read(&[("JWKS_CACHE_TTL_SECONDS", seconds)]).map(|identity| identity.keys_ttl.as_secs());
+        assert_eq!((ttl("10"), ttl("86400")), (Ok(10), Ok(86_400)));
+        for seconds in ["9", "86401", "108001", "4000000000"] {
+            let expected = format!("JWKS_CACHE_TTL_SECONDS: must be 10 to 86400, not {seconds}");
+            assert_eq!(ttl(seconds), Err(expected));
+        }
     }
 
     #[test]

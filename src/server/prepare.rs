@@ -47,6 +47,19 @@ impl PrepareError {
         }
         Self::Database { variable, database: database.to_string(), cause: cause.to_string() }
     }
+
+    /// The schema's history cannot be read on the connection that serves.
+    fn unreadable(settings: &Settings, error: &DbErr) -> Self {
+        let unreadable = Self::database("DATABASE_URL", &settings.database, error);
+        match unreadable {
+            // insufficient_privilege (postgresql.org/docs/current/errcodes-appendix.html).
+            Self::Database { variable, database, cause } if database::code(error).as_deref() == Some("42501") => {
+                let cause = format!("{cause}: GRANT {} TO its role", database::APP_ROLE);
+                Self::Database { variable, database, cause }
+            }
+            other => other,
+        }
+    }
 }
 
 /// The runner that these settings ask for.
@@ -77,7 +90,7 @@ pub(super) async fn prepare(state: &AppState) -> Result<(), PrepareError> {
     if settings.migrate_on_start == MigrateOnStart::Apply {
         // On the connection that will serve: with nothing to do, no lock is taken and no other connection opened.
         let now = state.schema().await;
-        let now = now.map_err(|error| PrepareError::database("DATABASE_URL", &settings.database, &error))?;
+        let now = now.map_err(|error| PrepareError::unreadable(settings, &error))?;
         match state.fit(&now) {
             Ok(Fit::Exact) => {
                 tracing::info!("the schema is up to date");
@@ -130,7 +143,7 @@ async fn wait_for_the_schema(state: &AppState) {
                 }
                 Err(misfit) => misfit.to_string(),
             },
-            Err(error) => PrepareError::database("DATABASE_URL", &state.settings.database, &error).to_string(),
+            Err(error) => PrepareError::unreadable(&state.settings, &error).to_string(),
         };
         state.lifecycle.enter(Phase::WaitingForSchema);
         if said.as_ref() != Some(&found) {

@@ -236,10 +236,11 @@ const NAMES: &str = "patient[_-]?id|ssn|mrn|medical[_-]?record[_-]?number|date[_
 /// Names whose values are so in a query; in JSON, log lines use them for harmless things.
 const QUERY_NAMES: &str = "address|code|state";
 
-/// A name and what stands between it and its value.
+/// A name and what stands between it and its value. The name may stand in brackets of an outer one, and have more of them
+/// behind it: `filter[ssn][eq]=`.
 static NAMED: LazyLock<Regex> = LazyLock::new(|| {
     let text = format!(
-        r#"(?i-u)(?:(?:^|[^A-Z0-9])(?<name>{NAMES})|(?:^|[^A-Z0-9_])(?<query>{QUERY_NAMES}))(?:(?:\[[^\]=&]{{0,20}}\])?=|(?<colon>\\{{0,4}}["']?\s{{0,4}}:\s{{0,4}}))"#
+        r#"(?i-u)(?:(?:^|[^A-Z0-9])(?<name>{NAMES})|(?:^|[^A-Z0-9_])(?<query>{QUERY_NAMES}))(?:(?:\\{{0,4}}["'\x01]?\])?(?:\[[^\]=&]{{0,20}}\]){{0,4}}=|(?<colon>\\{{0,4}}["']?\s{{0,4}}:\s{{0,4}}))"#
     );
     compile(&text)
 });
@@ -473,7 +474,7 @@ impl Number {
     fn is_of_json(&self, line: &[u8]) -> bool {
         let before = line[..self.range.start].strip_suffix(b"-").unwrap_or(&line[..self.range.start]);
         let key = before.strip_suffix(b"\":").is_some_and(|key| !key.ends_with(b"\\"));
-        key && matches!(line.get(self.range.end), Some(b',' | b'}' | b'e'))
+        line.starts_with(b"{") && key && matches!(line.get(self.range.end), Some(b',' | b'}' | b'e'))
     }
 
     /// Digits in the middle of sixteen or more hexadecimal ones.

@@ -67,9 +67,11 @@ impl Isolation {
             return Ok(Self::Application);
         }
         let transaction = database::begin(pool, audit::SYSTEM_TENANT, Access::Read).await?;
-        let sql = "SELECT bool_and(row_security_active(name::regclass))
+        // FORCE binds the functions that run as the tables' owner.
+        let sql = "SELECT bool_and(row_security_active(oid) AND relforcerowsecurity)
                      AND NOT has_table_privilege(current_user, 'audit_logs', 'UPDATE, DELETE, TRUNCATE') AS enforced
-                   FROM unnest(array['tenants', 'users', 'documents', 'audit_logs', 'audit_heads']) AS name";
+                   FROM unnest(array['tenants', 'users', 'documents', 'audit_logs', 'audit_heads']) AS name
+                     JOIN pg_class ON oid = name::regclass";
         let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
         let enforced = row.map(|row| row.try_get("", "enforced")).transpose()?.unwrap_or(false);
         Ok(if enforced { Self::Database } else { Self::NotEnforced })

@@ -56,8 +56,8 @@ impl Tenancy {
     }
 
     /// The tenant that a token names, and its user of this subject if it has one; one round trip.
-    pub async fn caller(&self, external_id: &str, subject: &str) -> Result<Option<CallerRow>, DbErr> {
-        CallerRow::find(&self.pool, external_id, subject).await
+    pub async fn caller(&self, external_id: &str, subject: &str) -> Result<Option<CallerRow>, ApiError> {
+        CallerRow::find(&self.pool, external_id, subject).await.map_err(no_role)
     }
 
     /// Who keeps tenants apart.
@@ -70,7 +70,7 @@ impl Tenancy {
 fn no_role(error: DbErr) -> ApiError {
     // insufficient_privilege, invalid_parameter_value (postgresql.org/docs/current/errcodes-appendix.html).
     if matches!(database::code(&error).as_deref(), Some("42501" | "22023")) {
-        tracing::error!(%error, "DATABASE_URL: its role may not take on {}: GRANT it", database::APP_ROLE);
+        tracing::error!(%error, "DATABASE_URL: its role may not take on {0}: GRANT {0} TO it", database::APP_ROLE);
         return ApiError::detailed(ErrorCode::NotIsolated, error.to_string());
     }
     error.into()

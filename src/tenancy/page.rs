@@ -43,6 +43,8 @@ impl Cursor {
         let bytes: [u8; 24] = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
         let (micros, id) = bytes.split_first_chunk::<8>()?;
         let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(i64::from_be_bytes(*micros)) * 1000).ok()?;
+        // No row is older, and PostgreSQL has no time before 4713 BC (postgresql.org/docs/current/datatype-datetime.html).
+        let at = (at.year() >= 1970).then_some(at)?;
         Some(Self { at, id: Uuid::from_slice(id).ok()? })
     }
 }

@@ -77,8 +77,8 @@ impl UnitOfWork {
             return Ok(update.exec_with_returning(&self.transaction).await.map_err(refusal)?.pop());
         }
         // SQLite returns what was there before the triggers.
-        let changed = update.exec(&self.transaction).await.map_err(refusal)?;
-        if changed.rows_affected == 0 {
+        let done = update.exec(&self.transaction).await.map_err(refusal)?;
+        if done.rows_affected == 0 {
             return Ok(None);
         }
         self.find::<E>().one(id).await

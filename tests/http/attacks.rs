@@ -2,12 +2,16 @@
 
 use crate::bulkhead;
 use crate::identity::{World, assert_log_without};
+use bulkhead::entity::user;
+use sea_orm::ActiveModelTrait;
+use sea_orm::ActiveValue::Set;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use test_support::provider::{CLIENT_ID, Endpoint, Fault, PublicKeyForm, Shape, Signature, Signer, Token, now};
 use test_support::{Database, Provider, Server, eventually, on_both_databases};
+use uuid::Uuid;
 
 on_both_databases!(good_tokens_pass_and_attacks_do_not);
 
@@ -22,6 +26,9 @@ const NO_TOKEN: Outcome = (401, "AUTH_010");
 const GOOD: Outcome = (200, "-");
 
 type Outcome = (u16, &'static str);
+
+const SHAPES: [Shape; 7] =
+    [Shape::Plain, Shape::Cognito, Shape::Auth0, Shape::Entra, Shape::Okta, Shape::OktaIdToken, Shape::Keycloak];
 
 /// What a request is for, its query, its headers, and what must come of it.
 type Sent<'s> = (&'s str, &'s str, &'s [(&'s str, &'s str)], Outcome);
@@ -96,6 +103,13 @@ fn good(cases: &mut Cases<'_>) {
         json!({"iat": now + 30}),
         json!({"iat": now, "exp": now + 3600}),
         json!({"role": ["owner", "viewer"]}),
+        json!({"typ": "Bearer"}),
+        json!({"typ": "bearer"}),
+        json!({"typ": "JWT"}),
+        json!({"typ": "at+jwt"}),
+        json!({"token_use": "access"}),
+        // As Keycloak's access tokens were until version 24, and are by a mapper since.
+        json!({"typ": "Bearer", "nonce": "n"}),
         json!({"tenant_id": "on-trial"}),
         json!({"tenant_id": null, "organization_id": "clinic-1"}),
         json!({"tenant_id": null, "org_id": "clinic-1"}),
@@ -293,10 +307,6 @@ fn claims(cases: &mut Cases<'_>) {
         json!({"sub": "provider|ada\u{0}"}),
         json!({"sub": "provider|ada\nprovider|eve"}),
         json!({"sub": "a".repeat(256)}),
-        json!({"token_use": "refresh"}),
-        json!({"typ": "Refresh"}),
-        json!({"typ": "Offline"}),
-        json!({"typ": "Logout"}),
     ] {
         cases.claim(INVALID, &changes);
     }
@@ -331,6 +341,33 @@ fn claims(cases: &mut Cases<'_>) {
     for text in ["", "[]", "null", "\"sub\"", "7", "{", "{}{}"] {
         let token = cases.token().raw_claims(text).encode();
         cases.add(INVALID, format!("claims that are {text:?}"), token);
+    }
+}
+
+/// Tokens of the provider that are not access tokens.
+fn kinds(cases: &mut Cases<'_>) {
+    for changes in [
+        json!({"token_use": "refresh"}),
+        json!({"typ": "Refresh"}),
+        json!({"typ": "Offline"}),
+        json!({"typ": "Logout"}),
+        json!({"token_use": "id"}),
+        json!({"token_use": "ID", "typ": "Bearer"}),
+        json!({"token_use": "access", "typ": "ID"}),
+        json!({"typ": "ID"}),
+        json!({"typ": "id"}),
+        json!({"typ": "Registration-Access"}),
+        json!({"typ": "Initial-Access"}),
+        json!({"typ": "verify-email"}),
+        json!({"typ": "DPoP"}),
+        json!({"typ": ""}),
+        json!({"typ": 7}),
+        json!({"nonce": "n"}),
+        json!({"typ": "JWT", "nonce": "n"}),
+        json!({"at_hash": "x"}),
+        json!({"c_hash": "x"}),
+    ] {
+        cases.claim(INVALID, &changes);
     }
 }
 
@@ -393,6 +430,7 @@ async fn good_tokens_pass_and_attacks_do_not(database: Database) {
     algorithms_and_keys(&mut cases);
     forms(&mut cases);
     claims(&mut cases);
+    kinds(&mut cases);
     tenants_and_roles(&mut cases);
     // Last, that it may be seen whether anything before has left a mark.
     good(&mut cases);
@@ -516,17 +554,73 @@ async fn a_token_that_was_good_is_refused_once_it_has_expired() {
 
 #[tokio::test]
 async fn the_providers_other_tokens_are_not_for_the_api() {
-    // Of the access token and the ID token one is the API's; the audience tells them apart.
-    for shape in [Shape::Cognito, Shape::Auth0, Shape::Okta, Shape::OktaIdToken, Shape::Keycloak] {
+    // Of the access token and the ID token one is the API's, by the settings that the documentation names.
+    for shape in SHAPES {
         let world = World::on_sqlite(shape).await;
         let server = world.server(&[]).await;
         let (access, id) = (world.provider.claims(&world.ada()), world.provider.id_claims(&world.ada(), "n"));
         let by_id_token = matches!(shape, Shape::Cognito | Shape::OktaIdToken);
         let (own, other) = if by_id_token { (id, access) } else { (access, id) };
-        let token = |claims| world.provider.token(claims).encode();
+        let token = |claims: &Value| world.provider.token(claims).encode();
         assert_eq!(world.validate(&server, &token(&own)).await.outcome(), GOOD, "{shape:?}");
         assert_eq!(world.validate(&server, &token(&other)).await.outcome(), INVALID, "{shape:?}");
+
+        let by_id_token = world.server(&[("OIDC_API_TOKEN", "id_token"), ("OIDC_AUDIENCE", CLIENT_ID)]).await;
+        let id = token(&world.provider.id_claims(&world.ada(), "n"));
+        assert_eq!(world.validate(&by_id_token, &id).await.outcome(), GOOD, "{shape:?} by ID token");
+        let refresh = json!({"token_use": "refresh", "typ": "Refresh"});
+        for (name, value) in refresh.as_object().unwrap() {
+            let mut claims = world.provider.id_claims(&world.ada(), "n");
+            claims[name] = value.clone();
+            assert_eq!(world.validate(&by_id_token, &token(&claims)).await.outcome(), INVALID, "{shape:?} {name}");
+        }
     }
+}
+
+#[test]
+fn the_shapes_have_the_settings_that_the_documentation_names() {
+    let documentation = include_str!("../../docs/auth.md").replace("CLIENT-ID", CLIENT_ID);
+    for shape in SHAPES {
+        for (name, value) in shape.settings() {
+            assert!(documentation.contains(&format!("{name}={value}")), "{shape:?}: {name}={value}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_role_claim_that_names_no_role_of_ours_gives_none_whatever_the_users_row_says() {
+    let world = World::on_sqlite(Shape::Plain).await;
+    let server = world.server(&[]).await;
+    let connection = world.database.connect().await;
+    let user = user::ActiveModel {
+        id: Set(Uuid::now_v7()),
+        tenant_id: Set(world.tenant),
+        email: Set(world.ada().email),
+        external_idp_id: Set(Some(world.ada().subject)),
+        role: Set(user::Role::Admin),
+        ..Default::default()
+    };
+    user.insert(&connection).await.unwrap();
+    connection.close().await.unwrap();
+    for (role, expected) in [
+        (Value::Null, GOOD),
+        (json!("viewer"), GOOD),
+        (json!(["owner", "viewer"]), GOOD),
+        (json!("owner"), ROLE),
+        (json!(""), ROLE),
+        (json!([]), ROLE),
+        (json!(["Everyone", "offline_access"]), ROLE),
+        (json!({}), ROLE),
+        (json!(false), ROLE),
+    ] {
+        let mut claims = world.provider.claims(&world.ada());
+        claims["role"] = role.clone();
+        let answer = world.validate(&server, &world.provider.token(&claims).encode()).await;
+        assert_eq!(answer.outcome(), expected, "{role}");
+    }
+    let mut claims = world.provider.claims(&world.ada());
+    claims.as_object_mut().unwrap().remove("role");
+    assert_eq!(world.validate(&server, &world.provider.token(&claims).encode()).await.outcome(), GOOD, "no claim");
 }
 
 #[tokio::test]
@@ -632,7 +726,8 @@ async fn without_keys(spoil: impl FnOnce(&Provider), mend: impl FnOnce(&Provider
     let health = eventually("all else is ready", async || {
         let (status, health) = server.get_json("/api/v1/health/ready").await;
         assert_eq!(status, 503, "{health}");
-        (health["checks"]["schema"]["status"] == "ok").then_some(health)
+        let ok = |check: &str| health["checks"][check]["status"] == "ok";
+        (ok("process") && ok("schema")).then_some(health)
     })
     .await;
     assert_eq!(health["checks"]["auth"]["error"], "SYS_004", "{health}");

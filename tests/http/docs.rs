@@ -30,6 +30,7 @@ async fn the_document_is_the_same_from_the_command_line_and_over_http() {
         "/api/v1/users",
         "/api/v1/users/{id}",
         "/api/v1/users/{id}:restore",
+        "/api/v1/version",
     ];
     assert_eq!(paths, expected);
 }

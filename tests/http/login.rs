@@ -76,9 +76,16 @@ async fn a_login_at_every_providers_shape_ends_with_a_token_that_the_api_takes()
         assert!(removal.contains("Max-Age=0") && removal.contains("Path=/"), "{removal}");
         let expires_in = answer.body["expires_in"].as_i64().unwrap();
         assert!((1..=90 * 60).contains(&expires_in), "{expires_in}");
-        assert_eq!(answer.body.as_object().unwrap().len(), 3, "no refresh token, no ID token: {:?}", answer.body);
+        let by_id_token = matches!(shape, Shape::Cognito | Shape::OktaIdToken);
+        let members: Vec<&String> = answer.body.as_object().unwrap().keys().collect();
+        let expected = ["access_token", "expires_in", "id_token", "token_type"];
+        let expected: Vec<&str> = expected.into_iter().filter(|name| *name != "id_token" || !by_id_token).collect();
+        assert_eq!(members, expected, "{shape:?}: above all no refresh token");
 
         let token = answer.body["access_token"].as_str().unwrap();
+        if let Some(id_token) = answer.body["id_token"].as_str() {
+            assert_eq!(world.validate(&server, id_token).await.outcome(), (401, "AUTH_001"), "{shape:?}");
+        }
         let valid = world.validate(&server, token).await;
         assert_eq!((valid.status, &valid.body["valid"]), (200, &true.into()), "{shape:?}: {}", valid.body);
         assert_eq!(valid.body["tenant_id"], world.tenant.to_string(), "{shape:?}");
@@ -230,6 +237,25 @@ async fn a_provider_that_takes_the_clients_secret_in_the_body_alone_gets_it_ther
 }
 
 #[tokio::test]
+async fn metadata_that_is_odd_where_no_token_needs_it_keeps_no_token_from_being_checked() {
+    let world = World::on_sqlite(Shape::Plain).await;
+    world.provider.fail(Fault::OddMetadata);
+    let server = world.server(&[]).await;
+    let token = log_in(&world, &server).await;
+    assert_eq!(world.validate(&server, &token).await.status, 200);
+    let answer = logout(&world, &server, &json!({"redirect_uri": "http://localhost:3000/"})).await;
+    assert_eq!(answer.outcome(), (503, "SYS_004"), "there is nowhere to log out");
+
+    world.provider.fail(Fault::NoLogin);
+    let server = world.server(&[]).await;
+    assert_eq!(world.validate(&server, &token).await.status, 200);
+    let answer = world.http.get(format!("{}/api/v1/auth/login", server.base)).send().await.unwrap();
+    let answer = Answer::read(answer).await;
+    assert_eq!(answer.outcome(), (503, "SYS_004"));
+    server.log_line("its metadata names no usable authorization_endpoint", "ERROR").await;
+}
+
+#[tokio::test]
 async fn a_login_for_a_tenant_that_is_none_is_refused() {
     let world = World::on_sqlite(Shape::Plain).await;
     let server = world.server(&[]).await;
@@ -287,8 +313,10 @@ async fn a_logout_leads_by_every_providers_shape_back_to_the_front_end() {
         let world = World::on_sqlite(shape).await;
         let server = world.server(&[]).await;
         world.provider.register(goodbye);
-        let claims = world.provider.id_claims(&world.ada(), "n");
-        let hint = world.provider.token(&claims).encode();
+        // All that a front end has is what the login gave it.
+        let (begun, body) = agreed(&world, &server).await;
+        let login = callback(&world, &server, Some(&begun.cookie), &body).await.body;
+        let hint = login["id_token"].as_str().or(login["access_token"].as_str()).unwrap().to_owned();
         let answer = logout(&world, &server, &json!({"redirect_uri": goodbye, "id_token_hint": hint})).await;
         assert_eq!(answer.status, 200, "{shape:?}: {}", answer.body);
         let url = answer.body["logout_url"].as_str().unwrap();

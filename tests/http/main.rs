@@ -5,6 +5,7 @@
 mod attacks;
 mod audit;
 mod browser;
+mod clinic;
 mod command_line;
 mod cors;
 mod deploy;
@@ -12,6 +13,7 @@ mod docs;
 mod errors;
 mod health;
 mod identity;
+mod isolation;
 mod limits;
 mod lists;
 mod logging;
@@ -21,9 +23,11 @@ mod principal;
 mod proxies;
 mod redaction;
 mod refusals;
+mod resources;
 mod schema;
 mod shutdown;
 mod start;
+mod version;
 
 use std::path::Path;
 use std::process::Output;

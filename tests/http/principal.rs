@@ -23,11 +23,12 @@ on_both_databases!(
 );
 
 /// Operations for which no token is asked. A new one is added here on purpose, or not at all.
-const OPEN: [&str; 6] = [
+const OPEN: [&str; 7] = [
     "get /api/v1/auth/login",
     "get /api/v1/health/live",
     "get /api/v1/health/ready",
     "get /api/v1/health/startup",
+    "get /api/v1/version",
     "post /api/v1/auth/callback",
     "post /api/v1/auth/logout",
 ];

@@ -1,9 +1,13 @@
 //! The tables: the entities fit them, and they hold what they promise, on both databases alike.
 
 use crate::run_on;
-use bulkhead::entity::{tenant, user};
+use bulkhead::entity::{audit_log, document, tenant, user};
 use sea_orm::ActiveValue::Set;
-use sea_orm::{ActiveModelTrait, ColumnTrait, DatabaseConnection, EntityTrait, QueryFilter};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, QueryFilter, Statement,
+    Value,
+};
+use serde_json::json;
 use test_support::{Database, on_both_databases};
 use uuid::Uuid;
 
@@ -11,7 +15,11 @@ on_both_databases!(
     rows_come_back_as_they_went_in,
     an_email_is_unique_among_a_tenants_live_users_whatever_its_case,
     a_user_needs_a_tenant_and_a_tenant_with_users_stays,
-    values_out_of_range_are_refused
+    values_out_of_range_are_refused,
+    documents_out_of_range_are_refused,
+    no_row_cites_another_tenants_user,
+    a_row_stays_in_its_tenant_and_a_user_who_is_cited_stays,
+    every_migration_is_undone_without_a_trace_and_done_again
 );
 
 async fn migrated(database: &Database) -> DatabaseConnection {
@@ -75,7 +83,6 @@ async fn a_user_needs_a_tenant_and_a_tenant_with_users_stays(database: Database)
 }
 
 async fn values_out_of_range_are_refused(database: Database) {
-    use sea_orm::ConnectionTrait;
     let connection = migrated(&database).await;
     let tenant = a_tenant("clinic-1").insert(&connection).await.unwrap();
     assert!(a_tenant("clinic-1").insert(&connection).await.is_err(), "an external id taken");
@@ -86,4 +93,199 @@ async fn values_out_of_range_are_refused(database: Database) {
     for statement in ["UPDATE tenants SET status = 'closed'", "UPDATE tenants SET name = ''"] {
         assert!(connection.execute_unprepared(statement).await.is_err(), "{statement}");
     }
+}
+
+fn a_document(tenant: Uuid, owner: Uuid) -> document::ActiveModel {
+    let id = Uuid::now_v7();
+    document::ActiveModel {
+        id: Set(id),
+        tenant_id: Set(tenant),
+        user_id: Set(owner),
+        storage_key: Set(format!("{tenant}/{id}")),
+        bucket: Set("files".to_owned()),
+        filename: Set("scan.pdf".to_owned()),
+        content_type: Set("application/pdf".to_owned()),
+        size_bytes: Set(7),
+        ..Default::default()
+    }
+}
+
+/// The first entry of the tenant's chain.
+fn an_entry(tenant: Uuid, user: Uuid) -> audit_log::ActiveModel {
+    audit_log::ActiveModel {
+        id: Set(Uuid::now_v7()),
+        tenant_id: Set(tenant),
+        sequence: Set(1),
+        user_id: Set(Some(user)),
+        action: Set("CREATED".to_owned()),
+        resource_type: Set("users".to_owned()),
+        metadata: Set(json!({})),
+        created_at: Set(sea_orm::sqlx::types::time::OffsetDateTime::UNIX_EPOCH),
+        prev_hash: Set("0".repeat(64)),
+        hash: Set("1".repeat(64)),
+        ..Default::default()
+    }
+}
+
+/// A tenant with a user; their ids.
+async fn inhabited(connection: &DatabaseConnection, external_id: &str) -> (Uuid, Uuid) {
+    let tenant = a_tenant(external_id).insert(connection).await.unwrap().id;
+    (tenant, a_user(tenant, "ada@example.org").insert(connection).await.unwrap().id)
+}
+
+/// Runs a statement whose parameters are these.
+async fn run_sql(connection: &DatabaseConnection, sql: &str, values: Vec<Value>) -> Result<u64, sea_orm::DbErr> {
+    let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, values);
+    Ok(connection.execute_raw(statement).await?.rows_affected())
+}
+
+async fn documents_out_of_range_are_refused(database: Database) {
+    let connection = migrated(&database).await;
+    let (tenant, user) = inhabited(&connection, "one").await;
+    let (other, _) = inhabited(&connection, "two").await;
+    let document = a_document(tenant, user).insert(&connection).await.unwrap();
+    // Beside the entities, which do not know what is wrong either way.
+    let insert_document = async |tenant: Uuid, user: Uuid, column: &str, value: Value| {
+        let id = Uuid::now_v7();
+        let mut columns: Vec<(&str, Value)> = vec![
+            ("id", id.into()),
+            ("tenant_id", tenant.into()),
+            ("user_id", user.into()),
+            ("storage_key", format!("{tenant}/{id}").into()),
+            ("bucket", "files".into()),
+            ("filename", "scan.pdf".into()),
+            ("content_type", "application/pdf".into()),
+            ("size_bytes", 7_i64.into()),
+        ];
+        columns.retain(|(name, _)| *name != column);
+        columns.push((column, value));
+        let (names, values): (Vec<&str>, Vec<Value>) = columns.into_iter().unzip();
+        let places: Vec<String> = (1..=values.len()).map(|at| format!("${at}")).collect();
+        let sql = format!("INSERT INTO documents ({}) VALUES ({})", names.join(", "), places.join(", "));
+        run_sql(&connection, &sql, values).await
+    };
+    assert_eq!((document.status, &document.metadata), (document::Status::Processing, &json!({})), "the defaults");
+    for (column, value) in [
+        ("size_bytes", (-1_i64).into()),
+        ("status", "done".into()),
+        ("bucket", "".into()),
+        ("bucket", "x".repeat(256).into()),
+        ("filename", "".into()),
+        ("filename", "x".repeat(256).into()),
+        ("content_type", "".into()),
+        ("content_type", "x".repeat(256).into()),
+        ("storage_key", "file".into()),
+        ("storage_key", format!("{other}/file").into()),
+        ("storage_key", format!("{}/file", tenant.simple()).into()),
+        ("storage_key", format!("{tenant}/{}", "x".repeat(1024)).into()),
+        ("metadata", Value::from(json!([]))),
+        ("metadata", Value::from(json!("text"))),
+        ("metadata", Value::from(json!(null))),
+    ] {
+        assert!(insert_document(tenant, user, column, value.clone()).await.is_err(), "{column} of {value:?}");
+    }
+    assert_eq!(insert_document(tenant, user, "bucket", "x".repeat(255).into()).await.unwrap(), 1);
+    for size in [0, i64::MAX] {
+        let mut new = a_document(tenant, user);
+        new.size_bytes = Set(size);
+        assert_eq!(new.insert(&connection).await.unwrap().size_bytes, size);
+    }
+    let mut same = a_document(tenant, user);
+    same.storage_key = Set(document.storage_key.clone());
+    assert!(same.insert(&connection).await.is_err(), "a file that has a row");
+}
+
+async fn no_row_cites_another_tenants_user(database: Database) {
+    let connection = migrated(&database).await;
+    let (one, ada) = inhabited(&connection, "one").await;
+    let (two, bob) = inhabited(&connection, "two").await;
+    for (tenant, user, stands) in [(one, bob, false), (two, ada, false), (one, Uuid::now_v7(), false), (one, ada, true)]
+    {
+        let document = a_document(tenant, user).insert(&connection).await;
+        assert_eq!(document.is_ok(), stands, "a document: {document:?}");
+        let entry = an_entry(tenant, user).insert(&connection).await;
+        assert_eq!(entry.is_ok(), stands, "an entry: {entry:?}");
+    }
+    let give = "UPDATE documents SET user_id = $1 WHERE tenant_id = $2";
+    assert!(run_sql(&connection, give, vec![bob.into(), one.into()]).await.is_err());
+    assert_eq!(run_sql(&connection, give, vec![ada.into(), one.into()]).await.unwrap(), 1);
+}
+
+async fn a_row_stays_in_its_tenant_and_a_user_who_is_cited_stays(database: Database) {
+    let connection = migrated(&database).await;
+    let (one, ada) = inhabited(&connection, "one").await;
+    let (two, _) = inhabited(&connection, "two").await;
+    a_document(one, ada).insert(&connection).await.unwrap();
+    for table in ["users", "documents"] {
+        let moved = format!("UPDATE {table} SET tenant_id = $1 WHERE tenant_id = $2");
+        assert!(run_sql(&connection, &moved, vec![two.into(), one.into()]).await.is_err(), "{table}");
+    }
+    for (sql, id) in [("DELETE FROM users WHERE id = $1", ada), ("DELETE FROM tenants WHERE id = $1", one)] {
+        assert!(run_sql(&connection, sql, vec![id.into()]).await.is_err(), "{sql}");
+    }
+}
+
+/// All that the schema is made of, one line each; of rights, those of the API's role.
+async fn outline(database: &Database) -> Vec<String> {
+    let connection = database.connect().await;
+    let backend = connection.get_database_backend();
+    let sql = match backend {
+        DbBackend::Postgres => {
+            "SELECT format('%s.%s %s %s %s', table_name, column_name, data_type, is_nullable, column_default) AS line
+             FROM information_schema.columns WHERE table_schema = 'public'
+             UNION ALL SELECT format('%s %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid))
+             FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+             UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'
+             UNION ALL SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+             UNION ALL SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+             UNION ALL SELECT format('%s %s %s %s', tablename, policyname, roles, qual) FROM pg_policies
+             UNION ALL SELECT format('%s %s %s', relname, relrowsecurity, relforcerowsecurity)
+             FROM pg_class WHERE relnamespace = 'public'::regnamespace
+             UNION ALL SELECT format('%s: %s', what, right_to.privilege_type) FROM (
+                 SELECT relname::text, relacl FROM pg_class WHERE relnamespace = 'public'::regnamespace
+                 UNION ALL SELECT format('%s.%s', attrelid::regclass, attname), attacl FROM pg_attribute
+                 UNION ALL SELECT proname, proacl FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+                 UNION ALL SELECT nspname, nspacl FROM pg_namespace
+             ) AS rights (what, list), aclexplode(list) AS right_to, pg_roles
+             WHERE pg_roles.oid = right_to.grantee AND rolname = 'bulkhead_app' ORDER BY 1"
+        }
+        _ => "SELECT type || ' ' || name || ' ' || coalesce(sql, '') AS line FROM sqlite_master ORDER BY 1",
+    };
+    let rows = connection.query_all_raw(Statement::from_string(backend, sql)).await.unwrap();
+    connection.close().await.unwrap();
+    rows.iter().map(|row| row.try_get("", "line").unwrap()).collect()
+}
+
+async fn every_migration_is_undone_without_a_trace_and_done_again(database: Database) {
+    let migrate = async |arguments: &[&str]| {
+        let output = run_on(&database, &[&["migrate"], arguments].concat()).await;
+        assert!(output.status.success(), "{arguments:?}: {}", crate::stderr(&output));
+    };
+    let migrations = bulkhead_migration::all().len();
+    let mut outlines = Vec::new();
+    for _ in 0..migrations {
+        migrate(&["up", "-n", "1"]).await;
+        outlines.push(outline(&database).await);
+    }
+    assert!(outlines.is_sorted_by(|one, next| one != next), "every migration does something");
+    let connection = database.connect().await;
+    let (tenant, user) = inhabited(&connection, "one").await;
+    a_document(tenant, user).insert(&connection).await.unwrap();
+    an_entry(tenant, user).insert(&connection).await.unwrap();
+    connection.close().await.unwrap();
+    // Not beneath the first one, with which the tenants go.
+    for applied in (1..migrations).rev() {
+        migrate(&["down"]).await;
+        assert_eq!(outline(&database).await, outlines[applied - 1], "after {applied} migrations");
+        migrate(&["up", "-n", "1"]).await;
+        assert_eq!(outline(&database).await, outlines[applied], "after {applied} migrations and one again");
+        migrate(&["down"]).await;
+    }
+    migrate(&["up"]).await;
+    assert_eq!(&outline(&database).await, outlines.last().unwrap());
+    // Whoever was there has a chain to go on with, whichever tables were gone meanwhile.
+    let connection = database.connect().await;
+    let ada = a_user(tenant, "ada@example.org").insert(&connection).await.unwrap();
+    an_entry(tenant, ada.id).insert(&connection).await.unwrap();
+    connection.close().await.unwrap();
 }

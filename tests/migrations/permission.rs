@@ -2,9 +2,7 @@
 
 use crate::{count, fail, fixture, succeed, with_seeds};
 use sea_orm::ConnectionTrait;
-use std::process::Stdio;
-use test_support::{Database, Server, eventually, skip};
-use tokio::process::{Child, Command};
+use test_support::{Database, PgBouncer, Server};
 
 /// The database as another role sees it.
 fn as_role(database: &Database, role: &str) -> String {
@@ -52,51 +50,10 @@ async fn a_file_that_may_only_be_read_serves_what_is_up_to_date_and_is_told_what
     assert!(line.contains("set MIGRATION_DATABASE_URL to one that may"), "{line}");
 }
 
-/// PgBouncer in front of `database`, killed with this value.
-struct PgBouncer {
-    url: String,
-    _process: Child,
-    _folder: tempfile::TempDir,
-}
-
-async fn pgbouncer(database: &Database, pool_mode: &str) -> Option<PgBouncer> {
-    let folder = tempfile::tempdir_in("/tmp").unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let server: Vec<&str> = database.url.split(['/', ':', '@', '?']).collect();
-    // postgres://postgres@127.0.0.1:PORT/NAME?...
-    let (host, server_port, name) = (server[4], server[5], server[6]);
-    let users = folder.path().join("users");
-    std::fs::write(&users, "\"postgres\" \"\"\n").unwrap();
-    let configuration = folder.path().join("pgbouncer.ini");
-    let text = format!(
-        "[databases]\n{name} = host={host} port={server_port} dbname={name}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-         listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {}\npool_mode = {pool_mode}\n\
-         ignore_startup_parameters = extra_float_digits\n",
-        users.display()
-    );
-    std::fs::write(&configuration, text).unwrap();
-    let mut command = Command::new("/bin/sh");
-    // It refuses to run as root, and stands in a folder that is not on every PATH.
-    command.args(["-c", "PATH=$PATH:/usr/sbin; if [ \"$(id -u)\" = 0 ]; then chmod -R a+rX \"$(dirname \"$1\")\"; exec pgbouncer -u nobody \"$1\"; else exec pgbouncer \"$1\"; fi", "sh"]);
-    let command = command.arg(&configuration).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut process = command.kill_on_drop(true).spawn().unwrap();
-    let url = database.url.replacen(&format!(":{server_port}/"), &format!(":{port}/"), 1);
-    let up = eventually("PgBouncer answers, or is not there", async || match process.try_wait().unwrap() {
-        Some(_) => Some(false),
-        None => sea_orm::Database::connect(&url).await.is_ok().then_some(true),
-    })
-    .await;
-    if !up {
-        skip("no PgBouncer: install pgbouncer");
-        return None;
-    }
-    Some(PgBouncer { url, _process: process, _folder: folder })
-}
-
 #[tokio::test]
 async fn a_pooler_in_transaction_mode_is_refused_with_the_remedy_and_may_still_serve() {
     let Some(mut database) = Database::postgres_of_our_own().await else { return };
-    let Some(pooler) = pgbouncer(&database, "transaction").await else { return };
+    let Some(pooler) = PgBouncer::start(&database, "transaction", 20).await else { return };
     let direct = std::mem::replace(&mut database.url, pooler.url.clone());
     for arguments in [&["migrate", "up"][..], &["start"]] {
         let (code, line) = fail(&database, "", arguments).await;
@@ -114,7 +71,7 @@ async fn a_pooler_in_transaction_mode_is_refused_with_the_remedy_and_may_still_s
 #[tokio::test]
 async fn a_pooler_in_session_mode_is_as_good_as_a_direct_connection() {
     let Some(mut database) = Database::postgres_of_our_own().await else { return };
-    let Some(pooler) = pgbouncer(&database, "session").await else { return };
+    let Some(pooler) = PgBouncer::start(&database, "session", 20).await else { return };
     let direct = std::mem::replace(&mut database.url, pooler.url.clone());
     succeed(&database, "", &["migrate", "up"]).await;
     database.url = direct;

@@ -1,6 +1,6 @@
 //! The audit log of the caller's tenant.
 
-use super::resource::{List, Refused, limit};
+use super::resource::{List, Refused, Text, limit};
 use crate::api::body::Parameters;
 use crate::audit::{Action, Entry, Event};
 use crate::auth::Admin;
@@ -75,8 +75,8 @@ pub(crate) struct AuditFilter {
     /// Only what this user did.
     user_id: Option<Uuid>,
     /// Only what was done to things of this kind: `users`, `documents`, `tenants`.
-    #[param(example = "documents")]
-    resource_type: Option<String>,
+    #[param(value_type = Option<String>, example = "documents")]
+    resource_type: Option<Text<64>>,
     /// Only what was done to this one; goes with `resource_type`.
     resource_id: Option<Uuid>,
     /// How many entries a page has: 1 to 200; 50 where it is left out.
@@ -110,7 +110,7 @@ pub(crate) async fn list(
         .find::<audit_log::Entity>()
         .filter_some(filter.action, |action| Column::Action.eq(action.name()))
         .filter_some(filter.user_id, |user| Column::UserId.eq(user))
-        .filter_some(filter.resource_type, |kind| Column::ResourceType.eq(kind))
+        .filter_some(filter.resource_type, |kind| Column::ResourceType.eq(kind.0))
         .filter_some(filter.resource_id, |id| Column::ResourceId.eq(id))
         .by_number(Column::Sequence, before, limit + 1)
         .await?;

@@ -54,6 +54,9 @@ pub(crate) struct LoggedIn {
     /// For how many seconds it is good.
     #[schema(example = 3600)]
     expires_in: i64,
+    /// For the logout's `id_token_hint`; not for calling the API. Only where OIDC_API_TOKEN is access_token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id_token: Option<String>,
 }
 
 /// Ends a login: exchanges the code for a token. Needs the login's cookie.
@@ -82,6 +85,7 @@ pub(crate) async fn callback(
         access_token: tokens.token.expose_secret().to_owned(),
         token_type: "Bearer",
         expires_in: tokens.expires_in,
+        id_token: tokens.id_token.map(|token| token.expose_secret().to_owned()),
     };
     Ok(([NO_STORE, (SET_COOKIE, header(&tokens.cookie)?)], Json(token)))
 }
@@ -157,7 +161,8 @@ pub(crate) struct Logout {
     /// Where the provider is to send the browser afterwards; its origin must be one of ALLOWED_ORIGINS.
     #[schema(example = "https://app.example.com/goodbye")]
     redirect_uri: String,
-    /// The ID token, for providers that log nobody out without it (Okta).
+    /// The ID token, for providers that log nobody out without it (Okta): the callback's `id_token`, or its
+    /// `access_token` where OIDC_API_TOKEN is id_token.
     id_token_hint: Option<String>,
 }
 

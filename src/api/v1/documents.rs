@@ -164,8 +164,10 @@ pub(crate) async fn create(
     let (id, tenant) = (Uuid::now_v7(), principal.tenant_id);
     let storage_key = body.storage_key.map_or_else(|| format!("{tenant}/{id}"), |key| key.0);
     // The database holds it to this, too: no document cites another tenant's file.
-    if storage_key.strip_prefix(&format!("{tenant}/")).is_none_or(str::is_empty) {
-        let what = format!("storage_key must begin with {tenant}/");
+    // A path in it could lead whoever opens the file to another tenant's.
+    let leads_out = |path: &str| path.split('/').any(|part| matches!(part, "" | "." | ".."));
+    if storage_key.strip_prefix(&format!("{tenant}/")).is_none_or(leads_out) {
+        let what = format!("storage_key must begin with {tenant}/, and have no part that is empty, . or ..");
         return Err(ApiError::detailed(ErrorCode::InvalidInput, what).of_field("storage_key".to_owned()));
     }
     let metadata = storable(body.metadata.unwrap_or_default())?;
@@ -301,9 +303,18 @@ async fn of_live_owner(work: UnitOfWork, owner: Uuid) -> Result<UnitOfWork, ApiE
 /// PostgreSQL's jsonb has no place for U+0000 (postgresql.org/docs/current/datatype-json.html).
 fn storable(metadata: Map<String, Value>) -> Result<Value, ApiError> {
     let metadata = Value::from(metadata);
-    if metadata.to_string().contains("\\u0000") {
+    if holds_nul(&metadata) {
         let what = "metadata must not hold the character U+0000";
         return Err(ApiError::detailed(ErrorCode::InvalidInput, what).of_field("metadata".to_owned()));
     }
     Ok(metadata)
+}
+
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }

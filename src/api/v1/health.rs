@@ -120,7 +120,7 @@ async fn readiness(state: &AppState) -> Readiness {
         let isolation = if schema.error.is_none() { isolation(state).await } else { schema.clone() };
         DatabaseChecks { database, schema, isolation }
     };
-    let DatabaseChecks { database, schema, isolation } = state.checks.or_look(look).await;
+    let DatabaseChecks { database, schema, isolation } = state.checks.or_look(Box::pin(look)).await;
     let standing = state.auth.standing();
     let auth = auth(standing);
     let able =

@@ -7,6 +7,7 @@ pub(super) mod health;
 mod resource;
 mod tenant;
 mod users;
+mod version;
 
 pub(crate) use users::is_email;
 
@@ -27,6 +28,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::startup))
+        .routes(routes!(version::version))
         .routes(routes!(auth::login))
         .routes(routes!(auth::callback))
         .routes(routes!(auth::validate))

@@ -243,7 +243,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Expected {
 }
 
 fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, ApiError> {
-    headers.typed_try_get::<IfMatch>().map_err(|_| {
+    // `IfMatch` takes any text for a list of tags that nothing matches.
+    let is_tag = |text: &str| text.trim().parse::<ETag>().is_ok();
+    let is_list = |text: &str| text.trim() == "*" || text.split(',').all(is_tag);
+    let good = headers.get_all(header::IF_MATCH).iter().all(|value| value.to_str().is_ok_and(is_list));
+    headers.typed_try_get::<IfMatch>().ok().filter(|_| good).ok_or_else(|| {
         ApiError::detailed(ErrorCode::BadFormat, "If-Match must be an ETag").of_field("If-Match".to_owned())
     })
 }

@@ -159,6 +159,7 @@ pub(crate) async fn get(State(state): State<AppState>, principal: Principal, Id(
 /// What is left out stays as it is; null makes nothing of it.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[allow(clippy::option_option, reason = "left out, null or a value")]
 pub(crate) struct UserChanges {
     #[schema(value_type = Option<String>, format = Email, max_length = 320, example = "ada@example.org")]
     email: Option<Email>,

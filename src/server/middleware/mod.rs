@@ -47,10 +47,12 @@ pub(super) fn wrap(router: Router<AppState>, state: &AppState) -> Router<AppStat
             .layer(from_fn(access_log::access_log))
             // While draining, clients are asked to connect anew, to another instance.
             .layer(Around(CloseWhenDraining(state.lifecycle.clone())))
-            // Every 4xx and 5xx from below in the one error shape.
-            .layer(Around(Envelope(settings.environment)))
             // What browsers are told not to do with an answer.
             .layer(Around(SecurityHeaders(settings.environment)))
+            // Every 4xx and 5xx from below in the one error shape.
+            .layer(Around(Envelope(settings.environment)))
+            // A panic in one of the layers below is a 500 like any other, though scripts may not be able to read it.
+            .layer(CatchPanicLayer::custom(panics::answer))
             // Answers preflights; outside everything that refuses, so that scripts can read the refusals.
             .layer(cors::layer(&settings.allowed_origins))
             // No answer from tables that may not be what this build expects.
@@ -64,7 +66,7 @@ pub(super) fn wrap(router: Router<AppState>, state: &AppState) -> Router<AppStat
             // No client takes more than its share.
             .layer(option_layer(RateLimit::new(settings).map(Around)))
             .map_response(IntoResponse::into_response)
-            // A panic in a handler is a 500 for that request, not the end of its connection.
+            // A panic in a handler is a 500 for that request, not the end of its connection; scripts can read it.
             .layer(CatchPanicLayer::custom(panics::answer)),
     )
 }

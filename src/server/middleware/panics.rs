@@ -1,4 +1,4 @@
-//! A handler's panic is a 500 for that request. The process's panic hook has logged it.
+//! A panic is a 500 for that request. The process's panic hook has logged it.
 
 use crate::error::{ApiError, ErrorCode};
 use axum::response::{IntoResponse, Response};

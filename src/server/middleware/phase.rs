@@ -30,6 +30,9 @@ impl Concern for CloseWhenDraining {
     }
 }
 
+/// Says what the build is, whatever the tables are.
+const VERSION: &str = "/api/v1/version";
+
 /// Refuses what needs tables until they have been ready once.
 #[derive(Debug, Clone)]
 pub(super) struct RequireSchema(pub(super) Lifecycle);
@@ -39,7 +42,7 @@ impl Concern for RequireSchema {
 
     fn before(&self, request: &mut Request) -> Result<(), Response> {
         let path = request.uri().path();
-        if path.starts_with("/api/") && !is_health(path) && !self.0.has_served() {
+        if path.starts_with("/api/") && !is_health(path) && path != VERSION && !self.0.has_served() {
             return Err((RETRY_AFTER_START, ApiError::from(ErrorCode::SchemaNotReady)).into_response());
         }
         Ok(())

@@ -159,6 +159,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_largest_burst_at_the_slowest_rate_is_counted() {
+        let limit = limit(1_000_000, 100);
+        let client = Ipv4Addr::new(192, 0, 2, 1).into();
+        let passed = (0..1_000_100).take_while(|_| limit.check(client).is_ok()).count();
+        assert_eq!(passed, 1_000_000);
+    }
+
+    #[tokio::test]
     async fn any_number_of_addresses_takes_bounded_room_and_is_still_limited() {
         let limit = limit(1, 1_000);
         let refused = (0..100_000u32).filter(|n| limit.check(Ipv4Addr::from_bits(*n).into()).is_err()).count();

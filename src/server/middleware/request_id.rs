@@ -2,6 +2,7 @@
 
 use super::around::Concern;
 use super::client::ThroughProxy;
+use crate::telemetry::redact;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
@@ -24,13 +25,14 @@ impl RequestId {
         Self(Arc::from(&*Uuid::now_v7().as_hyphenated().encode_lower(&mut Uuid::encode_buffer())))
     }
 
-    /// The proxy's id, where there is one, once, that is harmless in a header, in a log and in JSON.
+    /// The proxy's id, where there is one, once, that is harmless in a header, in a log and in JSON. One that the log
+    /// would not show as it is could not be found there by what the client is told.
     fn given(headers: &HeaderMap) -> Option<Self> {
         let mut lines = headers.get_all(X_REQUEST_ID).iter();
         let only = lines.next().filter(|_| lines.next().is_none())?;
         let text = only.to_str().ok().filter(|text| (1..=LONGEST).contains(&text.len()))?;
         let harmless = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        text.bytes().all(harmless).then(|| Self(text.into()))
+        (text.bytes().all(harmless) && redact(text) == text).then(|| Self(text.into()))
     }
 
     /// The id of `request`; empty where it has not passed this layer.

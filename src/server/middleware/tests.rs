@@ -8,21 +8,30 @@ use crate::config::Settings;
 use crate::server::{AppState, Lifecycle, Phase, listener};
 use crate::telemetry;
 use crate::telemetry::{Caller, CallerIds};
-use axum::body::Bytes;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use http_body_util::BodyExt;
+use hyper::body::{Frame, SizeHint};
 use reqwest::{Client, Response};
 use serde_json::Value;
 use std::io::{self, Write};
+use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex};
+use std::task::{Context, Poll};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tower::ServiceExt;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use uuid::Uuid;
 
-/// Serves `router` within all layers; returns where.
-async fn serve(environment: &[(&'static str, &'static str)], router: Router<AppState>) -> String {
+/// `router` within all layers, and what serves it.
+fn wrapped(
+    environment: &[(&'static str, &'static str)],
+    router: Router<AppState>,
+) -> (Router, Lifecycle, Arc<Settings>) {
     let environment = environment.to_vec();
     let lookup = move |name: &str| {
         let defaults = [("DATABASE_URL", "sqlite://never-opened.db"), ("RATE_LIMIT_PER_MINUTE", "0")];
@@ -35,9 +44,15 @@ async fn serve(environment: &[(&'static str, &'static str)], router: Router<AppS
     let database = crate::database::pool(&settings);
     let auth = Auth::new(&settings.identity).unwrap();
     let state = AppState::new(Arc::clone(&settings), database, auth, lifecycle.clone(), runner);
+    (wrap(router, &state).with_state(state), lifecycle, settings)
+}
+
+/// Serves `router` within all layers; returns where.
+async fn serve(environment: &[(&'static str, &'static str)], router: Router<AppState>) -> String {
+    let (router, lifecycle, settings) = wrapped(environment, router);
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", socket.local_addr().unwrap());
-    tokio::spawn(listener::serve(socket, wrap(router, &state).with_state(state), lifecycle, settings));
+    tokio::spawn(listener::serve(socket, router, lifecycle, settings));
     base
 }
 
@@ -118,6 +133,36 @@ async fn a_panic_is_a_500_of_the_usual_shape_and_one_line_without_patient_data()
     }
 }
 
+/// A body that panics when a layer looks at its length.
+struct Panics;
+
+impl HttpBody for Panics {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Poll::Ready(None)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        panic!("patient 123-45-6789 unwell");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_in_a_layer_is_a_500_of_the_usual_shape_too() {
+    let log = Log::collecting();
+    let (router, ..) = wrapped(&[], Router::new().route("/", post(async || ())));
+    let request = Request::post("/").body(Body::new(Panics)).unwrap();
+    let (head, body) = router.oneshot(request).await.unwrap().into_parts();
+    let response = hyper::Response::from_parts(head, body.collect().await.unwrap().to_bytes());
+    let response = Response::from(response);
+    assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+    assert_eq!(response.headers()["cache-control"], "no-store");
+    assert_eq!(log.of(&response).last().unwrap()["status"], 500);
+    assert_eq!(code(response, 500).await, "SYS_003");
+}
+
 #[tokio::test]
 async fn the_access_line_names_the_caller_once_it_is_known() {
     let log = Log::collecting();
@@ -193,7 +238,7 @@ async fn a_body_beyond_the_limit_is_a_413_whether_its_length_is_announced_or_not
         let body = reqwest::Body::wrap(http_body_util::StreamBody::new(futures_util::stream::iter(
             vec![b'x'; length]
                 .chunks(64 * 1024)
-                .map(|part| Ok::<_, io::Error>(hyper::body::Frame::data(Bytes::copy_from_slice(part))))
+                .map(|part| Ok::<_, io::Error>(Frame::data(Bytes::copy_from_slice(part))))
                 .collect::<Vec<_>>(),
         )));
         for request in [announced, Client::new().post(&base).body(body)] {

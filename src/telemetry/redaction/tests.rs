@@ -35,6 +35,12 @@ fn what_names_a_patient_or_opens_a_door_goes_whatever_its_dress() {
         ("/x?next=%2Fy%3Fssn%3Dt77%26b%3D2", "t77"),
         ("/x?ssn[]=t77&ssn%5B1%5D=u77", "77"),
         ("/x?ssn=&ssn=t77", "t77"),
+        ("/x?filter[ssn]=t77", "t77"),
+        ("/x?filter%5Bemail%5D=t77&a=1", "t77"),
+        ("/x?filter%255Bdob%255D=t77", "t77"),
+        ("/x?filter[ssn][eq]=t77&filter[mrn][]=u77&f[a][phone][0][in]=v77", "77"),
+        ("/x?filter['ssn']=t77&filter[%22mrn%22]=u77", "77"),
+        ("/x?filter[address]=Elm&filter[state]=Elm", "Elm"),
         ("{\"ssn\":\"t77\",\"email\": \"e77\"}", "77"),
         ("{\"ssn\":77, \"a\":1}", "77"),
         ("Patient { phone: \"7755\", mrn: Some(3) }", "7755"),
@@ -133,6 +139,12 @@ fn what_operators_need_stays() {
     let numbers = r#"{"size":12345678901234,"duration_ms":123.4567891,"tiny":1.2345678901e-7,"since":-1234567890}"#;
     assert_eq!(redact(numbers), numbers);
     assert!(redact(&line(numbers)).contains(REDACTED), "numbers that a line has put there, not those that a text has");
+    let pretty = r#" INFO a body: {"x":5551234567,"y":-5551234567}"#;
+    assert_eq!(
+        redact(pretty),
+        r#" INFO a body: {"x":[redacted],"y":-[redacted]}"#,
+        "a line that is no JSON is all text"
+    );
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! The harness of the black-box tests: real databases, the server as a real process, conditions to wait for.
 
 mod database;
+mod pgbouncer;
 mod postgres;
 pub mod provider;
 mod server;
 mod skip;
 
 pub use database::Database;
+pub use pgbouncer::PgBouncer;
 pub use provider::Provider;
 pub use rustix::process::Signal;
 pub use server::{Server, send};

@@ -15,7 +15,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -40,6 +40,14 @@ async fn discovery(State(shared): Provider) -> Result<Json<Value>, StatusCode> {
     let mut metadata = shared.shape.metadata(&shared.base, &issuer);
     if shared.fails(Fault::SecretInBodyOnly) {
         metadata["token_endpoint_auth_methods_supported"] = json!(["client_secret_post"]);
+    }
+    if shared.fails(Fault::OddMetadata) {
+        metadata["end_session_endpoint"] = json!("");
+        metadata["token_endpoint_auth_methods_supported"] = Value::Null;
+    }
+    if shared.fails(Fault::NoLogin) {
+        let metadata = metadata.as_object_mut().expect("an object");
+        metadata.retain(|name, _| !matches!(&**name, "authorization_endpoint" | "token_endpoint"));
     }
     Ok(Json(metadata))
 }
@@ -185,12 +193,19 @@ fn tokens(shared: &Shared, grant: &Grant) -> Value {
     answer
 }
 
+/// Whether a token, by its claims alone, is one that says to the client who has logged in.
+fn is_id_token(token: &str) -> bool {
+    let claims = token.split('.').nth(1).and_then(|part| BASE64_URL_SAFE_NO_PAD.decode(part).ok());
+    let claims = claims.and_then(|json| serde_json::from_slice::<Value>(&json).ok()).unwrap_or_default();
+    claims["aud"] == CLIENT_ID && claims["nonce"].is_string()
+}
+
 /// Ends the session, where the request says who asks: by an ID token, or by the client's id.
 async fn end_session(State(shared): Provider, RawQuery(query): RawQuery) -> Result<Response, StatusCode> {
     shared.arrive(Endpoint::EndSession).await?;
     let query = parameters(query.unwrap_or_default().as_bytes()).map_err(|_| StatusCode::BAD_REQUEST)?;
     let known_client = query.get("client_id").is_some_and(|id| id == CLIENT_ID);
-    let hinted = query.get("id_token_hint").is_some_and(|token| token.split('.').count() == 3);
+    let hinted = query.get("id_token_hint").is_some_and(|token| is_id_token(token));
     let allowed = if shared.shape.logout_needs_hint() { hinted } else { known_client || hinted };
     let target = query.get(shared.shape.logout_parameter()).filter(|url| shared.desk().redirects.contains(url));
     Ok(match target {

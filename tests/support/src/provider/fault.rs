@@ -13,6 +13,11 @@ pub enum Fault {
     NoKeys,
     /// The metadata names another issuer.
     OtherIssuer,
+    /// Optional fields of the metadata are there but of no use: the end-session
+    /// endpoint, the ways to authenticate.
+    OddMetadata,
+    /// The metadata has no endpoints for a login.
+    NoLogin,
     /// The token endpoint refuses the client, right secret or not.
     ClientRejected,
     /// The token endpoint takes a client's secret in the body only, and the metadata says so.

@@ -2,7 +2,7 @@
 //!
 //! It serves metadata, keys, a login page, tokens and logout on a free port of this machine, in the shape of a
 //! [`Shape`], and misbehaves on demand by a [`Fault`]. It runs on a thread of its own, whatever the test's runtime
-//! does, and ends with its value.
+//! does, and ends with its value. It speaks http, or https by a certificate authority of its own.
 
 mod desk;
 mod endpoints;
@@ -12,12 +12,13 @@ mod person;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod token;
 
 pub use fault::{Endpoint, Fault};
 pub use keys::{PublicKeyForm, Signature, Signer};
 pub use person::Person;
-pub use shape::{CLIENT_ID, ENTRA_DIRECTORY, Shape};
+pub use shape::{CLIENT_ID, Shape};
 pub use token::Token;
 
 use axum::http::StatusCode;
@@ -31,6 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tls::{Tls, TlsListener};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use url::Url;
@@ -46,6 +48,7 @@ pub const REDIRECT_URL: &str = "http://localhost:3000/callback";
 pub struct Provider {
     shared: Arc<Shared>,
     address: SocketAddr,
+    tls: Option<Tls>,
     running: Mutex<Option<Running>>,
 }
 
@@ -126,10 +129,25 @@ impl Provider {
     /// When it cannot listen.
     #[must_use]
     pub fn start(shape: Shape) -> Self {
+        Self::start_as(shape, &Ipv4Addr::LOCALHOST.to_string(), None)
+    }
+
+    /// Starts a provider on a free port of this machine that calls itself `host` and speaks https alone;
+    /// [`Provider::authority`] is whom to trust for it.
+    ///
+    /// # Panics
+    /// When it cannot listen.
+    #[must_use]
+    pub fn start_https(shape: Shape, host: &str) -> Self {
+        Self::start_as(shape, host, Some(Tls::new(host)))
+    }
+
+    fn start_as(shape: Shape, host: &str, tls: Option<Tls>) -> Self {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("its address");
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let shared = Arc::new(Shared {
-            base: format!("http://{address}"),
+            base: format!("{scheme}://{host}:{}", address.port()),
             shape,
             rotations: AtomicUsize::new(0),
             presses_itself: AtomicBool::new(false),
@@ -137,8 +155,14 @@ impl Provider {
             seen: Default::default(),
             desk: Mutex::new(Desk::new(shape)),
         });
-        let running = Mutex::new(Some(serve(listener, &shared)));
-        Self { shared, address, running }
+        let running = Mutex::new(Some(serve(listener, &shared, tls.as_ref())));
+        Self { shared, address, tls, running }
+    }
+
+    /// The certificate of the authority that vouches for it, in PEM; `None` where it speaks http.
+    #[must_use]
+    pub fn authority(&self) -> Option<&str> {
+        self.tls.as_ref().map(Tls::authority)
     }
 
     /// The issuer, as the metadata and the tokens spell it.
@@ -245,7 +269,7 @@ impl Provider {
             }
             std::thread::sleep(Duration::from_millis(10));
         };
-        *self.running() = Some(serve(listener, &self.shared));
+        *self.running() = Some(serve(listener, &self.shared, self.tls.as_ref()));
     }
 
     fn running(&self) -> MutexGuard<'_, Option<Running>> {
@@ -275,17 +299,24 @@ impl Provider {
     }
 }
 
-fn serve(listener: std::net::TcpListener, shared: &Arc<Shared>) -> Running {
+fn serve(listener: std::net::TcpListener, shared: &Arc<Shared>, tls: Option<&Tls>) -> Running {
     let (stop, stopped) = oneshot::channel::<()>();
     let router = endpoints::router(Arc::clone(shared));
+    let acceptor = tls.map(Tls::acceptor);
     listener.set_nonblocking(true).expect("a listener that does not block");
     // With the runtime end its connections: none is kept alive beyond.
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let listener = TcpListener::from_std(listener).expect("a listener");
+            let serving = async {
+                match acceptor {
+                    Some(acceptor) => axum::serve(TlsListener::new(listener, acceptor), router).await,
+                    None => axum::serve(listener, router).await,
+                }
+            };
             tokio::select! {
-                served = axum::serve(listener, router).into_future() => served.expect("the provider serves"),
+                served = serving => served.expect("the provider serves"),
                 _ = stopped => {}
             }
         });

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 /// The client id that the provider knows Bulkhead as.
 pub const CLIENT_ID: &str = "bulkhead-web";
 
-/// The directory of [`Shape::Entra`], which is the tenant and a part of the issuer.
-pub const ENTRA_DIRECTORY: &str = "8eaef023-2b34-4da1-9baa-8bc8c9d6a490";
+/// The directory of [`Shape::Entra`], a part of the issuer.
+pub(super) const ENTRA_DIRECTORY: &str = "8eaef023-2b34-4da1-9baa-8bc8c9d6a490";
 
 /// Which provider this one looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,27 +102,27 @@ impl Shape {
         }
     }
 
-    /// The settings with which Bulkhead takes this provider's tokens, besides issuer and client.
+    /// The settings with which Bulkhead takes this provider's tokens, besides issuer and client: those of docs/auth.md.
     #[must_use]
     pub fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Plain => &[],
-            Self::Cognito => &[("OIDC_API_TOKEN", "id_token"), ("JWT_ROLE_CLAIM_NAME", "custom:role")],
+            Self::Cognito => &[("OIDC_API_TOKEN", "id_token"), ("JWT_ROLE_CLAIM_NAME", "cognito:groups")],
             Self::Auth0 => &[
-                ("OIDC_AUDIENCE", "https://api.bulkhead.example"),
-                ("JWT_TENANT_CLAIM_NAME", "https://bulkhead.example/tenant_id"),
-                ("JWT_ROLE_CLAIM_NAME", "https://bulkhead.example/role"),
+                ("OIDC_AUDIENCE", "https://api.example.com"),
+                ("JWT_TENANT_CLAIM_NAME", "https://example.com/tenant_id"),
+                ("JWT_ROLE_CLAIM_NAME", "https://example.com/role"),
             ],
             Self::Entra => &[
                 ("OIDC_SCOPES", "openid profile email api://bulkhead-web/access"),
-                ("JWT_TENANT_CLAIM_NAME", "tid"),
+                ("JWT_TENANT_CLAIM_NAME", "extension_0123456789abcdef0123456789abcdef_tenant_id"),
                 ("JWT_ROLE_CLAIM_NAME", "roles"),
                 // Entra gives access tokens a random lifetime between 60 and 90 minutes.
-                ("JWT_MAX_LIFETIME_MINUTES", "90"),
+                ("JWT_MAX_LIFETIME_MINUTES", "95"),
             ],
-            Self::Okta => &[("OIDC_AUDIENCE", "api://default"), ("JWT_ROLE_CLAIM_NAME", "groups")],
-            Self::OktaIdToken => &[("OIDC_API_TOKEN", "id_token"), ("JWT_ROLE_CLAIM_NAME", "groups")],
-            Self::Keycloak => &[("OIDC_AUDIENCE", "account"), ("JWT_ROLE_CLAIM_NAME", "realm_access.roles")],
+            Self::Okta => &[("OIDC_AUDIENCE", "api://default")],
+            Self::OktaIdToken => &[("OIDC_API_TOKEN", "id_token")],
+            Self::Keycloak => &[("JWT_ROLE_CLAIM_NAME", "realm_access.roles")],
         }
     }
 
@@ -287,20 +287,21 @@ impl Shape {
                 "username": subject, "auth_time": now, "jti": subject, "event_id": subject,
             }),
             Self::Auth0 => json!({
-                "aud": ["https://api.bulkhead.example", format!("{issuer}userinfo")],
+                "aud": ["https://api.example.com", format!("{issuer}userinfo")],
                 "azp": CLIENT_ID, "scope": "openid profile email",
-                "https://bulkhead.example/tenant_id": tenant, "https://bulkhead.example/role": role,
+                "https://example.com/tenant_id": tenant, "https://example.com/role": role,
             }),
             // Entra's tokens are valid from five minutes before they are made.
             Self::Entra => json!({
                 "aud": CLIENT_ID, "iat": now - 300, "nbf": now - 300, "exp": exp - 300, "azp": CLIENT_ID,
                 "azpacr": "1", "oid": subject, "name": name, "preferred_username": email, "rh": "0.AAAA",
-                "roles": [role], "scp": "access", "tid": tenant, "uti": "4f9z", "ver": "2.0", "aio": "AVQAq",
+                "roles": [role], "scp": "access", "tid": ENTRA_DIRECTORY, "uti": "4f9z", "ver": "2.0", "aio": "AVQAq",
+                "extension_0123456789abcdef0123456789abcdef_tenant_id": tenant,
             }),
             Self::Okta | Self::OktaIdToken => {
                 let mut claims = json!({
                     "ver": 1, "jti": "AT.x1", "aud": "api://default", "cid": CLIENT_ID, "uid": subject, "sub": email,
-                    "scp": ["openid", "profile", "email"], "auth_time": now, "groups": ["Everyone", role],
+                    "scp": ["openid", "profile", "email"], "auth_time": now, "role": role,
                 });
                 if self == Self::Okta {
                     claims["tenant_id"] = tenant.as_str().into();
@@ -308,7 +309,7 @@ impl Shape {
                 claims
             }
             Self::Keycloak => json!({
-                "aud": "account", "azp": CLIENT_ID, "typ": "Bearer", "jti": "onrtac:1", "sid": "5e1b", "acr": "1",
+                "aud": [CLIENT_ID, "account"], "azp": CLIENT_ID, "typ": "Bearer", "jti": "onrtac:1", "sid": "5e1b", "acr": "1",
                 "auth_time": now, "allowed-origins": ["http://localhost"], "scope": "openid profile email",
                 "realm_access": {"roles": ["offline_access", "uma_authorization", role]},
                 "resource_access": {"account": {"roles": ["manage-account"]}},
@@ -326,27 +327,28 @@ impl Shape {
             "iss": issuer, "sub": subject, "aud": CLIENT_ID, "iat": now, "exp": exp, "nonce": nonce, "email": email,
         });
         let more = match self {
-            Self::Plain => json!({"name": name}),
+            Self::Plain => json!({"name": name, "tenant_id": tenant, "role": role}),
             Self::Cognito => json!({
                 "token_use": "id", "cognito:username": subject, "email_verified": true, "auth_time": now,
-                "at_hash": "x", "origin_jti": subject, "custom:tenant_id": tenant, "custom:role": role,
+                "at_hash": "x", "origin_jti": subject, "custom:tenant_id": tenant, "cognito:groups": [role],
             }),
             Self::Auth0 => json!({
                 "name": name, "sid": "s1", "email_verified": true,
-                "https://bulkhead.example/tenant_id": tenant, "https://bulkhead.example/role": role,
+                "https://example.com/tenant_id": tenant, "https://example.com/role": role,
             }),
             Self::Entra => json!({
                 "iat": now - 300, "nbf": now - 300, "exp": exp - 300, "name": name, "oid": subject,
-                "preferred_username": email, "rh": "0.AAAA", "roles": [role], "tid": tenant, "uti": "4f9z",
-                "ver": "2.0",
+                "preferred_username": email, "rh": "0.AAAA", "roles": [role], "tid": ENTRA_DIRECTORY,
+                "uti": "4f9z", "ver": "2.0", "extension_0123456789abcdef0123456789abcdef_tenant_id": tenant,
             }),
             Self::Okta | Self::OktaIdToken => json!({
                 "ver": 1, "jti": "ID.x1", "amr": ["pwd"], "idp": "00o1", "auth_time": now, "at_hash": "x",
-                "name": name, "preferred_username": email, "tenant_id": tenant, "groups": ["Everyone", role],
+                "name": name, "preferred_username": email, "tenant_id": tenant, "role": role,
             }),
             Self::Keycloak => json!({
                 "typ": "ID", "azp": CLIENT_ID, "jti": "1", "sid": "5e1b", "acr": "1", "auth_time": now,
                 "at_hash": "x", "email_verified": true, "preferred_username": email, "tenant_id": tenant,
+                "realm_access": {"roles": ["offline_access", role]},
             }),
         };
         with(common, &more)

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::{CLIENT_ID, CLIENT_SECRET, Endpoint, Fault, Provider, REDIRECT_URL, Shape};
+use super::{CLIENT_ID, CLIENT_SECRET, Endpoint, Fault, Person, Provider, REDIRECT_URL, Shape};
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use reqwest::RequestBuilder;
@@ -160,12 +160,26 @@ async fn a_logout_leads_back_only_to_registered_pages() {
     for shape in ALL {
         let provider = Provider::start(shape);
         let endpoint = metadata(&provider).await["end_session_endpoint"].as_str().unwrap().to_owned();
+        let hint = provider.token(&provider.id_claims(&Person::ada(shape), "n")).encode();
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let status = async |target: &str| {
-            let query = [("client_id", CLIENT_ID), ("id_token_hint", "a.b.c"), (shape.logout_parameter(), target)];
+            let query = [("client_id", CLIENT_ID), ("id_token_hint", &hint), (shape.logout_parameter(), target)];
             client.get(&endpoint).query(&query).send().await.unwrap().status().as_u16()
         };
         assert_eq!(status(REDIRECT_URL).await, 302, "{shape:?}");
         assert_eq!(status("http://evil.example/").await, 400, "{shape:?}");
     }
+}
+
+#[tokio::test]
+async fn over_https_it_answers_only_those_who_trust_its_authority() {
+    let provider = Provider::start_https(Shape::Plain, "127.0.0.1");
+    let url = format!("{}/.well-known/openid-configuration", provider.issuer());
+    assert!(url.starts_with("https://127.0.0.1:"), "{url}");
+    assert!(reqwest::get(&url).await.unwrap_err().is_connect());
+    let authority = reqwest::Certificate::from_pem(provider.authority().unwrap().as_bytes()).unwrap();
+    let trusting = reqwest::Client::builder().tls_certs_merge([authority]).build().unwrap();
+    let metadata: Value = trusting.get(&url).send().await.unwrap().json().await.unwrap();
+    assert_eq!(metadata["issuer"], provider.issuer());
+    assert!(metadata["jwks_uri"].as_str().unwrap().starts_with("https://"));
 }

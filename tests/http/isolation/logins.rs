@@ -1,0 +1,264 @@
+//! Whatever login the server has: a superuser's, the tables' owner's, one of its own. It acts as `bulkhead_app` or not at all.
+
+use super::readiness::isolation;
+use crate::clinic::{Caller, Clinic, a_document, at};
+use crate::identity::World;
+use crate::{bulkhead, ready, run, stderr, stdout};
+use reqwest::Client;
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tempfile::TempDir;
+use test_support::provider::Shape;
+use test_support::{Database, Server, eventually};
+
+/// A database of PostgreSQL, the superuser's connection to it, and logins that it lets in without a password.
+struct Deployment {
+    database: Database,
+    superuser: DatabaseConnection,
+    folder: TempDir,
+}
+
+impl Deployment {
+    async fn new() -> Option<Self> {
+        let database = Database::postgres_of_our_own().await?;
+        let superuser = database.connect().await;
+        let deployment = Self { database, superuser, folder: tempfile::tempdir().unwrap() };
+        // Roles belong to the server, which other tests use at the same time: one of them may have made it.
+        let sql = "DO $$ BEGIN CREATE ROLE bulkhead_app NOLOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$";
+        deployment.execute(sql).await;
+        Some(deployment)
+    }
+
+    async fn execute(&self, sql: &str) {
+        self.superuser.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// A new role; it is gone with the server.
+    async fn login(&self, rights: &str) -> String {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("login_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
+        self.execute(&format!("CREATE ROLE {name} LOGIN {rights}")).await;
+        name
+    }
+
+    /// Makes the database this role's own.
+    async fn give_to(&self, owner: &str) {
+        let sql = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I OWNER TO ".to_owned()
+            + owner
+            + "', current_database()); END $$";
+        self.execute(&sql).await;
+    }
+
+    /// The database's URL for this role.
+    fn url(&self, role: &str) -> String {
+        self.database.url.replacen("postgres://postgres@", &format!("postgres://{role}@"), 1)
+    }
+
+    /// The settings of a deployment that serves by one role and migrates by another.
+    fn settings(&self, serves: &str, migrates: &str) -> [(&'static str, String); 3] {
+        [
+            ("DATABASE_URL", self.url(serves)),
+            ("MIGRATION_DATABASE_URL", self.url(migrates)),
+            ("DEVELOPMENT_KEY_FILE", self.folder.path().join("development.key").display().to_string()),
+        ]
+    }
+
+    async fn succeed(&self, settings: &[(&str, String)], arguments: &[&str]) -> String {
+        let output = run(arguments, &borrowed(settings)).await;
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        stdout(&output)
+    }
+
+    async fn server(&self, settings: &[(&str, String)]) -> Server<'_> {
+        ready(&self.database, &borrowed(settings)).await
+    }
+
+    /// Someone with a token that `dev-token` printed.
+    async fn admin(&self, settings: &[(&str, String)], server: &Server<'_>) -> Caller {
+        let token = self.succeed(settings, &["dev-token", "--tenant", "clinic-1"]).await;
+        Caller::with_token(&Client::new(), server, token.trim())
+    }
+}
+
+fn borrowed<'s>(settings: &'s [(&str, String)]) -> Vec<(&'s str, &'s str)> {
+    settings.iter().map(|(name, value)| (*name, value.as_str())).collect()
+}
+
+/// Makes a document and finds it again.
+async fn works(admin: &Caller) {
+    let owner = admin.all("users").await[0]["id"].clone();
+    let document = admin.make("documents", &a_document(&owner)).await;
+    let read = admin.get(&at("documents", &document)).await;
+    assert_eq!((read.status, &read.body), (200, &document));
+    assert_eq!(admin.patch(&at("documents", &document), &json!({"filename": "new"})).await.status, 200);
+    assert!(admin.all("documents").await.iter().any(|row| row["id"] == document["id"]));
+}
+
+const GOOD: (u16, &str, &str) = (200, "ready", "database");
+
+async fn assert_good(server: &Server<'_>) {
+    let found = isolation(server).await;
+    assert_eq!((found.0, found.1.as_str().unwrap(), found.2.as_str().unwrap()), GOOD);
+}
+
+#[tokio::test]
+async fn a_superusers_login_has_no_more_rights_than_the_role_and_sees_no_more_than_its_policies_show() {
+    let Some(database) = Database::postgres().await else { return };
+    let world = World::new(Shape::Plain, database).await;
+    let server = world.server(&[]).await;
+    let connection = world.database.connect().await;
+    let clinic = Clinic::open(&connection, &world, &server).await;
+    let user = clinic.user("ada@example.org").await;
+    let document = clinic.document(&user["id"]).await;
+    let superuser = Statement::from_string(
+        DbBackend::Postgres,
+        "SELECT bool_and(r.rolsuper) AS super FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid
+         WHERE a.datname = current_database() AND a.application_name = 'bulkhead'",
+    );
+    let row = connection.query_one_raw(superuser).await.unwrap().unwrap();
+    assert!(row.try_get::<bool>("", "super").unwrap(), "the server's login is a superuser");
+    let path = at("documents", &document);
+
+    // What the role may not do, the server cannot, though its login could.
+    for (right, method, path, body) in [
+        ("SELECT ON documents", "GET", &path, None),
+        ("UPDATE (filename) ON documents", "PATCH", &path, Some(json!({"filename": "new"}))),
+        ("INSERT ON audit_logs", "GET", &"users".to_owned(), None),
+        ("EXECUTE ON FUNCTION find_caller(text, text)", "GET", &"tenant".to_owned(), None),
+    ] {
+        connection.execute_unprepared(&format!("REVOKE {right} FROM bulkhead_app")).await.unwrap();
+        let refused = clinic.admin.send(method, path, None, body.as_ref()).await;
+        assert!(refused.status >= 500, "{method} {path} without {right}: {} {}", refused.status, refused.body);
+        connection.execute_unprepared(&format!("GRANT {right} TO bulkhead_app")).await.unwrap();
+        let good = clinic.admin.send(method, path, None, body.as_ref()).await;
+        assert_eq!(good.status, 200, "{method} {path} with {right}: {}", good.body);
+    }
+    // A policy that shows nobody anything binds it, too: a superuser would pass it by.
+    connection.execute_unprepared("CREATE POLICY nobody ON documents AS RESTRICTIVE USING (false)").await.unwrap();
+    assert_eq!(clinic.viewer.get(&path).await.outcome(), (404, "RES_001"));
+    assert!(clinic.viewer.all("documents").await.is_empty());
+    connection.execute_unprepared("DROP POLICY nobody ON documents").await.unwrap();
+    assert_eq!(clinic.viewer.all("documents").await.len(), 1);
+    connection.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_owner_that_is_no_superuser_migrates_serves_and_operates_but_sees_nothing_by_itself() {
+    let Some(deployment) = Deployment::new().await else { return };
+    // One that may make roles and hand them out, as far as its PostgreSQL lets it; one to whom a superuser has handed it.
+    for rights in ["CREATEROLE", "NOCREATEROLE"] {
+        let owner = deployment.login(rights).await;
+        let admin_option = if rights == "CREATEROLE" { "WITH ADMIN OPTION" } else { "" };
+        deployment.execute(&format!("GRANT bulkhead_app TO {owner} {admin_option}")).await;
+        deployment.give_to(&owner).await;
+        let settings = deployment.settings(&owner, &owner);
+        deployment.succeed(&settings, &["migrate", "up"]).await;
+        let create =
+            ["tenant", "create", "--name", "One", "--external-id", "clinic-1", "--admin-email", "ada@example.org"];
+        let id = deployment.succeed(&settings, &create).await;
+        let server = deployment.server(&settings).await;
+        assert_good(&server).await;
+        let admin = deployment.admin(&settings, &server).await;
+        assert_eq!(admin.get("tenant").await.body["id"], id.trim());
+        works(&admin).await;
+        let verified = deployment.succeed(&settings, &["audit", "verify"]).await;
+        assert!(verified.lines().any(|line| line.starts_with("good    clinic-1 ")), "{verified}");
+        assert!(!deployment.succeed(&settings, &["audit", "export", "--tenant", "clinic-1"]).await.is_empty());
+
+        let connection = sea_orm::Database::connect(deployment.url(&owner)).await.unwrap();
+        for table in ["tenants", "users", "documents", "audit_logs", "audit_heads"] {
+            let count = async |connection: &DatabaseConnection| {
+                let sql = format!("SELECT count(*) FROM {table}");
+                let row = connection.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
+                row.unwrap().try_get::<i64>("", "count").unwrap()
+            };
+            assert_eq!(count(&connection).await, 0, "{table}: FORCE binds the owner");
+            assert!(count(&deployment.superuser).await > 0, "{table}");
+        }
+        assert_eq!(connection.execute_unprepared("UPDATE users SET full_name = 'x'").await.unwrap().rows_affected(), 0);
+        connection.close().await.unwrap();
+        drop(server);
+        deployment.succeed(&settings, &["migrate", "reset"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_login_of_its_own_needs_nothing_but_the_role() {
+    let Some(deployment) = Deployment::new().await else { return };
+    for rights in ["INHERIT", "NOINHERIT"] {
+        let login = deployment.login(rights).await;
+        deployment.execute(&format!("GRANT bulkhead_app TO {login}")).await;
+        let settings = deployment.settings(&login, "postgres");
+        deployment.succeed(&settings, &["migrate", "up"]).await;
+        let server = deployment.server(&settings).await;
+        assert_good(&server).await;
+        deployment
+            .succeed(
+                &settings,
+                &["tenant", "create", "--name", "One", "--external-id", "clinic-1", "--admin-email", "ada@example.org"],
+            )
+            .await;
+        works(&deployment.admin(&settings, &server).await).await;
+        drop(server);
+        deployment.succeed(&settings, &["migrate", "reset"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_loses_the_role_is_refused_and_told_what_to_grant_until_it_has_it_again() {
+    let Some(deployment) = Deployment::new().await else { return };
+    let login = deployment.login("").await;
+    deployment.execute(&format!("GRANT bulkhead_app TO {login}")).await;
+    let settings = deployment.settings(&login, "postgres");
+    deployment.succeed(&settings, &["migrate", "up"]).await;
+    let server = deployment.server(&settings).await;
+    let admin = deployment.admin(&settings, &server).await;
+    assert_eq!(admin.get("users").await.status, 200);
+    assert_good(&server).await;
+    deployment.execute(&format!("REVOKE bulkhead_app FROM {login}")).await;
+    assert_refused_and_told(&server, &admin).await;
+    deployment.execute(&format!("GRANT bulkhead_app TO {login}")).await;
+    assert_eq!(admin.get("users").await.status, 200);
+    assert_good(&server).await;
+}
+
+#[tokio::test]
+async fn a_login_that_may_read_the_history_alone_serves_nobody_and_is_told_what_to_grant() {
+    let Some(deployment) = Deployment::new().await else { return };
+    let login = deployment.login("").await;
+    let settings = deployment.settings(&login, "postgres");
+    deployment.succeed(&settings, &["migrate", "up"]).await;
+    // Without that, it does not start.
+    let output = run(&["start"], &[&borrowed(&settings)[..], &[("PORT", "0")]].concat()).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("GRANT bulkhead_app TO"), "{}", stderr(&output));
+    // Or it waits, and says so.
+    let server = Server::listening(bulkhead(), &["serve"], &deployment.database, &borrowed(&settings)).await;
+    server.log_line("not ready", "GRANT bulkhead_app TO").await;
+    drop(server);
+
+    deployment.execute(&format!("GRANT SELECT ON seaql_migrations, seaql_migrations_meta TO {login}")).await;
+    let server = deployment.server(&settings).await;
+    let admin = deployment.admin(&settings, &server).await;
+    assert_refused_and_told(&server, &admin).await;
+    deployment.execute(&format!("REVOKE ALL ON seaql_migrations, seaql_migrations_meta FROM {login}")).await;
+}
+
+async fn assert_refused_and_told(server: &Server<'_>, admin: &Caller) {
+    for path in ["tenant", "users", "documents", "audit-logs"] {
+        let refused = admin.get(path).await;
+        assert_eq!(refused.outcome(), (503, "SYS_007"), "{path}: {}", refused.body);
+    }
+    assert_eq!(admin.post("users", &json!({"email": "x@example.org"})).await.outcome(), (503, "SYS_007"));
+    let (status, overall, isolation, error) = isolation(server).await;
+    assert_eq!((status, overall, error), (200, json!("degraded"), json!("SYS_007")));
+    assert!([json!("unknown"), json!("not-enforced")].contains(&isolation), "{isolation}");
+    server.log_line("GRANT bulkhead_app TO", "ERROR").await;
+    let counted = eventually("the refusals are in the log", async || {
+        let lines = server.log().into_iter().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        let refused = lines.filter(|line| line["error_code"] == "SYS_007").count();
+        (refused >= 5).then_some(refused)
+    });
+    assert!(counted.await >= 5);
+}
