@@ -31,8 +31,11 @@ pub fn init<W: Write + IsTerminal + 'static>(settings: &Settings, output: fn() -
             lines.compact().with_target(false).without_time().with_ansi(output().is_terminal()).boxed()
         }
     };
+    // As a layer of its own, not as the filter of one: that would take the answer to whether something is to be logged,
+    // which sqlx asks of every statement, for the next line's, and lose it.
+    let subscriber = tracing_subscriber::registry().with(lines).with(settings.log_level.clone());
     // Fails only where a subscriber stands already, which then stays.
-    let _ = tracing_subscriber::registry().with(lines.with_filter(settings.log_level.clone())).try_init();
+    let _ = subscriber.try_init();
 }
 
 /// JSON lines; each within a request carries the request's id.

@@ -15,6 +15,8 @@ mod health;
 mod identity;
 mod isolation;
 mod limits;
+mod lists;
+mod logging;
 mod login;
 mod login_in_browser;
 mod principal;

@@ -1,0 +1,28 @@
+//! What is logged at which level.
+
+use crate::{ready, run, stdout};
+use reqwest::Client;
+use test_support::{Database, eventually, on_both_databases};
+
+on_both_databases!(no_line_is_lost_whatever_is_logged_besides);
+
+/// sqlx asks whether a statement is to be logged before it logs it: a question must not cost the next line.
+async fn no_line_is_lost_whatever_is_logged_besides(database: Database) {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("development.key").display().to_string();
+    for level in ["info", "info,bulkhead=trace", "info,sqlx::postgres::notice=trace", "debug", "trace"] {
+        let server = ready(&database, &[("LOG_LEVEL", level), ("DEVELOPMENT_KEY_FILE", &key)]).await;
+        let token = run(&["dev-token"], &[("DATABASE_URL", &database.url), ("DEVELOPMENT_KEY_FILE", &key)]).await;
+        for _ in 0..4 {
+            let url = format!("{}/api/v1/users", server.base);
+            let answer = Client::new().get(url).bearer_auth(stdout(&token).trim()).send().await.unwrap();
+            assert_eq!(answer.status(), 200);
+            let id = answer.headers()["x-request-id"].to_str().unwrap();
+            eventually(&format!("LOG_LEVEL={level}: the request {id} is in the log"), async || {
+                let line = |line: &String| line.contains(id) && line.contains("\"message\":\"request\"");
+                server.log().iter().any(line).then_some(())
+            })
+            .await;
+        }
+    }
+}
