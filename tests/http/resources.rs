@@ -123,15 +123,15 @@ async fn a_tenant_sees_itself_and_changes_its_name_alone(database: Database) {
         assert_eq!((&read.body["id"], &read.body["external_id"]), (&json!(clinic.id), &json!(clinic.external_id)));
 
         let changes = json!({"name": "Saint Mary's"});
-        let changed = clinic.admin.send("PATCH", "tenant", Some(read.etag()), Some(&changes)).await;
-        assert_eq!((changed.status, with(&changed.body, &json!({}))), (200, with(&read.body, &changes)));
+        let renamed = clinic.admin.send("PATCH", "tenant", Some(read.etag()), Some(&changes)).await;
+        assert_eq!((renamed.status, with(&renamed.body, &json!({}))), (200, with(&read.body, &changes)));
         let stale = clinic.admin.send("PATCH", "tenant", Some(read.etag()), Some(&changes)).await;
         assert_eq!(stale.outcome(), (412, "RES_003"));
         for member in ["status", "external_id", "kms_key_arn", "id", "deleted_at"] {
             let refused = clinic.admin.patch("tenant", &json!({"name": "X", member: "active"})).await;
             assert_eq!(refused.outcome(), (400, "VAL_001"), "{member}");
         }
-        assert_eq!(clinic.viewer.get("tenant").await.body, changed.body);
+        assert_eq!(clinic.viewer.get("tenant").await.body, renamed.body);
         assert_eq!(clinic.admin.delete("tenant").await.outcome(), (405, "RES_004"));
     })
     .await;

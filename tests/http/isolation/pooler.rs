@@ -81,7 +81,7 @@ async fn tenants_that_share_connections_never_see_each_other() {
 
     let pairs = clinics[0].iter().zip(&clinics[1]);
     let visits = pairs.flat_map(|(one, two)| [one.visit(two), two.visit(one)]);
-    let served: usize = join_all(visits).await.into_iter().sum();
+    let answers: usize = join_all(visits).await.into_iter().sum();
     for visitors in &clinics {
         let tenant = &visitors[0].tenant;
         let rows = rows_of(&connection, serde_json::from_value(tenant.clone()).unwrap()).await;
@@ -94,6 +94,6 @@ async fn tenants_that_share_connections_never_see_each_other() {
         // Requests get errors, and statements that were meant for others: no rows, or those of their own tenant.
         skip("PgBouncer before 1.21 mixes up prepared statements in transaction mode: only that no row is another's");
     } else {
-        assert_eq!(served, 8 * TURNS * 7);
+        assert_eq!(answers, 8 * TURNS * 7);
     }
 }
