@@ -51,7 +51,7 @@ pub(super) fn secured() -> Vec<String> {
     for (path, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
             let name = format!("{method} {path}");
-            if !operation["security"].is_null() && !LEAVE_NOTHING.contains(&name.as_str()) {
+            if operation["security"] == json!([{"bearer": []}]) && !LEAVE_NOTHING.contains(&name.as_str()) {
                 names.push(name);
             }
         }
