@@ -79,7 +79,7 @@ in
           "(deny|rustfmt)\\.toml"
           "bench(/hot_paths\\.rs)?"
           "docs"
-          "docs/(errors|settings)\\.md"
+          "docs/(auth|errors|image|settings)\\.md"
           "railway\\.json"
           "tests/.*"
         ];

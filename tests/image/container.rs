@@ -9,7 +9,7 @@ use std::process::Output;
 use std::time::Duration;
 use test_support::{Database, eventually};
 
-/// What a container with nothing to finish may take to stop; an engine kills after ten seconds.
+/// What a container with nothing to finish may take to answer or to stop; an engine kills after ten seconds.
 pub(crate) const PROMPT: Duration = Duration::from_secs(5);
 
 /// How to start a container.
@@ -85,9 +85,9 @@ impl Container {
         .await;
     }
 
-    /// GETs a path: status and body; `None` when nothing answers.
+    /// GETs a path: status and body; `None` when nothing answers, or not soon.
     pub(crate) async fn get(&self, path: &str) -> Option<(StatusCode, String)> {
-        let response = reqwest::get(self.url(path)).await.ok()?;
+        let response = reqwest::Client::new().get(self.url(path)).timeout(PROMPT).send().await.ok()?;
         Some((response.status(), response.text().await.ok()?))
     }
 

@@ -89,9 +89,10 @@ impl Saved {
 
 /// Runs `gzip` on a file; returns what it prints.
 pub(crate) fn gzip(how: &str, file: &Path, output: Stdio) -> Vec<u8> {
-    // Not by its name: the header would tell the file's time, which layers may have from before gzip's epoch.
+    // By its standard input, since it would look for `.gz` in a name; without the file's time, which may be before any
+    // that its header has room for.
     let input = fs::File::open(file).unwrap();
-    let child = Command::new("gzip").args([how, "--stdout"]).stdin(input).stdout(output).spawn();
+    let child = Command::new("gzip").args([how, "--no-name", "--stdout"]).stdin(input).stdout(output).spawn();
     let done = child.unwrap().wait_with_output().unwrap();
     assert!(done.status.success(), "gzip {how} {}", file.display());
     done.stdout
