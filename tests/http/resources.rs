@@ -539,12 +539,13 @@ async fn pages_hold_every_row_once_newest_first_while_others_come_and_go(databas
                 break;
             }
             assert_eq!(answer.items().len(), 7);
-            // A new one, the page's last one gone, where the next page begins, and another that is still to come.
+            // A new one, another gone that is still to come, and, after every other page, its last one, where the next
+            // page begins.
             clinic.member.make("documents", &body).await;
             let last = seen.last().unwrap()["id"].as_str().unwrap().to_owned();
             let seen_ids = ids(&seen);
             let to_come = expected.iter().find(|id| !seen_ids.contains(&id.as_str())).cloned();
-            for gone in [Some(last), to_come.clone()].into_iter().flatten() {
+            for gone in [Some(last).filter(|_| pages % 2 == 0), to_come.clone()].into_iter().flatten() {
                 assert_eq!(clinic.member.delete(&format!("documents/{gone}")).await.status, 204);
             }
             if let Some(gone) = to_come {

@@ -19,6 +19,7 @@ on_both_databases!(
     documents_out_of_range_are_refused,
     no_row_cites_another_tenants_user,
     a_row_stays_in_its_tenant_and_a_user_who_is_cited_stays,
+    a_change_is_later_than_the_one_before_whatever_the_clock_says,
     every_migration_is_undone_without_a_trace_and_done_again
 );
 
@@ -223,6 +224,57 @@ async fn a_row_stays_in_its_tenant_and_a_user_who_is_cited_stays(database: Datab
     for (sql, id) in [("DELETE FROM users WHERE id = $1", ada), ("DELETE FROM tenants WHERE id = $1", one)] {
         assert!(run_sql(&connection, sql, vec![id.into()]).await.is_err(), "{sql}");
     }
+}
+
+#[tokio::test]
+async fn on_sqlite_a_user_whom_nothing_cites_stays_in_its_tenant_too() {
+    // On PostgreSQL the API's role has no right to move one.
+    let database = Database::sqlite();
+    let connection = migrated(&database).await;
+    let (one, _) = inhabited(&connection, "one").await;
+    let two = a_tenant("two").insert(&connection).await.unwrap().id;
+    let moved = "UPDATE users SET tenant_id = $1 WHERE tenant_id = $2";
+    assert!(run_sql(&connection, moved, vec![two.into(), one.into()]).await.is_err());
+}
+
+async fn a_change_is_later_than_the_one_before_whatever_the_clock_says(database: Database) {
+    let connection = migrated(&database).await;
+    let (tenant, user) = inhabited(&connection, "one").await;
+    let document = a_document(tenant, user).insert(&connection).await.unwrap().id;
+    let changed_at = async |table: &str, id: Uuid| {
+        let sql = format!("SELECT updated_at FROM {table} WHERE id = $1");
+        let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, [id.into()]);
+        let row = connection.query_one_raw(statement).await.unwrap().unwrap();
+        row.try_get::<sea_orm::sqlx::types::time::OffsetDateTime>("", "updated_at").unwrap()
+    };
+    for (table, id, column) in
+        [("tenants", tenant, "name"), ("users", user, "full_name"), ("documents", document, "filename")]
+    {
+        // As if a clock that was an hour ahead had been set right.
+        let ahead = match connection.get_database_backend() {
+            DbBackend::Postgres => vec![
+                format!("ALTER TABLE {table} DISABLE TRIGGER {table}_updated_at"),
+                format!("UPDATE {table} SET updated_at = now() + interval '1 hour'"),
+                format!("ALTER TABLE {table} ENABLE TRIGGER {table}_updated_at"),
+            ],
+            _ => vec![format!("UPDATE {table} SET updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+1 hour')")],
+        };
+        for sql in ahead {
+            connection.execute_unprepared(&sql).await.unwrap();
+        }
+        let mut last = changed_at(table, id).await;
+        for turn in 0..5 {
+            let sql = format!("UPDATE {table} SET {column} = $1 WHERE id = $2");
+            run_sql(&connection, &sql, vec![format!("{}", turn / 2).into(), id.into()]).await.unwrap();
+            let now = changed_at(table, id).await;
+            assert!(now > last, "{table}: {now} after {last}");
+            last = now;
+        }
+    }
+    let before = changed_at("users", user).await;
+    let login = "UPDATE users SET last_login_at = created_at WHERE id = $1";
+    assert_eq!(run_sql(&connection, login, vec![user.into()]).await.unwrap(), 1);
+    assert_eq!(changed_at("users", user).await, before, "a login alone is no change");
 }
 
 /// All that the schema is made of, one line each; of rights, those of the API's role.
