@@ -45,7 +45,18 @@ let
     nativeBuildInputs = [ pkgs.cargo-auditable ];
     # Static, so that the image needs no library. With a target given, the flags do not reach build scripts.
     CARGO_BUILD_TARGET = pkgs.stdenv.hostPlatform.rust.rustcTarget;
-    CARGO_BUILD_RUSTFLAGS = "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs";
+    CARGO_BUILD_RUSTFLAGS = lib.concatStringsSep " " (
+      [
+        "-C target-feature=+crt-static"
+        "-C link-arg=-Wl,-z,pack-relative-relocs"
+      ]
+      # Generated sources are named by where they were built: in a sandbox, and without one.
+      ++ map (folder: "--remap-path-prefix=${folder}=.") [
+        "/build"
+        "/tmp/nix-build-${common.pname}-deps-${common.version}.drv-0"
+        "/tmp/nix-build-${common.pname}-${common.version}.drv-0"
+      ]
+    );
     buildInputs = [ pkgs.glibc.static ];
     # deploy/swagger-ui.md says what for.
     SWAGGER_UI_OVERWRITE_FOLDER = "${../deploy/swagger-ui}";
