@@ -15,7 +15,7 @@ const CONNECTIONS: usize = 32;
 const REQUESTS: usize = 4000;
 
 /// How long all of them may take: with too little memory a program is not always killed, but crawls.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The limit that the kernel holds the process to, where it does.
 fn limit(process: &Path) -> Option<u64> {
