@@ -21,12 +21,18 @@ let
         assertions = list;
         system.checks = list;
         networking.firewall.allowedTCPPorts = list;
-        systemd.services = mkOption { type = types.attrsOf any.type; default = { }; };
+        systemd.services = mkOption {
+          type = types.attrsOf any.type;
+          default = { };
+        };
         services.postgresql = {
           enable = lib.mkEnableOption "PostgreSQL";
           ensureDatabases = list;
           ensureUsers = list;
-          settings.port = mkOption { type = types.port; default = 5432; };
+          settings.port = mkOption {
+            type = types.port;
+            default = 5432;
+          };
         };
       };
     };
@@ -69,7 +75,8 @@ let
   };
 
   expectations = {
-    "starts the package's binary" = (unitOf remote).serviceConfig.ExecStart == "${package}/bin/bulkhead start";
+    "starts the package's binary" =
+      (unitOf remote).serviceConfig.ExecStart == "${package}/bin/bulkhead start";
     "starts with the system" = (unitOf remote).wantedBy == [ "multi-user.target" ];
     "reads secrets as credentials" =
       lib.sort lib.lessThan (unitOf remote).serviceConfig.LoadCredential == [
@@ -79,7 +86,10 @@ let
       && (unitOf remote).environment.COOKIE_SECRET_FILE == "%d/COOKIE_SECRET"
       && !(unitOf remote).environment ? DATABASE_URL;
     "passes settings as the binary reads them" =
-      removeAttrs (unitOf remote).environment [ "COOKIE_SECRET_FILE" "DATABASE_URL_FILE" ] == {
+      removeAttrs (unitOf remote).environment [
+        "COOKIE_SECRET_FILE"
+        "DATABASE_URL_FILE"
+      ] == {
         DOCS_ENABLED = "true";
         ENVIRONMENT = "production";
         LOG_LEVEL = "info,sqlx=debug";
@@ -89,21 +99,31 @@ let
         SHUTDOWN_DRAIN_SECONDS = "60";
       };
     "lets a stop end by itself" = (unitOf remote).serviceConfig.TimeoutStopSec > 5 + 60 + 1;
-    "leaves a database elsewhere alone" = !remote.services.postgresql.enable && !(unitOf remote) ? requires || (unitOf remote).requires == [ ];
+    "leaves PostgreSQL alone" = !remote.services.postgresql.enable && (unitOf remote).requires == [ ];
     "opens the firewall on request only" =
-      remote.networking.firewall.allowedTCPPorts == [ 8000 ] && local.networking.firewall.allowedTCPPorts == [ ];
+      remote.networking.firewall.allowedTCPPorts == [ 8000 ]
+      && local.networking.firewall.allowedTCPPorts == [ ];
     "makes the database and its owner" =
       local.services.postgresql == {
         enable = true;
         ensureDatabases = [ "bulkhead" ];
-        ensureUsers = [ { name = "bulkhead"; ensureDBOwnership = true; ensureClauses.createrole = true; } ];
+        ensureUsers = [
+          {
+            name = "bulkhead";
+            ensureDBOwnership = true;
+            ensureClauses.createrole = true;
+          }
+        ];
         settings.port = 5432;
       };
     "waits for the database" =
-      lib.elem "postgresql.target" (unitOf local).after && (unitOf local).requires == [ "postgresql.target" ];
+      lib.elem "postgresql.target" (unitOf local).after
+      && (unitOf local).requires == [ "postgresql.target" ];
     "has the role's name" =
       (unitOf local).serviceConfig.User == "bulkhead"
-      && (unitOf local).environment.DATABASE_URL == "postgres:///bulkhead?host=/run/postgresql&port=5432&user=bulkhead";
+      &&
+        (unitOf local).environment.DATABASE_URL
+        == "postgres:///bulkhead?host=/run/postgresql&port=5432&user=bulkhead";
     "accepts either database" = refused remote == [ ] && refused local == [ ];
     "refuses none" = lib.length (refused (evaluate { })) == 1;
     "refuses two" =
@@ -113,10 +133,15 @@ let
           secrets.DATABASE_URL = "/run/secrets/database-url";
         })
       ) == 1;
-    "refuses a secret in the store" = fails (evaluate { secrets.COOKIE_SECRET = "${pkgs.writeText "secret" ""}"; }).services.bulkhead.secrets;
+    "refuses a secret in the store" =
+      fails
+        (evaluate { secrets.COOKIE_SECRET = "${pkgs.writeText "secret" ""}"; }).services.bulkhead.secrets;
     "refuses a secret that the binary does not read from a file" =
-      fails (evaluate { secrets.OIDC_CLIENT_ID = "/run/x"; }).services.bulkhead.secrets;
-    "refuses a port that needs a capability" = fails (evaluate { settings.PORT = 443; }).services.bulkhead.settings;
+      fails
+        (evaluate { secrets.OIDC_CLIENT_ID = "/run/x"; }).services.bulkhead.secrets;
+    "refuses a port that needs a capability" =
+      fails
+        (evaluate { settings.PORT = 443; }).services.bulkhead.settings;
     "is off by default" = (evaluate { enable = false; }).systemd.services == { };
   };
   broken = lib.attrNames (lib.filterAttrs (_: holds: !holds) expectations);
@@ -126,28 +151,38 @@ let
     unit:
     let
       text = value: if lib.isBool value then lib.boolToString value else toString value;
-      lines = lib.mapAttrsToList (name: value: lib.concatMapStrings (v: "${name}=${text v}\n") (lib.toList value));
+      lines = lib.mapAttrsToList (
+        name: value: lib.concatMapStrings (v: "${name}=${text v}\n") (lib.toList value)
+      );
     in
     lib.concatStrings (
       [ "[Unit]\nDescription=${unit.description}\n" ]
-      ++ lines { After = toString unit.after; Requires = toString unit.requires; }
+      ++ lines {
+        After = toString unit.after;
+        Requires = toString unit.requires;
+      }
       ++ [ "\n[Service]\n" ]
-      ++ lib.mapAttrsToList (name: value: "Environment=${builtins.toJSON "${name}=${value}"}\n") unit.environment
+      ++ lib.mapAttrsToList (
+        name: value: "Environment=${builtins.toJSON "${name}=${value}"}\n"
+      ) unit.environment
       ++ lines unit.serviceConfig
     );
 in
 if broken != [ ] then
   throw "nix/module.nix: it no longer ${lib.concatStringsSep ", nor " broken}"
 else
-  pkgs.runCommand "bulkhead-module" { } ''
-    # The settings are checked by the binary itself: good ones pass, wrong ones do not.
-    good() ( out=$TMPDIR/good; ${(lib.head remote.system.checks).buildCommand} )
-    wrong() ( out=$TMPDIR/wrong; ${(lib.head mistaken.system.checks).buildCommand} )
-    good
-    if wrong 2>$TMPDIR/mistakes; then echo "a wrong setting passes"; exit 1; fi
-    grep DATABASE_MAX_CONNECTIONS $TMPDIR/mistakes
+  pkgs.runCommand "bulkhead-module"
+    { nativeBuildInputs = lib.optional (pkgs ? systemd) pkgs.systemd; }
+    ''
+      # The binary itself checks the settings: good ones pass, a wrong one is named.
+      good() ( out=$TMPDIR/good; ${(lib.head remote.system.checks).buildCommand} )
+      wrong() ( out=$TMPDIR/wrong; ${(lib.head mistaken.system.checks).buildCommand} )
+      good
+      if wrong 2>$TMPDIR/mistakes; then echo "a wrong setting passes"; exit 1; fi
+      grep DATABASE_MAX_CONNECTIONS $TMPDIR/mistakes
 
-    mkdir $out
-    install -m 0444 ${pkgs.writeText "unit" (render (unitOf remote))} $out/bulkhead.service
-    install -m 0444 ${pkgs.writeText "unit" (render (unitOf local))} $out/bulkhead-local.service
-  ''
+      mkdir $out
+      cp ${pkgs.writeText "unit" (render (unitOf remote))} $out/bulkhead.service
+      cp ${pkgs.writeText "unit" (render (unitOf local))} $out/bulkhead-local.service
+      bash ${../scripts/unit-exposure} $out/*.service
+    ''

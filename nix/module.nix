@@ -1,4 +1,4 @@
-# `services.bulkhead`: the API as a systemd service and, where wanted, its database on the same host. See docs/nixos.md.
+# `services.bulkhead`: the API as a systemd service and, where wanted, its database on the same host: docs/nixos.md.
 packages:
 {
   config,
@@ -7,129 +7,110 @@ packages:
   ...
 }:
 let
-  inherit (lib) mkOption types;
+  inherit (lib) types;
   cfg = config.services.bulkhead;
-  postgres = config.services.postgresql;
-  secrets = lib.filterAttrs (_: path: path != null) cfg.secrets;
-  local = lib.optionals cfg.database.createLocally;
+  option =
+    type: default: description:
+    lib.mkOption { inherit type default description; };
 
+  local = cfg.database.createLocally;
   # The socket's name holds the port.
-  socket = "postgres:///bulkhead?host=/run/postgresql&port=${toString postgres.settings.port}&user=bulkhead";
-  plain = lib.mapAttrs (_: value: if lib.isBool value then lib.boolToString value else toString value) (
-    cfg.settings // lib.optionalAttrs cfg.database.createLocally { DATABASE_URL = socket; }
-  );
+  port = toString config.services.postgresql.settings.port;
+  socket.DATABASE_URL = "postgres:///bulkhead?host=/run/postgresql&port=${port}&user=bulkhead";
 
-  # The secrets themselves are not known when the system is built: what stands in for them is a value of the right form.
-  standIns = lib.mapAttrs (
-    name: _: if lib.hasSuffix "_URL" name then "postgres://host/name" else lib.fixedWidthString 32 "x" ""
-  ) secrets;
-  assign = lib.mapAttrsToList (name: value: "${name}=${value}");
+  text = value: if lib.isBool value then lib.boolToString value else toString value;
+  settings = lib.mapAttrs (_: text) cfg.settings // lib.optionalAttrs local socket;
+  secrets = lib.filterAttrs (_: path: path != null) cfg.secrets;
+
+  # Secrets are not known when a system is built. This stands in for any: a URL, and as long as COOKIE_SECRET must be.
+  dummies = lib.mapAttrs (_: _: "postgres://host/thirty-two-bytes-or-more") secrets;
+  arguments = lib.mapAttrsToList (name: value: "${name}=${value}") (settings // dummies);
   settingsCheck = pkgs.runCommand "bulkhead-settings" { } ''
-    env -i ${lib.escapeShellArgs (assign plain ++ assign standIns)} ${lib.getExe cfg.package} config check >$out
+    env -i ${lib.escapeShellArgs arguments} ${lib.getExe cfg.package} config check >$out
   '';
 in
 {
   options.services.bulkhead = {
     enable = lib.mkEnableOption "Bulkhead, a multi-tenant HTTP API for health data";
-
-    package = mkOption {
+    package = lib.mkOption {
       type = types.package;
       default = packages.${pkgs.stdenv.hostPlatform.system}.default;
-      defaultText = lib.literalExpression "the package of Bulkhead's own flake";
+      defaultText = lib.literalMD "the package of Bulkhead's flake";
       description = "The package that holds `bin/bulkhead`.";
     };
-
-    settings = mkOption {
+    settings = lib.mkOption {
       default = { };
       example.OIDC_ISSUER_URL = "https://login.example.org";
-      description = "The environment variables of docs/settings.md. They are readable by everyone on the host.";
+      description = "The variables of docs/settings.md. Everyone on the host can read them.";
       type = types.submodule {
-        freeformType = with types; attrsOf (oneOf [ str int bool ]);
+        freeformType = types.attrsOf (types.either types.str (types.either types.int types.bool));
         options = {
-          ENVIRONMENT = mkOption {
-            type = types.enum [ "development" "staging" "production" ];
-            default = "production";
-            description = "What kind of deployment this is.";
-          };
-          PORT = mkOption {
-            type = types.ints.between 1024 65535;
-            default = 8000;
-            description = "The TCP port to listen on. The service may not listen below 1024.";
-          };
-          SHUTDOWN_DELAY_SECONDS = mkOption {
-            type = types.ints.u32;
-            default = 0;
-            description = "How long to go on accepting requests after the signal to stop.";
-          };
-          SHUTDOWN_DRAIN_SECONDS = mkOption {
-            type = types.ints.u32;
-            default = 30;
-            description = "How long requests in flight may take to end after that.";
-          };
+          ENVIRONMENT = option types.str "production" "`development`, `staging` or `production`.";
+          PORT = option (types.ints.between 1024 65535) 8000 "The TCP port to listen on.";
+          SHUTDOWN_DELAY_SECONDS = option types.ints.u32 0 "How long a stop goes on accepting requests.";
+          SHUTDOWN_DRAIN_SECONDS = option types.ints.u32 30 "How long requests may take to end after that.";
         };
       };
     };
-
-    secrets = lib.genAttrs [ "DATABASE_URL" "MIGRATION_DATABASE_URL" "OIDC_CLIENT_SECRET" "COOKIE_SECRET" ] (
-      name:
-      mkOption {
-        type = types.nullOr types.externalPath;
-        default = null;
-        description = "The file that holds ${name}. Only root need be able to read it.";
-      }
-    );
-
-    database.createLocally = lib.mkEnableOption "the database `bulkhead` in this host's PostgreSQL";
-    openFirewall = lib.mkEnableOption "the firewall's opening for PORT";
+    secrets = lib.genAttrs [
+      "DATABASE_URL"
+      "MIGRATION_DATABASE_URL"
+      "OIDC_CLIENT_SECRET"
+      "COOKIE_SECRET"
+    ] (name: option (types.nullOr types.externalPath) null "The file that holds ${name}.");
+    database.createLocally = lib.mkEnableOption "the database `bulkhead` in PostgreSQL on this host";
+    openFirewall = lib.mkEnableOption "connections to PORT from other hosts";
   };
 
   config = lib.mkIf cfg.enable {
-    assertions = [
-      {
-        assertion =
-          lib.count lib.id [
-            (cfg.settings ? DATABASE_URL)
-            (secrets ? DATABASE_URL)
-            cfg.database.createLocally
-          ] == 1;
-        message = "services.bulkhead: set exactly one of secrets.DATABASE_URL, settings.DATABASE_URL and database.createLocally.";
-      }
-    ];
+    assertions = lib.singleton {
+      assertion =
+        lib.count lib.id [
+          local
+          (cfg.settings ? DATABASE_URL)
+          (secrets ? DATABASE_URL)
+        ] == 1;
+      message = "services.bulkhead: set one of secrets.DATABASE_URL, settings.DATABASE_URL, database.createLocally.";
+    };
 
     # A wrong setting fails the build of the system, not the start of the service.
     system.checks = lib.optional (pkgs.stdenv.buildPlatform == pkgs.stdenv.hostPlatform) settingsCheck;
     networking.firewall.allowedTCPPorts = lib.optional cfg.openFirewall cfg.settings.PORT;
 
-    services.postgresql = lib.mkIf cfg.database.createLocally {
+    services.postgresql = lib.mkIf local {
       enable = true;
       ensureDatabases = [ "bulkhead" ];
-      # A migration makes the role bulkhead_app: docs/tenancy.md.
-      ensureUsers = [ { name = "bulkhead"; ensureDBOwnership = true; ensureClauses.createrole = true; } ];
+      ensureUsers = lib.singleton {
+        name = "bulkhead";
+        ensureDBOwnership = true;
+        # A migration makes the role bulkhead_app.
+        ensureClauses.createrole = true;
+      };
     };
 
     systemd.services.bulkhead = {
       description = "Bulkhead, a multi-tenant HTTP API";
       wantedBy = [ "multi-user.target" ];
       wants = [ "network-online.target" ];
-      # The target is reached when the role and the database are there.
-      requires = local [ "postgresql.target" ];
-      after = [ "network-online.target" ] ++ local [ "postgresql.target" ];
-      # systemd replaces what follows a percent sign: `%d` is the credentials' folder, `%%` the sign itself.
+      # The target stands for a server with its roles and databases (nixpkgs, services/databases/postgresql.nix).
+      requires = lib.optional local "postgresql.target";
+      after = [ "network-online.target" ] ++ lib.optional local "postgresql.target";
+      # `%d` is the credentials' folder, `%%` a percent sign (systemd.unit(5), specifiers).
       environment =
-        lib.mapAttrs (_: lib.replaceStrings [ "%" ] [ "%%" ]) plain
+        lib.mapAttrs (_: lib.replaceStrings [ "%" ] [ "%%" ]) settings
         // lib.mapAttrs' (name: _: lib.nameValuePair "${name}_FILE" "%d/${name}") secrets;
       serviceConfig = import ./hardening.nix // {
         Type = "exec";
         ExecStart = "${lib.getExe cfg.package} start";
         LoadCredential = lib.mapAttrsToList (name: path: "${name}:${path}") secrets;
-        # Peer authentication: the user's name is the role's.
-        DynamicUser = true;
+        # PostgreSQL tells a role by the name of the user (peer authentication).
         User = "bulkhead";
+        DynamicUser = true;
         StateDirectory = "bulkhead";
         StateDirectoryMode = "0700";
         Restart = "on-failure";
         RestartSec = 5;
-        # Wrong settings, or a schema that is not for this build: a person must act.
+        # Wrong settings, and a schema that this build cannot serve with, stay as they are until someone acts.
         RestartPreventExitStatus = "2 3";
         TimeoutStopSec = cfg.settings.SHUTDOWN_DELAY_SECONDS + cfg.settings.SHUTDOWN_DRAIN_SECONDS + 10;
       };
