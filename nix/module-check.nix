@@ -1,4 +1,5 @@
-# Holds the NixOS module to what docs/nixos.md promises. The units that it yields are this derivation's files.
+# Holds the NixOS module to what docs/nixos.md promises; its output is the units that the module yields. Stand-ins take the
+# place of NixOS' own options, whose types are those of nixpkgs' nixos/modules.
 { pkgs, package }:
 let
   inherit (pkgs) lib;
@@ -121,6 +122,7 @@ let
       && (unitOf local).requires == [ "postgresql.target" ];
     "has the role's name" =
       (unitOf local).serviceConfig.User == "bulkhead"
+      && (unitOf local).serviceConfig.DynamicUser
       &&
         (unitOf local).environment.DATABASE_URL
         == "postgres:///bulkhead?host=/run/postgresql&port=5432&user=bulkhead";
