@@ -83,6 +83,9 @@
         { pkgs, bulkhead, ... }: import ./nix/checks.nix { inherit pkgs bulkhead; }
       );
 
+      # services.bulkhead on NixOS: docs/nixos.md
+      nixosModules.default = import ./nix/module.nix self.packages;
+
       # nix run: the API    nix run .#verify -- IMAGE: whether an image is what its revision builds
       apps = forSystems (linux ++ darwin) (
         { pkgs, bulkhead, ... }:

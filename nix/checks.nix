@@ -13,6 +13,11 @@ in
 {
   inherit (bulkhead) package sbom;
 
+  module = import ./module-check.nix {
+    inherit pkgs;
+    inherit (bulkhead) package;
+  };
+
   # The flake's own files: their format, and nothing in them that nobody uses.
   nixfmt = lint "nixfmt" [ pkgs.nixfmt pkgs.deadnix ] ''
     nixfmt --check ${../flake.nix} ${./.}/*.nix
