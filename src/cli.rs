@@ -23,11 +23,20 @@ mod tenant;
 /// Without a subcommand it does what `start` does. Settings come from environment variables;
 /// `bulkhead config show` lists them.
 #[derive(Debug, Parser)]
-#[command(name = "bulkhead", version, propagate_version = true, after_help = EXIT_CODES)]
+#[command(name = "bulkhead", version, long_version = VERSION, propagate_version = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
 }
+
+/// What `--version` prints: also the lock files of the build, so that an image without labels can name them.
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\nCargo.lock sha256:",
+    env!("CARGO_LOCK_SHA256"),
+    "\nflake.lock sha256:",
+    env!("FLAKE_LOCK_SHA256"),
+);
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, \
     3 schema not as expected, 4 migration lock not had in time";

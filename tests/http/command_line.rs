@@ -185,6 +185,22 @@ async fn wrong_usage_is_exit_code_2_and_help_names_every_subcommand() {
     for name in ["start", "serve", "migrate", "healthcheck", "config", "openapi", "dev-token", "Exit codes"] {
         assert!(help.contains(name), "{name} is missing:\n{help}");
     }
-    let version = stdout(&run(&["--version"], &[]).await);
+    let version = stdout(&run(&["-V"], &[]).await);
     assert_eq!(version.trim(), format!("bulkhead {}", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn the_version_names_the_lock_files_of_the_build() {
+    let hash = |file: &str| {
+        let text = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+        hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &text))
+    };
+    let version = stdout(&run(&["--version"], &[]).await);
+    for line in [
+        format!("bulkhead {}", env!("CARGO_PKG_VERSION")),
+        format!("Cargo.lock sha256:{}", hash("Cargo.lock")),
+        format!("flake.lock sha256:{}", hash("flake.lock")),
+    ] {
+        assert!(version.lines().any(|one| one == line), "no line '{line}' in:\n{version}");
+    }
 }

@@ -52,7 +52,7 @@ fn its_labels_say_what_it_was_built_from() {
     assert_eq!(label("title"), "bulkhead");
     assert_eq!(label("licenses"), "Apache-2.0 OR MIT");
     assert!(label("source").starts_with("https://"));
-    let version = succeed(&mut engine(&["run", "--rm", &image(), "--version"]));
+    let version = succeed(&mut engine(&["run", "--rm", &image(), "-V"]));
     assert_eq!(version.trim(), format!("bulkhead {}", label("version")));
 
     let (revision, created) = (label("revision"), label("created"));
