@@ -11,6 +11,7 @@ let
     more:
     lib.sourceByRegex ../. (
       [
+        "\\.cargo(/config\\.toml)?"
         "Cargo\\.(toml|lock)"
         "flake\\.lock"
         "build\\.rs"
@@ -32,6 +33,8 @@ let
     # The dependency layer only builds: by default it would check and test every dependency as well.
     cargoCheckCommand = "true";
     doCheck = false;
+    # The path in .cargo/config.toml is one of the repository, of which the dependency layer has nothing.
+    SWAGGER_UI_OVERWRITE_FOLDER = "${../deploy/swagger-ui}";
   };
 
   # The workspace names the tests' packages, whose sources a release does not need.
@@ -97,8 +100,6 @@ let
       # Says in the binary which crates it is made of.
       cargoBuildCommand = "cargo auditable build --release";
       nativeBuildInputs = [ pkgs.cargo-auditable ];
-      # deploy/swagger-ui.md says what for.
-      SWAGGER_UI_OVERWRITE_FOLDER = "${../deploy/swagger-ui}";
     }
     // lib.optionalAttrs hostPlatform.isLinux static;
 in

@@ -7,7 +7,7 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -55,7 +55,9 @@ pub fn router(state: AppState) -> Router {
     let (router, document) = routes().split_for_parts();
     let mut router = router.route("/", axum::routing::get(api::root::root));
     if state.settings.docs_enabled {
-        router = router.merge(SwaggerUi::new("/docs").url("/openapi.json", document));
+        // Without the bar above, which is for choosing among documents: deploy/swagger-ui.md.
+        let page = SwaggerUi::new("/docs").config(Config::default().use_base_layout());
+        router = router.merge(page.url("/openapi.json", document));
     }
     middleware::wrap(router, &state).with_state(state)
 }

@@ -1,0 +1,2 @@
+// Without this name the page would not start; the layout that /docs uses needs nothing of it.
+window.SwaggerUIStandalonePreset = [];
