@@ -62,11 +62,13 @@ export default defineRailway(() => {
       dockerfilePath: "Dockerfile",
       // What the image is made of; a change to anything else deploys nothing.
       watchPatterns: [
+        ".cargo/**",
         "Cargo.toml",
         "Cargo.lock",
         "Dockerfile",
         ".dockerignore",
         "build.rs",
+        "deploy/build/**",
         "deploy/rootfs/**",
         "deploy/swagger-ui/**",
         "flake.lock",
