@@ -1,26 +1,40 @@
-# Everything CONTRIBUTING.md names, on Linux and macOS.
+# Every tool that CONTRIBUTING.md and docs/ name, on Linux and macOS; but for a container engine, which needs a service.
 { pkgs }:
 pkgs.mkShell {
-  packages = with pkgs; [
-    actionlint
-    cargo
-    cargo-auditable
-    cargo-bloat
-    cargo-cyclonedx
-    cargo-deny
-    clippy
-    deadnix
-    diffoscope
-    jq
-    nixfmt
-    nodejs
-    pgbouncer
-    postgresql
-    rust-analyzer
-    rustc
-    rustfmt
-    sea-orm-cli
-    shellcheck
-    zizmor
-  ];
+  packages =
+    with pkgs;
+    [
+      actionlint
+      cargo
+      cargo-audit
+      cargo-auditable
+      cargo-bloat
+      cargo-cyclonedx
+      cargo-deny
+      clippy
+      curl
+      deadnix
+      diffoscope
+      git
+      jq
+      nixfmt
+      nodejs
+      pgbouncer
+      postgresql
+      python3
+      rust-analyzer
+      rustc
+      rustfmt
+      sea-orm-cli
+      shellcheck
+      skopeo
+      wrk
+      zizmor
+    ]
+    ++ lib.optionals stdenv.hostPlatform.isLinux [
+      # readelf
+      binutils
+      # nixpkgs has it for Linux alone; on macOS the tests take Chrome or Chromium as it is installed there.
+      chromium
+    ];
 }
