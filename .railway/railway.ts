@@ -48,7 +48,7 @@ const setByPeople = [
   "REQUEST_TIMEOUT_SECONDS",
   "SHUTDOWN_DELAY_SECONDS",
   "SHUTDOWN_DRAIN_SECONDS",
-  "SOURCE_REVISION", // the image names its own
+  "SOURCE_REVISION", // docs/railway.md says when to set it
 ];
 
 export default defineRailway(() => {
