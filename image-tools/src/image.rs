@@ -1,6 +1,6 @@
 //! An image in its archive: the configuration, and layers whose content is what the configuration says.
 
-use crate::tape::{Entry, list};
+use crate::tape::{Entry, Kind, list, walk};
 use crate::unpack::{Bounded, digest, unpacked};
 use crate::{Archive, Error, Limits};
 use serde_json::Value;
@@ -123,6 +123,24 @@ impl Image {
     /// A layer that is no tar archive, or one that readers understand differently.
     pub fn entries(&self, layer: &Layer) -> Result<Vec<Entry>, Error> {
         self.list(layer).map(|(entries, _)| entries)
+    }
+
+    /// The content of a file of a layer, `None` where the layer has no file of that name. It is held in memory.
+    ///
+    /// # Errors
+    /// As [`Image::entries`].
+    pub fn file(&self, layer: &Layer, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let mut found = None;
+        let read = walk(self.read(layer)?, &self.limits, |entry, _, content| {
+            if entry.kind == Kind::File && entry.name() == name.as_bytes() {
+                let mut bytes = Vec::new();
+                content.read_to_end(&mut bytes)?;
+                found = Some(bytes);
+            }
+            Ok(())
+        });
+        read.map_err(|source| Error::reading(&layer.digest, source))?;
+        Ok(found)
     }
 
     /// The entries, and whether anything follows the mark at the layer's end.
