@@ -77,7 +77,7 @@ pub fn compare(one: &Image, other: &Image) -> Comparison {
 
 fn only(name: &str, image: &Image, layer: &Layer, which: &str) -> Part {
     let differences = match image.entries(layer) {
-        Ok(entries) => entries.iter().map(|entry| format!("{} in the {which} only", described(entry))).collect(),
+        Ok(entries) => entries.iter().map(|entry| format!("{entry} in the {which} only")).collect(),
         Err(error) => vec![unlisted(&error)],
     };
     Part { title: format!("{name} {} in the {which} only", layer.digest), same: false, differences }
@@ -123,8 +123,8 @@ fn entries(one: &[Entry], other: &[Entry]) -> Vec<String> {
         for index in 0..mine.len().max(theirs.len()) {
             match (mine.get(index), theirs.get(index)) {
                 (Some(one), Some(other)) => found.extend(fields(one, other)),
-                (Some(entry), None) => found.push(format!("{} in the first only", described(entry))),
-                (None, Some(entry)) => found.push(format!("{} in the second only", described(entry))),
+                (Some(entry), None) => found.push(format!("{entry} in the first only")),
+                (None, Some(entry)) => found.push(format!("{entry} in the second only")),
                 (None, None) => {}
             }
         }
@@ -178,23 +178,29 @@ fn fields(one: &Entry, other: &Entry) -> Vec<String> {
 }
 
 /// A whole entry on a line.
-fn described(entry: &Entry) -> String {
-    let name = entry.name();
-    let base = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    // OCI image-spec layer.md, "Whiteouts".
-    let kind = match base {
-        b".wh..wh..opq" => "opaque whiteout".to_owned(),
-        base if base.starts_with(b".wh.") => "whiteout".to_owned(),
-        _ => entry.kind.to_string(),
-    };
-    let target = match entry.kind {
-        Kind::HardLink | Kind::Symlink => format!(", to {}", shown(&entry.target)),
-        _ => String::new(),
-    };
-    let content = entry.content.as_ref();
-    let content = content.map_or_else(String::new, |content| format!(", {} bytes, {}", content.size, content.digest));
-    let (mode, uid, gid) = (entry.mode, entry.uid, entry.gid);
-    format!("{} ({kind}, mode {mode:04o}, {uid}:{gid}{target}{content})", shown(&name))
+impl fmt::Display for Entry {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        let name = self.name();
+        let base = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        write!(formatter, "{} (", shown(&name))?;
+        // OCI image-spec layer.md, "Whiteouts".
+        match base {
+            b".wh..wh..opq" => write!(formatter, "opaque whiteout")?,
+            base if base.starts_with(b".wh.") => write!(formatter, "whiteout")?,
+            _ => write!(formatter, "{}", self.kind)?,
+        }
+        write!(formatter, ", mode {:04o}, {}:{}", self.mode, self.uid, self.gid)?;
+        if matches!(self.kind, Kind::HardLink | Kind::Symlink) {
+            write!(formatter, ", to {}", shown(&self.target))?;
+        }
+        if let Some(content) = &self.content {
+            write!(formatter, ", {} bytes, {}", content.size, content.digest)?;
+        }
+        for (name, value) in &self.attributes {
+            write!(formatter, ", {}={}", shown(name), shown(value))?;
+        }
+        write!(formatter, ")")
+    }
 }
 
 /// Text of an archive, without what a terminal would act on.

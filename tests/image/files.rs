@@ -29,15 +29,15 @@ fn it_holds_these_files_and_nothing_else() {
 fn everything_in_it_belongs_to_root_and_only_the_binary_is_executable() {
     for file in files() {
         let expected = if name(&file) == "bin/bulkhead" { 0o555 } else { 0o444 };
-        assert_eq!((file.kind, mode(&file), file.uid, file.gid), (Kind::File, expected, 0, 0), "{file:?}");
+        assert_eq!((file.kind, mode(&file), file.uid, file.gid), (Kind::File, expected, 0, 0), "{file}");
     }
 }
 
 #[test]
 fn nobody_but_root_may_write_to_a_folder() {
     for folder in Saved::image().entries().into_iter().filter(|entry| entry.kind == Kind::Folder) {
-        assert!(matches!(mode(&folder), 0o755 | 0o555), "{folder:?}");
-        assert_eq!((folder.uid, folder.gid), (0, 0), "{folder:?}");
+        assert!(matches!(mode(&folder), 0o755 | 0o555), "{folder}");
+        assert_eq!((folder.uid, folder.gid), (0, 0), "{folder}");
     }
 }
 
@@ -45,7 +45,7 @@ fn nobody_but_root_may_write_to_a_folder() {
 fn no_file_carries_capabilities() {
     for entry in Saved::image().entries() {
         let names = entry.attributes.keys().map(|name| String::from_utf8_lossy(name));
-        assert!(!names.into_iter().any(|name| name.contains("security.capability")), "{entry:?}");
+        assert!(!names.into_iter().any(|name| name.contains("security.capability")), "{entry}");
     }
 }
 
