@@ -34,11 +34,11 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Enough for images of several gigabytes. A comparison holds a few hundred megabytes at most.
+    /// Enough for images of up to two gigabytes. A comparison holds a few hundred megabytes at most.
     fn default() -> Self {
         Self {
-            archive_bytes: 8 << 30,
-            layer_bytes: 8 << 30,
+            archive_bytes: 2 << 30,
+            layer_bytes: 2 << 30,
             entries: 100_000,
             metadata_bytes: 32 << 20,
             document_bytes: 4 << 20,
