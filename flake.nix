@@ -13,38 +13,35 @@
       crane,
     }:
     let
-      images = [
+      linux = [
         "x86_64-linux"
         "aarch64-linux"
       ];
-      developers = images ++ [
+      darwin = [
         "x86_64-darwin"
         "aarch64-darwin"
       ];
+      inherit (nixpkgs) lib;
       forSystems =
         systems: part:
-        nixpkgs.lib.genAttrs systems (
+        lib.genAttrs systems (
           system:
           let
             pkgs = import nixpkgs { inherit system; };
           in
           part {
-            inherit pkgs;
+            inherit pkgs system;
             bulkhead = import ./nix/package.nix {
               inherit pkgs;
               craneLib = crane.mkLib pkgs;
             };
           }
         );
-    in
-    {
-      # nix build .#default: the static binary
-      # nix build .#image: an archive for `docker load`
-      # nix build .#sbom: what the binary is made of, in CycloneDX
-      packages = forSystems images (
-        { pkgs, bulkhead }:
+
+      # What runs in containers: on a Mac, too, for Linux on the same processor.
+      images =
+        { pkgs, bulkhead, ... }:
         {
-          default = bulkhead.package;
           inherit (bulkhead) sbom;
           image = import ./nix/image.nix {
             inherit pkgs;
@@ -52,17 +49,46 @@
             revision = self.rev or self.dirtyRev or "unknown";
             created = self.lastModifiedDate;
           };
+        };
+      imagesOf = forSystems linux images;
+      index =
+        pkgs: systems:
+        import ./nix/index.nix {
+          inherit pkgs;
+          images = map (system: imagesOf.${system}.image) systems;
+        };
+    in
+    {
+      # nix build .#default: the binary
+      # nix build .#image: an archive for `docker load`
+      # nix build .#index: the images of both architectures as one OCI layout; .#index-amd64, .#index-arm64: of one
+      # nix build .#sbom: what the binary is made of, in CycloneDX
+      packages = forSystems (linux ++ darwin) (
+        {
+          pkgs,
+          system,
+          bulkhead,
+        }:
+        imagesOf.${lib.replaceStrings [ "darwin" ] [ "linux" ] system}
+        // {
+          default = bulkhead.package;
+          index = index pkgs linux;
+          index-amd64 = index pkgs [ "x86_64-linux" ];
+          index-arm64 = index pkgs [ "aarch64-linux" ];
         }
       );
 
       # nix flake check
-      checks = forSystems images (
-        { pkgs, bulkhead }: import ./nix/checks.nix { inherit pkgs bulkhead; }
+      checks = forSystems linux (
+        { pkgs, bulkhead, ... }: import ./nix/checks.nix { inherit pkgs bulkhead; }
       );
 
+      # services.bulkhead on NixOS: docs/nixos.md
+      nixosModules.default = import ./nix/module.nix self.packages;
+
       # nix run: the API    nix run .#verify -- IMAGE: whether an image is what its revision builds
-      apps = forSystems images (
-        { pkgs, bulkhead }:
+      apps = forSystems (linux ++ darwin) (
+        { pkgs, bulkhead, ... }:
         let
           app = program: {
             type = "app";
@@ -76,11 +102,13 @@
       );
 
       # nix develop
-      devShells = forSystems developers (
+      devShells = forSystems (linux ++ darwin) (
         { pkgs, ... }: { default = import ./nix/devshell.nix { inherit pkgs; }; }
       );
 
       # nix fmt
-      formatter = forSystems developers ({ pkgs, ... }: pkgs.nixfmt);
+      formatter = forSystems (linux ++ darwin) (
+        { pkgs, ... }: import ./nix/formatter.nix { inherit pkgs; }
+      );
     };
 }

@@ -3,11 +3,9 @@
 let
   inherit (bulkhead) craneLib development;
 
-  # What a nixpkgs of one's own has not got is skipped by name.
   lint =
     name: nativeBuildInputs: commands:
     pkgs.runCommand name { inherit nativeBuildInputs; } ''
-      have() { command -v "$1" >/dev/null || { echo "SKIPPED: no $1 in this nixpkgs"; false; }; }
       ${commands}
       touch $out
     '';
@@ -15,13 +13,24 @@ in
 {
   inherit (bulkhead) package sbom;
 
+  module = import ./module-check.nix {
+    inherit pkgs;
+    inherit (bulkhead) package;
+  };
+
   # The flake's own files: their format, and nothing in them that nobody uses.
   nixfmt = lint "nixfmt" [ pkgs.nixfmt pkgs.deadnix ] ''
-    if have nixfmt; then nixfmt --check ${../flake.nix} ${./.}/*.nix; fi
-    if have deadnix; then deadnix --fail ${../flake.nix} ${./.}; fi
+    nixfmt --check ${../flake.nix} ${./.}/*.nix
+    deadnix --fail ${../flake.nix} ${./.}
   '';
 
-  doc = craneLib.cargoDoc (development // { cargoDocExtraArgs = "--workspace --no-deps"; RUSTDOCFLAGS = "--deny warnings"; });
+  doc = craneLib.cargoDoc (
+    development
+    // {
+      cargoDocExtraArgs = "--workspace --no-deps";
+      RUSTDOCFLAGS = "--deny warnings";
+    }
+  );
 
   fmt = craneLib.cargoFmt { inherit (development) src pname version; };
 
@@ -49,10 +58,10 @@ in
   };
 
   # This actionlint runs shellcheck on what the workflows run. It takes a folder with .git for a project.
-  workflows = lint "workflows" [ pkgs.actionlint pkgs.zizmor ] ''
+  workflows = lint "workflows" [ pkgs.actionlint pkgs.shellcheck pkgs.zizmor ] ''
     mkdir .git
     cp -r ${../.github} .github
-    if have actionlint; then actionlint; fi
-    if have zizmor; then zizmor --offline --quiet .github/workflows; fi
+    actionlint
+    zizmor --offline --quiet .github/workflows
   '';
 }

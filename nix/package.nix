@@ -1,7 +1,9 @@
-# The static binary, and what the checks share with it: sources, arguments, dependency layers.
+# The binary, and what the checks share with it: sources, arguments, dependency layers.
+# On Linux it is static, for the image; elsewhere it is one for `nix run`.
 { pkgs, craneLib }:
 let
   inherit (pkgs) lib;
+  inherit (pkgs.stdenv) hostPlatform;
   manifest = builtins.fromTOML (builtins.readFile ../Cargo.toml);
 
   # Only what cargo reads. Whatever else changes, a page of the docs for one, rebuilds nothing.
@@ -22,7 +24,10 @@ let
       ++ more
     );
 
+  cargoVendorDir = craneLib.vendorCargoDeps { cargoLock = ../Cargo.lock; };
+
   common = {
+    inherit cargoVendorDir;
     pname = manifest.package.name;
     inherit (manifest.workspace.package) version;
     strictDeps = true;
@@ -44,30 +49,65 @@ let
     echo 'fn main() {}' | tee image-tools/tests/compare/main.rs >image-tools/src/main.rs
   '';
 
-  release = common // {
-    src = files [ ];
-    cargoExtraArgs = "--locked --package bulkhead";
-    # Says in the binary which crates it is made of.
-    cargoBuildCommand = "cargo auditable build --release";
-    nativeBuildInputs = [ pkgs.cargo-auditable ];
-    # Static, so that the image needs no library. With a target given, the flags do not reach build scripts.
-    CARGO_BUILD_TARGET = pkgs.stdenv.hostPlatform.rust.rustcTarget;
-    CARGO_BUILD_RUSTFLAGS = lib.concatStringsSep " " (
-      [
-        "-C target-feature=+crt-static"
-        "-C link-arg=-Wl,-z,pack-relative-relocs"
-      ]
-      # Generated sources are named by where they were built: in a sandbox, and without one.
-      ++ map (folder: "--remap-path-prefix=${folder}=.") [
-        "/build"
-        "/tmp/nix-build-${common.pname}-deps-${common.version}.drv-0"
-        "/tmp/nix-build-${common.pname}-${common.version}.drv-0"
-      ]
-    );
-    buildInputs = [ pkgs.glibc.static ];
-    # deploy/swagger-ui.md says what for.
-    SWAGGER_UI_OVERWRITE_FOLDER = "${../deploy/swagger-ui}";
+  # Folders by which compilers name sources, and the names that stand in for them: the same binary comes of every
+  # folder, and the vendored crates are named as cargo's registry names them.
+  remapped = {
+    ${cargoVendorDir} = "cargo";
+    # In a sandbox; and without one, before Nix 2.30 (the hook below knows the folders of later ones).
+    "/build" = ".";
+    "/tmp/nix-build-${common.pname}-deps-${common.version}.drv-0" = ".";
+    "/tmp/nix-build-${common.pname}-${common.version}.drv-0" = ".";
   };
+  remap = flag: lib.mapAttrsToList (from: to: "${flag}=${from}=${to}") remapped;
+
+  # Static, so that the image needs no library. With a target given, the flags do not reach build scripts and
+  # procedural macros, which are linked with shared libraries.
+  static =
+    let
+      target = hostPlatform.rust.rustcTarget;
+      # libc.a is in an output of its own. As a buildInput it would break every program that is linked dynamically:
+      # the wrapper of nixpkgs' linker puts the folders of buildInputs before the one of libc.so
+      # (pkgs/build-support/bintools-wrapper/add-flags.sh; NixOS/nixpkgs#59267).
+      libc = "${pkgs.glibc.static}/lib";
+    in
+    {
+      CARGO_BUILD_TARGET = target;
+      CARGO_BUILD_RUSTFLAGS = lib.concatStringsSep " " (
+        [
+          "-C target-feature=+crt-static"
+          "-C link-arg=-Wl,-z,pack-relative-relocs"
+          # For the target alone: nixpkgs' compiler finds libc.so, but no libc.a, by itself (NixOS/nixpkgs#59267).
+          "-L native=${libc}"
+        ]
+        ++ remap "--remap-path-prefix"
+      );
+      # C parts (aws-lc, SQLite): assertions name their files; and the build script of aws-lc-sys links a program
+      # with -static to see what the compiler can do, which needs the same libc.a (NixOS/nixpkgs#59267).
+      "CFLAGS_${lib.replaceStrings [ "-" ] [ "_" ] target}" = lib.concatStringsSep " " (
+        [ "-L${libc}" ] ++ remap "-ffile-prefix-map"
+      );
+      # Since Nix 2.30 a build without a sandbox has a folder of a new name each time (NixOS/nix, release notes 2.30).
+      # It is mapped, too; cargo then compiles the dependencies anew, since the flags have changed.
+      preConfigure = ''
+        case $NIX_BUILD_TOP in
+        ${lib.concatStringsSep " | " (lib.attrNames (removeAttrs remapped [ "${cargoVendorDir}" ]))}) ;;
+        *) export CARGO_BUILD_RUSTFLAGS="$CARGO_BUILD_RUSTFLAGS --remap-path-prefix=$NIX_BUILD_TOP=." ;;
+        esac
+      '';
+    };
+
+  release =
+    common
+    // {
+      src = files [ ];
+      cargoExtraArgs = "--locked --package bulkhead";
+      # Says in the binary which crates it is made of.
+      cargoBuildCommand = "cargo auditable build --release";
+      nativeBuildInputs = [ pkgs.cargo-auditable ];
+      # deploy/swagger-ui.md says what for.
+      SWAGGER_UI_OVERWRITE_FOLDER = "${../deploy/swagger-ui}";
+    }
+    // lib.optionalAttrs hostPlatform.isLinux static;
 in
 {
   inherit craneLib;
@@ -126,6 +166,13 @@ in
     // {
       cargoArtifacts = craneLib.buildDepsOnly release;
       postPatch = standIns;
+      meta = {
+        inherit (manifest.package) description;
+        mainProgram = manifest.package.name;
+        platforms = lib.platforms.unix;
+      };
+    }
+    // lib.optionalAttrs hostPlatform.isLinux {
       # A static glibc holds store paths (its own, libidn2's, libgcc's) to look for what the image does without.
       # Names of the same length that lead nowhere stand in for them.
       postFixup = ''
@@ -133,11 +180,6 @@ in
           sed -i -E 's|/nix/store/[0-9a-z]{32}-|/nix/store/eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee-|g' {} +
       '';
       allowedReferences = [ ];
-      meta = {
-        inherit (manifest.package) description;
-        mainProgram = manifest.package.name;
-        platforms = lib.platforms.linux;
-      };
     }
   );
 }
