@@ -25,14 +25,15 @@ COPY deploy/swagger-ui deploy/swagger-ui
 # The dependencies in a layer of their own: it holds until a manifest or the lock file changes.
 COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
+COPY image-tools/Cargo.toml image-tools/
 COPY migration/Cargo.toml migration/
 COPY tests/support/Cargo.toml tests/support/
 COPY tests/image/Cargo.toml tests/image/
 COPY tests/migrations/Cargo.toml tests/migrations/
-RUN mkdir -p src migration/src tests/support/src tests/http bench \
- && touch src/lib.rs migration/src/lib.rs tests/support/src/lib.rs tests/image/lib.rs \
- && echo 'fn main() {}' | tee build.rs src/main.rs tests/http/main.rs tests/image/main.rs bench/hot_paths.rs \
-    tests/migrations/main.rs tests/migrations/bench.rs > tests/migrations/fixture.rs \
+RUN mkdir -p src image-tools/src image-tools/tests/compare migration/src tests/support/src tests/http bench \
+ && touch src/lib.rs image-tools/src/lib.rs migration/src/lib.rs tests/support/src/lib.rs tests/image/lib.rs \
+ && echo 'fn main() {}' | tee build.rs src/main.rs image-tools/src/main.rs image-tools/tests/compare/main.rs tests/http/main.rs \
+    tests/image/main.rs bench/hot_paths.rs tests/migrations/main.rs tests/migrations/bench.rs > tests/migrations/fixture.rs \
  && deploy/build/compile ${TARGET:-}
 
 # The sources; touched, since a checkout may give them a time before the stand-ins above.

@@ -97,7 +97,7 @@
         in
         {
           default = app "${bulkhead.package}/bin/bulkhead";
-          verify = app "${import ./nix/verify.nix { inherit pkgs; }}";
+          verify = app "${import ./nix/verify.nix { inherit pkgs bulkhead; }}";
         }
       );
 

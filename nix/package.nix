@@ -15,6 +15,8 @@ let
         "Cargo\\.(toml|lock)"
         "flake\\.lock"
         "build\\.rs"
+        "image-tools"
+        "image-tools/Cargo\\.toml"
         "(migration|src)(/.*)?"
         "tests"
         "tests/(image|migrations|support)"
@@ -38,11 +40,16 @@ let
   };
 
   # The workspace names the tests' packages, whose sources a release does not need.
-  standIns = ''
+  testStandIns = ''
     mkdir -p bench tests/http tests/support/src
     touch tests/support/src/lib.rs tests/image/lib.rs
     echo 'fn main() {}' | tee bench/hot_paths.rs tests/http/main.rs tests/image/main.rs \
       tests/migrations/{main,bench}.rs >tests/migrations/fixture.rs
+  '';
+  standIns = testStandIns + ''
+    mkdir -p image-tools/src image-tools/tests/compare
+    touch image-tools/src/lib.rs
+    echo 'fn main() {}' | tee image-tools/tests/compare/main.rs >image-tools/src/main.rs
   '';
 
   # Folders by which compilers name sources, and the names that stand in for them: the same binary comes of every
@@ -123,6 +130,19 @@ in
     }
   );
 
+  # What scripts/verify compares images with; for whoever verifies, so of any system, and built quickly.
+  imageTools = craneLib.buildPackage (
+    common
+    // {
+      pname = "image-tools";
+      src = files [ "image-tools/.*" ];
+      postPatch = testStandIns;
+      cargoExtraArgs = "--locked --package image-tools";
+      CARGO_PROFILE = "dev";
+      meta.mainProgram = "compare-images";
+    }
+  );
+
   # Everything that the checks compile, on a dependency layer of the dev profile.
   development =
     let
@@ -132,6 +152,7 @@ in
           "bench(/hot_paths\\.rs)?"
           "docs"
           "docs/(auth|errors|image|settings)\\.md"
+          "image-tools/.*"
           "railway\\.json"
           "tests/.*"
         ];

@@ -1,20 +1,19 @@
-# scripts/verify with Nix as the builder, and all the programs that it needs.
-{ pkgs }:
+# scripts/verify with all the programs that it needs, save for an engine and Nix itself.
+{ pkgs, bulkhead }:
 let
   programs = with pkgs; [
     coreutils
-    diffutils
     findutils
+    gawk
     git
     gnugrep
     gnused
-    gnutar
-    gzip
     jq
   ];
 in
 pkgs.writeScript "verify" ''
   #!${pkgs.runtimeShell}
   PATH=${pkgs.lib.makeBinPath programs}:$PATH
-  BUILDER=nix exec ${pkgs.runtimeShell} ${../scripts}/verify "$@"
+  export COMPARE_IMAGES=${bulkhead.imageTools}/bin/compare-images
+  exec ${pkgs.runtimeShell} ${../scripts}/verify "$@"
 ''

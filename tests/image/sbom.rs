@@ -22,7 +22,7 @@ fn listed() -> Option<BTreeSet<String>> {
 }
 
 fn binary() -> Vec<u8> {
-    fs::read(Saved::image().extract("bin/bulkhead")).unwrap()
+    Saved::image().extract("bin/bulkhead")
 }
 
 #[test]
