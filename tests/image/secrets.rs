@@ -6,23 +6,29 @@ use regex::bytes::Regex;
 /// How variables end whose value is nobody else's business.
 const SECRET_NAMES: &str = "(?:PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_?KEY|CREDENTIALS?)";
 
-/// Fails where one of the patterns, each with its name, matches in a layer or in the configuration.
-fn assert_nowhere(patterns: &[(&str, &str)], harmless: impl Fn(&[u8]) -> bool) {
-    let saved = Saved::image();
-    let mut texts = vec![("the configuration".to_owned(), saved.config().to_vec())];
-    for (index, layer) in saved.layers().iter().enumerate() {
-        texts.push((format!("layer {}", index + 1), saved.read(layer)));
-    }
+/// Where one of the patterns, each with its name, matches in one of the texts, each with its name, too.
+fn find(patterns: &[(&str, &str)], texts: &[(String, Vec<u8>)], harmless: impl Fn(&[u8]) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for (what, pattern) in patterns {
         let pattern = Regex::new(&format!("(?-u){pattern}")).unwrap();
-        for (place, text) in &texts {
+        for (place, text) in texts {
             for hit in pattern.find_iter(text).filter(|hit| !harmless(hit.as_bytes())) {
                 let around = &text[hit.start().saturating_sub(40)..text.len().min(hit.end() + 40)];
                 found.push(format!("{what} in {place}: {}", around.escape_ascii()));
             }
         }
     }
+    found
+}
+
+/// Fails where one of the patterns matches in a layer or in the configuration.
+fn assert_nowhere(patterns: &[(&str, &str)], harmless: impl Fn(&[u8]) -> bool) {
+    let saved = Saved::image();
+    let mut texts = vec![("the configuration".to_owned(), saved.config().to_vec())];
+    for (index, layer) in saved.layers().iter().enumerate() {
+        texts.push((format!("layer {}", index + 1), saved.read(layer)));
+    }
+    let found = find(patterns, &texts, harmless);
     assert!(found.is_empty(), "{} found:\n{}", found.len(), found[..found.len().min(20)].join("\n"));
 }
 
@@ -48,11 +54,28 @@ fn no_layer_and_no_configuration_holds_a_secret() {
     assert_nowhere(&patterns, |hit| hit.starts_with(b"postgres://USER:PASSWORD@H"));
 }
 
+const STORE_PATH: (&str, &str) = ("a store path", "/nix/store/.{33}");
+
+/// A name of a store path's length that leads nowhere: a static glibc's own paths are replaced by it.
+fn leads_nowhere(path: &[u8]) -> bool {
+    path == format!("/nix/store/{}-", "e".repeat(32)).as_bytes()
+}
+
 #[test]
 fn nothing_in_it_refers_to_the_nix_store() {
-    // Save for names of the same length that lead nowhere, which a static glibc's own paths are replaced by.
-    let neutral = format!("/nix/store/{}-", "e".repeat(32)).into_bytes();
-    assert_nowhere(&[("a store path", "/nix/store/.{33}")], |hit| hit == neutral);
+    assert_nowhere(&[STORE_PATH], leads_nowhere);
+}
+
+/// The comment that nixpkgs' dockerTools writes into an image's history (stream_layered_image.py), should an image be made
+/// by it again.
+#[test]
+fn a_history_that_names_store_paths_is_found() {
+    let history = |path: &str| {
+        let config = format!(r#"{{"history": [{{"comment": "store paths: ['/nix/store/{path}']"}}]}}"#);
+        find(&[STORE_PATH], &[("the configuration".to_owned(), config.into_bytes())], leads_nowhere)
+    };
+    assert_eq!(history("0c5gg5jzlwqg4cjjyfcqmxv5b8v2c3xn-bulkhead-customisation-layer").len(), 1);
+    assert!(history(&format!("{}-glibc-2.40", "e".repeat(32))).is_empty());
 }
 
 #[test]
