@@ -67,6 +67,7 @@ COPY --from=build /rootfs /
 # Railway hands the revision to builds that ask for it, where it deploys from a repository.
 ARG RAILWAY_GIT_COMMIT_SHA=
 ARG SOURCE_REVISION=${RAILWAY_GIT_COMMIT_SHA:-unknown}
+ARG PROFILE=quick
 ARG VERSION=0.1.0
 # scripts/image adds when the commit was made, and the hashes of its lock files. `bulkhead --version` names those of every
 # image.
@@ -76,7 +77,8 @@ LABEL org.opencontainers.image.title="bulkhead" \
       org.opencontainers.image.licenses="Apache-2.0 OR MIT" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${SOURCE_REVISION}" \
-      io.github.bulkhead-rs.builder="dockerfile"
+      io.github.bulkhead-rs.builder="dockerfile" \
+      io.github.bulkhead-rs.profile="${PROFILE}"
 ENV ENVIRONMENT=production \
     SOURCE_REVISION=${SOURCE_REVISION}
 USER 65532:65532
