@@ -52,16 +52,16 @@ let
     echo 'fn main() {}' | tee image-tools/tests/compare/main.rs >image-tools/src/main.rs
   '';
 
-  # Folders by which compilers name sources, and the names that stand in for them: the same binary comes of every
-  # folder, and the vendored crates are named as cargo's registry names them.
-  remapped = {
-    ${cargoVendorDir} = "cargo";
-    # In a sandbox; and without one, before Nix 2.30 (the hook below knows the folders of later ones).
-    "/build" = ".";
-    "/tmp/nix-build-${common.pname}-deps-${common.version}.drv-0" = ".";
-    "/tmp/nix-build-${common.pname}-${common.version}.drv-0" = ".";
-  };
-  remap = flag: lib.mapAttrsToList (from: to: "${flag}=${from}=${to}") remapped;
+  # The folders of a build: in a sandbox, and without one before Nix 2.30 (a hook below knows the folders of later ones).
+  buildFolders = [
+    "/build"
+    "/tmp/nix-build-${common.pname}-deps-${common.version}.drv-0"
+    "/tmp/nix-build-${common.pname}-${common.version}.drv-0"
+  ];
+  # Compilers name sources by folders. Names that are the same everywhere stand in for them: the same binary comes of
+  # every folder, and the vendored crates are named as cargo's registry names them.
+  remap =
+    flag: [ "${flag}=${cargoVendorDir}=cargo" ] ++ map (folder: "${flag}=${folder}=.") buildFolders;
 
   # Static, so that the image needs no library. With a target given, the flags do not reach build scripts and
   # procedural macros, which are linked with shared libraries.
@@ -93,7 +93,7 @@ let
       # It is mapped, too; cargo then compiles the dependencies anew, since the flags have changed.
       preConfigure = ''
         case $NIX_BUILD_TOP in
-        ${lib.concatStringsSep " | " (lib.attrNames (removeAttrs remapped [ "${cargoVendorDir}" ]))}) ;;
+        ${lib.concatStringsSep " | " buildFolders}) ;;
         *) export CARGO_BUILD_RUSTFLAGS="$CARGO_BUILD_RUSTFLAGS --remap-path-prefix=$NIX_BUILD_TOP=." ;;
         esac
       '';
