@@ -53,6 +53,9 @@ test("of the variables two are given, and every other setting stays as people se
   const given = ["DATABASE_URL", "TRUSTED_PROXIES", /* in development alone */ "DEVELOPMENT_KEY_FILE"];
   const kept = settings.filter((name) => !given.includes(name));
   assert(kept.length > 30, "docs/settings.md has a table of settings");
+  // A build argument of the Dockerfile, not a setting of the binary.
+  kept.push("PROFILE");
+  assert.match(read("Dockerfile"), /^ARG PROFILE=/m);
   assert.deepEqual(others, Object.fromEntries(kept.map((name) => [name, { type: "preserve" }])));
 });
 

@@ -9,7 +9,7 @@ import { defineRailway, postgres, preserve, project, service, type SourceConfig 
 const source: SourceConfig | undefined = undefined;
 
 // What people set on the service. Apply deletes a variable that this file does not name, so here is every setting of
-// docs/settings.md: preserve() keeps the value that Railway has, and no secret stands in a file.
+// docs/settings.md, and the build's own: preserve() keeps the value that Railway has, and no secret stands in a file.
 const setByPeople = [
   "ALLOWED_ORIGINS",
   "COOKIE_SECRET",
@@ -43,6 +43,7 @@ const setByPeople = [
   "OIDC_REDIRECT_URL",
   "OIDC_SCOPES",
   "PORT", // Railway chooses one unless a person does
+  "PROFILE", // for the build: docs/image.md
   "RATE_LIMIT_BURST",
   "RATE_LIMIT_PER_MINUTE",
   "REQUEST_TIMEOUT_SECONDS",
