@@ -1,4 +1,5 @@
-# Every tool that CONTRIBUTING.md and docs/ name, on Linux and macOS; but for a container engine, which needs a service.
+# Every tool that CONTRIBUTING.md names, on Linux and macOS, but for a container engine, which needs a service, and busybox,
+# whose tools would take the place of others.
 { pkgs }:
 pkgs.mkShell {
   packages =
@@ -14,7 +15,6 @@ pkgs.mkShell {
       clippy
       curl
       deadnix
-      diffoscope
       git
       jq
       nixfmt

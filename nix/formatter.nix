@@ -3,7 +3,6 @@
 pkgs.writeShellApplication {
   name = "format";
   runtimeInputs = [
-    pkgs.findutils
     pkgs.git
     pkgs.nixfmt
   ];
@@ -16,7 +15,12 @@ pkgs.writeShellApplication {
       options+=("$1")
       shift
     done
-    if (($# == 0)); then set -- "$(git rev-parse --show-toplevel)"; fi
-    find "$@" -name '.?*' -prune -o -name '*.nix' -exec nixfmt "''${options[@]}" {} +
+    if (($# == 0)); then
+      cd "$(git rev-parse --show-toplevel)"
+      # What git ignores, such as builds, is left alone.
+      mapfile -t -d "" files < <(git ls-files -z --cached --others --exclude-standard -- '*.nix')
+      set -- "''${files[@]}"
+    fi
+    nixfmt "''${options[@]}" "$@"
   '';
 }

@@ -72,6 +72,7 @@ let
       # the wrapper of nixpkgs' linker puts the folders of buildInputs before the one of libc.so
       # (pkgs/build-support/bintools-wrapper/add-flags.sh; NixOS/nixpkgs#59267).
       libc = "${pkgs.glibc.static}/lib";
+      cFlags = "CFLAGS_${lib.replaceStrings [ "-" ] [ "_" ] target}";
     in
     {
       CARGO_BUILD_TARGET = target;
@@ -86,15 +87,16 @@ let
       );
       # C parts (aws-lc, SQLite): assertions name their files; and the build script of aws-lc-sys links a program
       # with -static to see what the compiler can do, which needs the same libc.a (NixOS/nixpkgs#59267).
-      "CFLAGS_${lib.replaceStrings [ "-" ] [ "_" ] target}" = lib.concatStringsSep " " (
-        [ "-L${libc}" ] ++ remap "-ffile-prefix-map"
-      );
+      ${cFlags} = lib.concatStringsSep " " ([ "-L${libc}" ] ++ remap "-ffile-prefix-map");
       # Since Nix 2.30 a build without a sandbox has a folder of a new name each time (NixOS/nix, release notes 2.30).
       # It is mapped, too; cargo then compiles the dependencies anew, since the flags have changed.
       preConfigure = ''
         case $NIX_BUILD_TOP in
         ${lib.concatStringsSep " | " buildFolders}) ;;
-        *) export CARGO_BUILD_RUSTFLAGS="$CARGO_BUILD_RUSTFLAGS --remap-path-prefix=$NIX_BUILD_TOP=." ;;
+        *)
+          export CARGO_BUILD_RUSTFLAGS="$CARGO_BUILD_RUSTFLAGS --remap-path-prefix=$NIX_BUILD_TOP=."
+          export ${cFlags}="''$${cFlags} -ffile-prefix-map=$NIX_BUILD_TOP=."
+          ;;
         esac
       '';
     };
