@@ -27,7 +27,9 @@ in
   doc = craneLib.cargoDoc (
     development
     // {
-      cargoDocExtraArgs = "--workspace --no-deps";
+      # Of targets cargo doc knows the libraries and the binaries alone.
+      cargoExtraArgs = "--locked --workspace";
+      cargoDocExtraArgs = "--no-deps";
       RUSTDOCFLAGS = "--deny warnings";
     }
   );
