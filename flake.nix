@@ -17,6 +17,7 @@
         "x86_64-linux"
         "aarch64-linux"
       ];
+      # nixpkgs 26.05 is the last release for Macs with an Intel processor.
       darwin = [
         "x86_64-darwin"
         "aarch64-darwin"
