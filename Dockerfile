@@ -33,9 +33,11 @@ COPY tests/support/Cargo.toml tests/support/
 COPY tests/image/Cargo.toml tests/image/
 COPY tests/migrations/Cargo.toml tests/migrations/
 RUN mkdir -p src image-tools/src image-tools/tests/compare migration/src tests/support/src tests/http bench \
- && touch src/lib.rs image-tools/src/lib.rs migration/src/lib.rs tests/support/src/lib.rs tests/image/lib.rs \
- && echo 'fn main() {}' | tee build.rs src/main.rs image-tools/src/main.rs image-tools/tests/compare/main.rs tests/http/main.rs \
-    tests/image/main.rs bench/hot_paths.rs tests/migrations/main.rs tests/migrations/bench.rs > tests/migrations/fixture.rs \
+ && for file in src/lib.rs image-tools/src/lib.rs migration/src/lib.rs tests/support/src/lib.rs tests/image/lib.rs; do \
+      echo '//! Stands in for the sources.' > "$file"; done \
+ && for file in build.rs src/main.rs image-tools/src/main.rs image-tools/tests/compare/main.rs tests/http/main.rs \
+      tests/image/main.rs bench/hot_paths.rs tests/migrations/main.rs tests/migrations/bench.rs tests/migrations/fixture.rs; do \
+      printf '//! Stands in for the sources.\nfn main() {}\n' > "$file"; done \
  && deploy/build/compile "${PROFILE}" ${TARGET:-}
 
 # The sources; touched, since a checkout may give them a time before the stand-ins above.
