@@ -23,23 +23,22 @@
         "aarch64-darwin"
       ];
       inherit (nixpkgs) lib;
-      forSystems =
-        systems: part:
-        lib.genAttrs systems (
-          system:
-          let
-            pkgs = import nixpkgs { inherit system; };
-          in
-          part {
-            inherit pkgs system;
-            bulkhead = import ./nix/package.nix {
-              inherit pkgs;
-              craneLib = crane.mkLib pkgs;
-            };
-          }
-        );
+      parts =
+        nonce: system:
+        let
+          pkgs = import nixpkgs { inherit system; };
+        in
+        {
+          inherit pkgs system;
+          bulkhead = import ./nix/package.nix {
+            inherit pkgs nonce;
+            craneLib = crane.mkLib pkgs;
+          };
+        };
+      forSystems = systems: part: lib.genAttrs systems (system: part (parts "" system));
 
-      # What runs in containers: on a Mac, too, for Linux on the same processor.
+      # Containers run Linux, on a Mac, too: on the same processor.
+      linuxOf = lib.replaceStrings [ "darwin" ] [ "linux" ];
       images =
         { pkgs, bulkhead, ... }:
         {
@@ -70,7 +69,7 @@
           system,
           bulkhead,
         }:
-        imagesOf.${lib.replaceStrings [ "darwin" ] [ "linux" ] system}
+        imagesOf.${linuxOf system}
         // {
           default = bulkhead.package;
           index = index pkgs linux;
@@ -78,6 +77,9 @@
           index-arm64 = index pkgs [ "aarch64-linux" ];
         }
       );
+
+      # The image once more, for scripts/verify: by derivations that no store and no cache has.
+      lib.rebuild = system: nonce: (images (parts nonce (linuxOf system))).image;
 
       # nix flake check
       checks = forSystems linux (

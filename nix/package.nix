@@ -1,6 +1,11 @@
 # The binary, and what the checks share with it: sources, arguments, dependency layers.
 # On Linux it is static, for the image; elsewhere it is one for `nix run`.
-{ pkgs, craneLib }:
+{
+  pkgs,
+  craneLib,
+  # Whatever it is, the binary is the same; with a new one no store and no cache has the derivations: scripts/verify.
+  nonce ? "",
+}:
 let
   inherit (pkgs) lib;
   inherit (pkgs.stdenv) hostPlatform;
@@ -37,7 +42,8 @@ let
     doCheck = false;
     # The path in .cargo/config.toml is one of the repository, of which the dependency layer has nothing.
     SWAGGER_UI_OVERWRITE_FOLDER = "${../deploy/swagger-ui}";
-  };
+  }
+  // lib.optionalAttrs (nonce != "") { inherit nonce; };
 
   # The workspace names the tests' packages, whose sources a release does not need.
   testStandIns = ''
