@@ -65,7 +65,6 @@ FROM scratch AS sbom
 COPY --from=crates /crates /crates
 
 FROM scratch
-COPY --from=build /rootfs /
 # Railway hands the revision to builds that ask for it, where it deploys from a repository.
 ARG RAILWAY_GIT_COMMIT_SHA=
 ARG SOURCE_REVISION=${RAILWAY_GIT_COMMIT_SHA:-unknown}
@@ -81,6 +80,8 @@ LABEL org.opencontainers.image.title="bulkhead" \
       org.opencontainers.image.revision="${SOURCE_REVISION}" \
       io.github.bulkhead-rs.builder="dockerfile" \
       io.github.bulkhead-rs.profile="${PROFILE}"
+# After the labels: podman would take a layer of an earlier commit, with that commit's time on its files, from its cache.
+COPY --from=build /rootfs /
 ENV ENVIRONMENT=production \
     SOURCE_REVISION=${SOURCE_REVISION}
 USER 65532:65532
