@@ -17,6 +17,8 @@ ENV TARGET=x86_64-unknown-linux-gnu
 FROM compiler AS compiler-arm64
 ENV TARGET=aarch64-unknown-linux-gnu
 FROM compiler AS compiler-
+# Not empty: podman would commit the stage anew for every commit, and take nothing after it from its cache.
+ENV TARGET=""
 
 FROM compiler-${TARGETARCH} AS build
 # quick, or release: smaller and faster, but three times the wait after an edit (docs/image.md).
@@ -38,14 +40,14 @@ RUN mkdir -p src image-tools/src image-tools/tests/compare migration/src tests/s
  && for file in build.rs src/main.rs image-tools/src/main.rs image-tools/tests/compare/main.rs tests/http/main.rs \
       tests/image/main.rs bench/hot_paths.rs tests/migrations/main.rs tests/migrations/bench.rs tests/migrations/fixture.rs; do \
       printf '//! Stands in for the sources.\nfn main() {}\n' > "$file"; done \
- && deploy/build/compile "${PROFILE}" ${TARGET:-}
+ && deploy/build/compile "${PROFILE}" ${TARGET}
 
 # The sources; touched, since a checkout may give them a time before the stand-ins above.
 COPY flake.lock build.rs ./
 COPY migration/src migration/src
 COPY src src
 RUN find build.rs src migration/src -name '*.rs' -exec touch {} + \
- && deploy/build/compile "${PROFILE}" ${TARGET:-}
+ && deploy/build/compile "${PROFILE}" ${TARGET}
 
 COPY deploy/rootfs/etc etc
 # The commit's time, for every file: what has the same content is the same layer.
