@@ -3,8 +3,6 @@
 let
   programs = with pkgs; [
     coreutils
-    findutils
-    gawk
     git
     gnugrep
     gnused
