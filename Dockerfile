@@ -21,7 +21,7 @@ FROM compiler AS compiler-
 ENV TARGET=""
 
 FROM compiler-${TARGETARCH} AS build
-# quick, or release: smaller and faster, but three times the wait after an edit (docs/image.md).
+# quick, or release: smaller and faster, but a longer wait after every edit (docs/image.md).
 ARG PROFILE=quick
 # What .cargo/config.toml names.
 COPY deploy/swagger-ui deploy/swagger-ui
