@@ -42,11 +42,14 @@ RUN mkdir -p src image-tools/src image-tools/tests/compare migration/src tests/s
       printf '//! Stands in for the sources.\nfn main() {}\n' > "$file"; done \
  && deploy/build/compile "${PROFILE}" ${TARGET}
 
-# The sources; touched, since a checkout may give them a time before the stand-ins above.
-COPY flake.lock build.rs ./
+# The sources; touched, since a checkout may give them a time before the stand-ins above. The migrations come first: who edits
+# src does not wait for them.
 COPY migration/src migration/src
+RUN find migration/src -name '*.rs' -exec touch {} + \
+ && deploy/build/compile "${PROFILE}" ${TARGET}
+COPY flake.lock build.rs ./
 COPY src src
-RUN find build.rs src migration/src -name '*.rs' -exec touch {} + \
+RUN find build.rs src -name '*.rs' -exec touch {} + \
  && deploy/build/compile "${PROFILE}" ${TARGET}
 
 COPY deploy/rootfs/etc etc
