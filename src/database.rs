@@ -94,6 +94,13 @@ pub async fn begin(pool: &DatabaseConnection, tenant: Uuid, access: Access) -> R
     Ok(transaction)
 }
 
+/// Whether PostgreSQL says that a connection's role may not take on [`APP_ROLE`], or that there is no such role.
+#[must_use]
+pub fn may_not_take_role(error: &DbErr) -> bool {
+    // insufficient_privilege, invalid_parameter_value (postgresql.org/docs/current/errcodes-appendix.html).
+    matches!(code(error).as_deref(), Some("42501" | "22023"))
+}
+
 /// Where migrations run, with what every connection of ours has.
 #[must_use]
 pub fn migration_target(settings: &Settings) -> Target {

@@ -80,7 +80,7 @@ registry! {
     ProviderUnreachable "SYS_004"  SERVICE_UNAVAILABLE    "The identity provider cannot be reached."   "The provider does not answer, its keys are too old to trust, or none is set up: see OIDC_ISSUER_URL.";
     SchemaNotReady      "SYS_005"  SERVICE_UNAVAILABLE    "The database schema is not ready."          "Migrations are running or missing: try again after the seconds of the Retry-After header.";
     Overloaded          "SYS_006"  SERVICE_UNAVAILABLE    "The service is busy; try again shortly."    "Too many requests at once, or this one took longer than REQUEST_TIMEOUT_SECONDS, or the instance is stopping.";
-    NotIsolated         "SYS_007"  SERVICE_UNAVAILABLE    "Tenants are not kept apart by the database." "Row-level security is off, or its role may not be taken on; then requests are refused. See docs/tenancy.md.";
+    NotIsolated         "SYS_007"  SERVICE_UNAVAILABLE    "Tenants are not kept apart by the database." "A part of row-level security is missing, which the log names: the instance is not ready. Or its role may not be taken on; then requests are refused. See docs/tenancy.md.";
 }
 
 impl ErrorCode {

@@ -18,6 +18,7 @@ mod m20261124_000005_create_audit_logs;
 mod m20261124_000006_create_triggers;
 mod m20261124_000007_enforce_tenancy;
 mod m20261124_000008_index_users_by_subject;
+mod m20261125_000009_confine_functions;
 mod runner;
 mod state;
 
@@ -44,5 +45,6 @@ pub fn all() -> Vec<Box<dyn DescribedMigration>> {
         Box::new(m20261124_000006_create_triggers::MIGRATION),
         Box::new(m20261124_000007_enforce_tenancy::MIGRATION),
         Box::new(m20261124_000008_index_users_by_subject::MIGRATION),
+        Box::new(m20261125_000009_confine_functions::MIGRATION),
     ]
 }

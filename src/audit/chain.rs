@@ -1,13 +1,13 @@
-//! The chain: an entry's canonical form, its hash, and how entries are appended.
+//! The chain: an entry's canonical form, its hash, and how entries are appended. PostgreSQL chains them itself (migration
+//! `confine_functions`); on SQLite, which has no SHA-256, the application does.
 
 use super::event::Record;
 use crate::entity::audit_log::{self, Column};
 use aws_lc_rs::digest::{SHA256, digest};
-use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query};
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, InsertStatement, Query};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityName, Statement};
 use serde::Serialize;
 use serde_json::Value;
-use std::net::IpAddr;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -37,8 +37,8 @@ pub struct Entry {
     pub resource_type: String,
     /// To which one.
     pub resource_id: Option<Uuid>,
-    /// From which address.
-    pub ip: Option<IpAddr>,
+    /// From which address, as the database writes it.
+    pub ip: Option<String>,
     /// With which program.
     pub user_agent: Option<String>,
     /// What else is known of it.
@@ -59,8 +59,11 @@ impl Entry {
     /// The entry that a row holds, whatever its hash says.
     #[must_use]
     pub fn of_row(row: audit_log::Model) -> (Self, String) {
-        // PostgreSQL writes inet with the length of its network.
-        let address = |text: String| text.split('/').next().and_then(|text| text.parse().ok());
+        // PostgreSQL writes inet with the length of its network, which a single address has at its longest.
+        let address = |ip: String| match ip.strip_suffix(if ip.contains(':') { "/128" } else { "/32" }) {
+            Some(address) => address.to_owned(),
+            None => ip,
+        };
         let entry = Self {
             tenant_id: row.tenant_id,
             sequence: row.sequence,
@@ -69,7 +72,7 @@ impl Entry {
             action: row.action,
             resource_type: row.resource_type,
             resource_id: row.resource_id,
-            ip: row.ip.and_then(address),
+            ip: row.ip.map(address),
             user_agent: row.user_agent,
             metadata: row.metadata,
             created_at: instant(row.created_at),
@@ -87,24 +90,56 @@ fn instant(at: OffsetDateTime) -> String {
 /// Appends `records` to the tenant's chain, in this order. Holds the end of the chain until the transaction ends: let
 /// it be the last thing before the commit.
 pub async fn append(transaction: &DatabaseTransaction, tenant: Uuid, records: Vec<Record>) -> Result<(), DbErr> {
-    let (mut sequence, mut prev_hash) = lock_head(transaction, tenant).await?;
-    let backend = transaction.get_database_backend();
+    let insert = match transaction.get_database_backend() {
+        // A trigger chains them: nobody who may append chooses an entry's place, time or hash.
+        DbBackend::Postgres => insert(tenant, records),
+        _ => insert_chained(transaction, tenant, records).await?,
+    };
+    transaction.execute(&insert).await.map(drop)
+}
+
+/// What an entry says, without its place in the chain.
+const CONTENT: [Column; 9] = [
+    Column::Id,
+    Column::TenantId,
+    Column::UserId,
+    Column::Action,
+    Column::ResourceType,
+    Column::ResourceId,
+    Column::Ip,
+    Column::UserAgent,
+    Column::Metadata,
+];
+
+fn insert(tenant: Uuid, records: Vec<Record>) -> InsertStatement {
     let mut insert = Query::insert();
-    insert.into_table(audit_log::Entity.table_ref()).columns([
-        Column::Id,
-        Column::TenantId,
-        Column::Sequence,
-        Column::UserId,
-        Column::Action,
-        Column::ResourceType,
-        Column::ResourceId,
-        Column::Ip,
-        Column::UserAgent,
-        Column::Metadata,
-        Column::CreatedAt,
-        Column::PrevHash,
-        Column::Hash,
-    ]);
+    insert.into_table(audit_log::Entity.table_ref()).columns(CONTENT);
+    for record in records {
+        let ip = record.origin.ip.map(|ip| ip.to_string());
+        insert.values_panic([
+            Uuid::now_v7().into(),
+            tenant.into(),
+            record.user_id.into(),
+            record.action.name().into(),
+            record.resource_type.into(),
+            record.resource_id.into(),
+            Expr::val(ip).cast_as(Alias::new("inet")),
+            record.origin.user_agent.into(),
+            Value::from(record.metadata).into(),
+        ]);
+    }
+    insert
+}
+
+async fn insert_chained(
+    transaction: &DatabaseTransaction,
+    tenant: Uuid,
+    records: Vec<Record>,
+) -> Result<InsertStatement, DbErr> {
+    let (mut sequence, mut prev_hash) = head(transaction, tenant).await?;
+    let mut insert = Query::insert();
+    let place = [Column::Sequence, Column::CreatedAt, Column::PrevHash, Column::Hash];
+    insert.into_table(audit_log::Entity.table_ref()).columns(CONTENT.into_iter().chain(place));
     for record in records {
         sequence += 1;
         let entry = Entry {
@@ -115,42 +150,40 @@ pub async fn append(transaction: &DatabaseTransaction, tenant: Uuid, records: Ve
             action: record.action.name().to_owned(),
             resource_type: record.resource_type.to_owned(),
             resource_id: record.resource_id,
-            ip: record.origin.ip,
+            ip: record.origin.ip.map(|ip| ip.to_string()),
             user_agent: record.origin.user_agent,
             metadata: record.metadata.into(),
             created_at: instant(record.at),
             prev_hash,
         };
         let hash = entry.hash().map_err(|error| DbErr::Json(error.to_string()))?;
-        let ip = Expr::val(entry.ip.map(|ip| ip.to_string()));
         insert.values_panic([
             entry.id.into(),
             tenant.into(),
-            sequence.into(),
             entry.user_id.into(),
             entry.action.into(),
             entry.resource_type.into(),
             entry.resource_id.into(),
-            if backend == DbBackend::Postgres { ip.cast_as(Alias::new("inet")) } else { ip },
+            entry.ip.into(),
             entry.user_agent.into(),
             entry.metadata.into(),
-            if backend == DbBackend::Postgres { record.at.into() } else { entry.created_at.into() },
+            sequence.into(),
+            entry.created_at.into(),
             entry.prev_hash.into(),
             hash.clone().into(),
         ]);
         prev_hash = hash;
     }
-    transaction.execute(&insert).await.map(drop)
+    Ok(insert)
 }
 
-/// Where the chain ends; whoever else appends to it waits.
-async fn lock_head(transaction: &DatabaseTransaction, tenant: Uuid) -> Result<(i64, String), DbErr> {
-    let sql = match transaction.get_database_backend() {
-        DbBackend::Postgres => "SELECT sequence, hash FROM lock_audit_head($1)",
-        // A transaction that writes has the file to itself from its beginning.
-        _ => "SELECT sequence, hash FROM audit_heads WHERE tenant_id = $1",
-    };
-    let statement = Statement::from_sql_and_values(transaction.get_database_backend(), sql, [tenant.into()]);
+/// Where the chain ends. A transaction of SQLite that writes has the file to itself from its beginning.
+async fn head(transaction: &DatabaseTransaction, tenant: Uuid) -> Result<(i64, String), DbErr> {
+    let statement = Statement::from_sql_and_values(
+        transaction.get_database_backend(),
+        "SELECT sequence, hash FROM audit_heads WHERE tenant_id = $1",
+        [tenant.into()],
+    );
     let row = transaction.query_one_raw(statement).await?;
     let row = row.ok_or_else(|| DbErr::RecordNotFound(format!("the audit chain of tenant {tenant}")))?;
     Ok((row.try_get("", "sequence")?, row.try_get("", "hash")?))

@@ -2,7 +2,9 @@
 
 use super::{Failure, runtime};
 use crate::config::{Environment, Settings};
+use crate::database::Access;
 use crate::server::{PrepareError, ServeError, Signals, runner};
+use crate::tenancy::Isolation;
 use crate::{database, telemetry};
 use anyhow::anyhow;
 use bulkhead_migration::{Changes, Fit, MigrationError, Migrations, Repair, Runner, Standing, State};
@@ -38,7 +40,7 @@ pub(super) enum Migrate {
     },
     /// Print what `up` would run, in order, without running it
     Plan(Lenient),
-    /// Exit 3, saying why, unless this build can serve with the schema as it is
+    /// Exit 3, saying why, unless this build can serve with the schema as it is, and it keeps tenants apart
     Verify(Lenient),
     /// Record what is true of a migration that was interrupted outside a transaction
     #[command(group = ArgGroup::new("truth").required(true))]
@@ -229,7 +231,15 @@ fn unindent(sql: &str) -> String {
 async fn verify(settings: &Settings, runner: &Runner) -> Result<(), Failure> {
     let connection = database::migration_connection(settings);
     let fit = runner.verify(&connection).await.map_err(|error| failure(settings, error))?;
+    let isolation =
+        Isolation::look(&connection, Access::Operate).await.map_err(|error| failure(settings, error.into()))?;
     let _ = connection.close().await;
+    if let Isolation::NotEnforced(faults) = isolation {
+        return Err(Failure::SchemaNotAsExpected(format!(
+            "the database does not keep tenants apart (SYS_007):\n  {}",
+            faults.join("\n  ")
+        )));
+    }
     match fit {
         Fit::Exact => println!("the schema is the one this build was made for"),
         Fit::Ahead(names) => println!("this build can serve; the schema is ahead of it: {}", names.join(", ")),

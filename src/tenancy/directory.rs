@@ -6,8 +6,8 @@ use crate::entity::tenant::{self, Status};
 use crate::entity::user::{self, Role};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, FromQueryResult, QueryFilter,
-    QueryOrder, QuerySelect, SqlErr, Statement,
+    ColumnTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    QuerySelect, SqlErr, Statement,
 };
 use uuid::Uuid;
 
@@ -46,35 +46,6 @@ impl CallerRow {
         };
         let statement = Statement::from_sql_and_values(backend, sql, [external_id.into(), subject.into()]);
         Self::find_by_statement(statement).one(pool).await
-    }
-}
-
-/// Who keeps tenants apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
-    /// The database, whatever a query says, and the application besides.
-    Database,
-    /// The application alone: the database has no means for it (SQLite).
-    Application,
-    /// The application alone, though the database could: a policy is off, or the role passes it by.
-    NotEnforced,
-}
-
-impl Isolation {
-    /// Asks the database whether its policies bind a run-time transaction.
-    pub(super) async fn look(pool: &DatabaseConnection) -> Result<Self, DbErr> {
-        if pool.get_database_backend() != DbBackend::Postgres {
-            return Ok(Self::Application);
-        }
-        let transaction = database::begin(pool, audit::SYSTEM_TENANT, Access::Read).await?;
-        // FORCE binds the functions that run as the tables' owner.
-        let sql = "SELECT bool_and(row_security_active(oid) AND relforcerowsecurity)
-                     AND NOT has_table_privilege(current_user, 'audit_logs', 'UPDATE, DELETE, TRUNCATE') AS enforced
-                   FROM unnest(array['tenants', 'users', 'documents', 'audit_logs', 'audit_heads']) AS name
-                     JOIN pg_class ON oid = name::regclass";
-        let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
-        let enforced = row.map(|row| row.try_get("", "enforced")).transpose()?.unwrap_or(false);
-        Ok(if enforced { Self::Database } else { Self::NotEnforced })
     }
 }
 

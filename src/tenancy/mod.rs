@@ -5,11 +5,13 @@
 //! without a tenant has no way to be run.
 
 mod directory;
+mod isolation;
 mod page;
 mod scope;
 mod work;
 
-pub use directory::{CallerRow, Isolation, NewTenant, TenantRow, create_tenant, tenants};
+pub use directory::{CallerRow, NewTenant, TenantRow, create_tenant, tenants};
+pub use isolation::Isolation;
 pub use page::{Cursor, Page};
 pub use scope::{OfTenant, Resource};
 pub use work::{Find, UnitOfWork};
@@ -18,6 +20,7 @@ use crate::audit::{Actor, Record, Recorder};
 use crate::database::{self, Access};
 use crate::error::{ApiError, ErrorCode};
 use sea_orm::{DatabaseConnection, DbErr};
+use std::sync::{Arc, Mutex, PoisonError};
 use uuid::Uuid;
 
 /// Gives units of work on the pool. One for the process; cheap to clone.
@@ -25,6 +28,8 @@ use uuid::Uuid;
 pub struct Tenancy {
     pool: DatabaseConnection,
     recorder: Recorder,
+    /// The faults of the database's isolation that are in the log already.
+    faults: Arc<Mutex<Vec<String>>>,
 }
 
 impl Tenancy {
@@ -32,7 +37,7 @@ impl Tenancy {
     #[must_use]
     pub fn new(pool: DatabaseConnection) -> Self {
         let recorder = Recorder::start(pool.clone());
-        Self { pool, recorder }
+        Self { pool, recorder, faults: Arc::default() }
     }
 
     /// A unit of work that reads.
@@ -60,16 +65,25 @@ impl Tenancy {
         CallerRow::find(&self.pool, external_id, subject).await.map_err(no_role)
     }
 
-    /// Who keeps tenants apart.
+    /// Who keeps tenants apart. Faults are logged when they are first seen, however often this is asked.
     pub async fn isolation(&self) -> Result<Isolation, DbErr> {
-        Isolation::look(&self.pool).await
+        let isolation = Isolation::look(&self.pool, Access::Read).await?;
+        let faults = if let Isolation::NotEnforced(faults) = &isolation { faults.as_slice() } else { &[] };
+        let mut seen = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        if *seen != faults {
+            for fault in faults {
+                tracing::error!(%fault, "the database does not keep tenants apart");
+            }
+            *seen = faults.to_vec();
+        }
+        drop(seen);
+        Ok(isolation)
     }
 }
 
 /// Where the role may not be taken on, no other is used instead.
 fn no_role(error: DbErr) -> ApiError {
-    // insufficient_privilege, invalid_parameter_value (postgresql.org/docs/current/errcodes-appendix.html).
-    if matches!(database::code(&error).as_deref(), Some("42501" | "22023")) {
+    if database::may_not_take_role(&error) {
         tracing::error!(%error, "DATABASE_URL: its role may not take on {0}: GRANT {0} TO it", database::APP_ROLE);
         return ApiError::detailed(ErrorCode::NotIsolated, error.to_string());
     }

@@ -2,6 +2,7 @@
 //! has, and through a pooler.
 
 mod attempts;
+mod escalation;
 mod interleaved;
 mod logins;
 mod pooler;

@@ -319,8 +319,11 @@ async fn every_migration_is_undone_without_a_trace_and_done_again(database: Data
         migrate(&["up", "-n", "1"]).await;
         outlines.push(outline(&database).await);
     }
-    assert!(outlines.is_sorted_by(|one, next| one != next), "every migration does something");
     let connection = database.connect().await;
+    // What a migration confines, SQLite may not have.
+    if connection.get_database_backend() == DbBackend::Postgres {
+        assert!(outlines.is_sorted_by(|one, next| one != next), "every migration does something");
+    }
     let (tenant, user) = inhabited(&connection, "one").await;
     a_document(tenant, user).insert(&connection).await.unwrap();
     an_entry(tenant, user).insert(&connection).await.unwrap();

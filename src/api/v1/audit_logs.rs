@@ -12,7 +12,6 @@ use axum::extract::State;
 use sea_orm::ColumnTrait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::net::IpAddr;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -29,8 +28,8 @@ pub(crate) struct AuditLog {
     #[schema(example = "documents")]
     resource_type: String,
     resource_id: Option<Uuid>,
-    #[schema(value_type = Option<String>, example = "203.0.113.9")]
-    ip: Option<IpAddr>,
+    #[schema(example = "203.0.113.9")]
+    ip: Option<String>,
     #[schema(example = "Mozilla/5.0")]
     user_agent: Option<String>,
     /// What else is known of it: ids, codes and names of fields.

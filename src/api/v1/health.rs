@@ -81,7 +81,7 @@ struct Checks {
     /// Whether the schema is the one this build works with.
     schema: Check,
     /// Who keeps tenants apart: `database`, or `application` where the database has no means for it (SQLite);
-    /// `not-enforced` where it could, but does not.
+    /// `not-enforced` where it could, but does not: the log and `bulkhead migrate verify` name why.
     isolation: Check,
     /// Whether tokens can be checked: `stale` where the identity provider's last keys serve while it is away,
     /// `not-configured` where none is set up.
@@ -126,8 +126,11 @@ async fn readiness(state: &AppState) -> Readiness {
     let DatabaseChecks { database, schema, isolation } = state.checks.or_look(Box::pin(look)).await;
     let standing = state.auth.standing();
     let auth = auth(standing);
-    let able =
-        standing != Standing::Unreachable && [&process, &database, &schema].iter().all(|check| check.error.is_none());
+    // Where it cannot be told who keeps tenants apart, row-level security may well do so: a locked table is no reason to
+    // turn every instance away.
+    let able = standing != Standing::Unreachable
+        && isolation.error != Some(ErrorCode::NotIsolated.code())
+        && [&process, &database, &schema].iter().all(|check| check.error.is_none());
     if able {
         state.set_started();
     }
@@ -184,10 +187,10 @@ async fn isolation(state: &AppState) -> Check {
         match state.tenancy.isolation().await {
             Ok(Isolation::Database) => Ok("database"),
             Ok(Isolation::Application) => Ok("application"),
-            Ok(Isolation::NotEnforced) => Err(("not-enforced", ErrorCode::NotIsolated)),
+            Ok(Isolation::NotEnforced(_)) => Err(("not-enforced", ErrorCode::NotIsolated)),
             Err(error) => {
                 tracing::warn!(%error, "whether the database keeps tenants apart cannot be told");
-                Err(("unknown", ErrorCode::NotIsolated))
+                Err(("unknown", ErrorCode::DatabaseUnreachable))
             }
         }
     })

@@ -161,7 +161,7 @@ pub(super) fn made_up(
             action: "DATA_ACCESS".to_owned(),
             resource_type: "documents".to_owned(),
             resource_id: Some(Uuid::now_v7()),
-            ip: Some("192.0.2.1".parse().unwrap()),
+            ip: Some("192.0.2.1".to_owned()),
             user_agent: Some(PROGRAM.to_owned()),
             metadata: json!({"found": true}),
             created_at: created_at(sequence),

@@ -35,12 +35,15 @@ fn faults(postgres: bool) -> Vec<(&'static str, &'static str)> {
         )];
     }
     vec![
-        ("REVOKE INSERT ON audit_logs FROM bulkhead_app", "GRANT INSERT ON audit_logs TO bulkhead_app"),
         (
-            "REVOKE EXECUTE ON FUNCTION lock_audit_head(uuid) FROM bulkhead_app",
-            "GRANT EXECUTE ON FUNCTION lock_audit_head(uuid) TO bulkhead_app",
+            "REVOKE INSERT (action) ON audit_logs FROM bulkhead_app",
+            "GRANT INSERT (action) ON audit_logs TO bulkhead_app",
         ),
-        ("ALTER FUNCTION lock_audit_head(uuid) RENAME TO gone", "ALTER FUNCTION gone(uuid) RENAME TO lock_audit_head"),
+        ("ALTER FUNCTION canonical_json(jsonb) RENAME TO gone", "ALTER FUNCTION gone(jsonb) RENAME TO canonical_json"),
+        (
+            "ALTER TABLE audit_logs DISABLE TRIGGER audit_logs_chain",
+            "ALTER TABLE audit_logs ENABLE TRIGGER audit_logs_chain",
+        ),
         // Refused as late as can be: by the commit.
         (
             "CREATE FUNCTION refuse_late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
