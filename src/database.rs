@@ -200,8 +200,10 @@ async fn may_serve_again(connection: &mut SqliteConnection) -> bool {
     sound
 }
 
+/// In WAL mode only FULL syncs at every commit (sqlite.org/pragma.html, "PRAGMA synchronous"): with NORMAL, a power cut
+/// could take what was answered as done.
 fn sqlite(options: &SqliteConnectOptions) -> SqliteConnectOptions {
-    quiet(options.clone()).journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Normal)
+    quiet(options.clone()).journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full)
 }
 
 fn quiet<O: ConnectOptions>(options: O) -> O {

@@ -1,8 +1,9 @@
-//! SQLite's transactions where SQLite has ended one by itself, which a ROLLBACK behind the driver's back stands for.
+//! SQLite's connections, and its transactions where SQLite has ended one by itself. A ROLLBACK as a plain statement, which
+//! the driver does not count, stands for that.
 
 #![allow(clippy::unwrap_used)]
 
-use super::{Access, begin, pool};
+use super::{Access, begin, migration_connection, pool};
 use crate::config::Settings;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
@@ -19,6 +20,14 @@ async fn file() -> (TempDir, SqliteConnectOptions) {
     (folder, options)
 }
 
+/// The settings of a process that has one connection to that file.
+fn settings(folder: &TempDir) -> Settings {
+    let url = format!("sqlite://{}", folder.path().join("things.db").display());
+    let environment = [("DATABASE_URL", url.as_str()), ("DATABASE_MAX_CONNECTIONS", "1")];
+    let lookup = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
+    Settings::read(&lookup).0.unwrap()
+}
+
 /// One connection, as the driver has it.
 fn driver(options: &SqliteConnectOptions) -> DatabaseConnection {
     SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options.clone()).into()
@@ -33,10 +42,7 @@ async fn count(connection: &impl ConnectionTrait, table: &str) -> Result<i64, Db
 #[tokio::test]
 async fn a_connection_whose_transaction_did_not_end_as_it_should_serves_no_more() {
     let (folder, _options) = file().await;
-    let url = format!("sqlite://{}", folder.path().join("things.db").display());
-    let environment = [("DATABASE_URL", url.as_str()), ("DATABASE_MAX_CONNECTIONS", "1")];
-    let lookup = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
-    let pool = pool(&Settings::read(&lookup).0.unwrap());
+    let pool = pool(&settings(&folder));
     // A temporary table is its connection's own.
     let mark = "CREATE TEMP TABLE mark (name TEXT)";
     for (statement, kept) in [("SELECT 1", true), ("ROLLBACK", false), ("COMMIT", false)] {
@@ -87,4 +93,18 @@ async fn a_commit_fails_where_there_is_no_transaction_any_more() {
     transaction.execute_unprepared("ROLLBACK").await.unwrap();
     let error = transaction.commit().await.unwrap_err();
     assert!(error.to_string().contains("no transaction is active"), "{error}");
+}
+
+#[tokio::test]
+async fn every_commit_is_synced() {
+    let (folder, _options) = file().await;
+    let settings = settings(&folder);
+    for connection in [pool(&settings), migration_connection(&settings)] {
+        for (name, value) in [("synchronous", "2"), ("journal_mode", "wal")] {
+            let sql = format!("SELECT CAST({name} AS TEXT) AS value FROM pragma_{name}");
+            let statement = Statement::from_string(connection.get_database_backend(), sql);
+            let row = connection.query_one_raw(statement).await.unwrap().unwrap();
+            assert_eq!(row.try_get::<String>("", "value").unwrap(), value, "{name}");
+        }
+    }
 }
