@@ -3,13 +3,15 @@
 use crate::config::{DatabaseUrl, Settings};
 use bulkhead_migration::Target;
 pub(crate) use bulkhead_migration::code;
+use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::sqlx::pool::PoolOptions;
-use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sea_orm::sqlx::{self, AssertSqlSafe, ConnectOptions, Database, Postgres, Sqlite};
+use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sea_orm::sqlx::{self, AssertSqlSafe, ConnectOptions, Connection, Database, Executor, Postgres, Sqlite};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, Statement,
-    TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
 };
+use std::ops::Deref;
 use std::time::Duration;
 use tracing::log::LevelFilter;
 use uuid::Uuid;
@@ -50,7 +52,7 @@ pub fn pool(settings: &Settings) -> DatabaseConnection {
         }
         DatabaseUrl::Sqlite(options) => {
             let options = sqlite(options).foreign_keys(true).busy_timeout(SQLITE_BUSY_TIMEOUT);
-            pool_options::<Sqlite>(settings).connect_lazy_with(options).into()
+            sqlite_pool_options(settings).connect_lazy_with(options).into()
         }
     }
 }
@@ -70,7 +72,7 @@ pub enum Access {
 /// Begins a transaction in which the database shows this tenant's rows and no others (PostgreSQL; on SQLite queries
 /// must name the tenant themselves). Whatever role the connection has, the transaction has [`APP_ROLE`], save to
 /// operate.
-pub async fn begin(pool: &DatabaseConnection, tenant: Uuid, access: Access) -> Result<DatabaseTransaction, DbErr> {
+pub async fn begin(pool: &DatabaseConnection, tenant: Uuid, access: Access) -> Result<Transaction, DbErr> {
     let options = TransactionOptions {
         // Else two that read first and write then would each wait for the other's end.
         sqlite_transaction_mode: (access != Access::Read).then_some(SqliteTransactionMode::Immediate),
@@ -91,7 +93,60 @@ pub async fn begin(pool: &DatabaseConnection, tenant: Uuid, access: Access) -> R
         let values = [tenant.to_string().into(), second.into()];
         transaction.query_one_raw(Statement::from_sql_and_values(DbBackend::Postgres, sql, values)).await?;
     }
-    Ok(transaction)
+    Ok(Transaction(transaction))
+}
+
+/// A transaction, rolled back unless it is committed. Only [`Transaction::commit`] commits it.
+#[derive(Debug)]
+#[must_use = "a transaction that is not committed is rolled back"]
+pub struct Transaction(DatabaseTransaction);
+
+impl Transaction {
+    /// Commits; returns once the database has done so.
+    ///
+    /// # Errors
+    /// Where the database has not said that it has. The changes are rolled back then, unless the connection was lost
+    /// meanwhile.
+    pub async fn commit(self) -> Result<(), DbErr> {
+        if self.0.get_database_backend() != DbBackend::Sqlite {
+            return self.0.commit().await;
+        }
+        // The driver's own commit releases a savepoint where its count of transactions is wrong, as `may_serve_again`
+        // says, and commits nothing then. COMMIT ends the transaction whatever was counted, or fails; BEGIN succeeds only
+        // where none is open any more. The empty one that it begins is for the driver to roll back, which keeps count.
+        self.0.execute_unprepared("COMMIT; BEGIN").await.map(drop)
+    }
+}
+
+impl Deref for Transaction {
+    type Target = DatabaseTransaction;
+
+    fn deref(&self) -> &DatabaseTransaction {
+        &self.0
+    }
+}
+
+#[async_trait]
+impl ConnectionTrait for Transaction {
+    fn get_database_backend(&self) -> DbBackend {
+        self.0.get_database_backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.0.execute_raw(statement).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.0.execute_unprepared(sql).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.0.query_one_raw(statement).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.0.query_all_raw(statement).await
+    }
 }
 
 /// Whether PostgreSQL says that a connection's role may not take on [`APP_ROLE`], or that there is no such role.
@@ -119,9 +174,7 @@ pub fn migration_connection(settings: &Settings) -> DatabaseConnection {
         Target::Postgres(options) => {
             pool_options::<Postgres>(settings).max_connections(1).connect_lazy_with(*options).into()
         }
-        Target::Sqlite(options) => {
-            pool_options::<Sqlite>(settings).max_connections(1).connect_lazy_with(*options).into()
-        }
+        Target::Sqlite(options) => sqlite_pool_options(settings).max_connections(1).connect_lazy_with(*options).into(),
     }
 }
 
@@ -131,10 +184,38 @@ fn pool_options<DB: Database>(settings: &Settings) -> PoolOptions<DB> {
         .acquire_timeout(settings.database_acquire_timeout)
 }
 
+fn sqlite_pool_options(settings: &Settings) -> PoolOptions<Sqlite> {
+    pool_options(settings).after_release(|connection, _| Box::pin(async { Ok(may_serve_again(connection).await) }))
+}
+
+/// Whether neither SQLite nor the driver takes the connection to be within a transaction. Where that is not certain, it is
+/// to be closed, which rolls back.
+///
+/// SQLite rolls back by itself where a disk is full, fails, or memory is short
+/// (sqlite.org/lang_transaction.html, "Response To Errors Within A Transaction"). The driver then goes on counting one
+/// transaction, since its own ROLLBACK fails (launchbadge/sqlx, sqlx-sqlite/src/connection/worker.rs; issue 4031 is that
+/// the count is its own). Its next transaction is a savepoint, the first of which begins a transaction; rolling back to a
+/// savepoint does not end that (issue 3634), and from then on nothing is committed.
+async fn may_serve_again(connection: &mut SqliteConnection) -> bool {
+    // Whatever was queued is done before: a transaction that is dropped leaves its ROLLBACK there.
+    let outside = connection.execute("BEGIN; ROLLBACK").await;
+    let sound = outside.is_ok() && !connection.is_in_transaction();
+    if !sound {
+        let error = outside.err().map(|error| error.to_string());
+        tracing::warn!(error, "closing a connection to SQLite whose last transaction did not end as it should");
+    }
+    sound
+}
+
+/// In WAL mode only FULL syncs at every commit (sqlite.org/pragma.html, "PRAGMA synchronous"): with NORMAL, a power cut
+/// could take what was answered as done.
 fn sqlite(options: &SqliteConnectOptions) -> SqliteConnectOptions {
-    quiet(options.clone()).journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Normal)
+    quiet(options.clone()).journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full)
 }
 
 fn quiet<O: ConnectOptions>(options: O) -> O {
     options.log_statements(LevelFilter::Trace).log_slow_statements(LevelFilter::Warn, SLOW_STATEMENT)
 }
+
+#[cfg(test)]
+mod tests;

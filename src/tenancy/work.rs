@@ -3,11 +3,12 @@
 use super::page::{Cursor, Page};
 use super::scope::{OfTenant, Resource};
 use crate::audit::{self, Actor, Event, Recorder};
+use crate::database::Transaction;
 use crate::error::{ApiError, ErrorCode};
 use sea_orm::sea_query::{Expr, ExprTrait, IntoCondition};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Order, QueryFilter,
-    QueryOrder, QuerySelect, Select, SqlErr, Value,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbBackend, DbErr, Order, QueryFilter, QueryOrder, QuerySelect,
+    Select, SqlErr, Value,
 };
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
@@ -18,13 +19,13 @@ use uuid::Uuid;
 #[derive(Debug)]
 #[must_use = "a unit of work ends with `commit`, or with `finish` where it only reads"]
 pub struct UnitOfWork {
-    transaction: DatabaseTransaction,
+    transaction: Transaction,
     actor: Actor,
     recorder: Recorder,
 }
 
 impl UnitOfWork {
-    pub(super) fn new(transaction: DatabaseTransaction, actor: Actor, recorder: Recorder) -> Self {
+    pub(super) fn new(transaction: Transaction, actor: Actor, recorder: Recorder) -> Self {
         Self { transaction, actor, recorder }
     }
 
@@ -116,7 +117,7 @@ impl UnitOfWork {
 #[derive(Debug)]
 pub struct Find<'w, E: OfTenant> {
     select: Select<E>,
-    transaction: &'w DatabaseTransaction,
+    transaction: &'w Transaction,
 }
 
 impl<E: OfTenant> Find<'_, E> {

@@ -7,6 +7,7 @@ mod concurrency;
 mod entries;
 mod export;
 mod fails_closed;
+mod full_disk;
 mod logins;
 mod operations;
 mod privacy;

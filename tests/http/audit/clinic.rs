@@ -54,7 +54,7 @@ impl Clinic {
     }
 
     /// The settings of a process on this database, then `more`.
-    fn environment<'e>(&self, more: &[(&'e str, &str)]) -> Vec<(&'e str, String)> {
+    pub(super) fn environment<'e>(&self, more: &[(&'e str, &str)]) -> Vec<(&'e str, String)> {
         let key = self.folder.path().join("development.key").display().to_string();
         let mut environment = vec![("DATABASE_URL", self.database.url.clone()), ("DEVELOPMENT_KEY_FILE", key)];
         environment.push(("TRUSTED_PROXIES", "127.0.0.1".to_owned()));

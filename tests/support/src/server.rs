@@ -3,6 +3,8 @@
 use crate::{Database, SOON, eventually};
 use reqwest::StatusCode;
 use rustix::process::{Pid, Signal, kill_process};
+#[cfg(target_os = "linux")]
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -135,6 +137,18 @@ impl<'d> Server<'d> {
         send(&self.child, signal);
     }
 
+    /// Lets it write no file beyond this many bytes, until it is told otherwise; `None` is no limit. A write beyond it
+    /// fails where the process was started with SIGXFSZ ignored, and ends it elsewhere (setrlimit(2)).
+    ///
+    /// # Panics
+    /// When it has ended already.
+    #[cfg(target_os = "linux")]
+    pub fn limit_file_size(&self, bytes: Option<u64>) {
+        // The process has the hard limit from this one, and may not raise it.
+        let limit = Rlimit { current: bytes, maximum: getrlimit(Resource::Fsize).maximum };
+        prlimit(Some(id(&self.child)), Resource::Fsize, limit).expect("the limit is set");
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
@@ -158,8 +172,11 @@ impl<'d> Server<'d> {
 /// # Panics
 /// When it has ended already.
 pub fn send(child: &Child, signal: Signal) {
-    let id = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)).expect("it runs");
-    kill_process(id, signal).expect("the signal is delivered");
+    kill_process(id(child), signal).expect("the signal is delivered");
+}
+
+fn id(child: &Child) -> Pid {
+    child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)).expect("it runs")
 }
 
 fn collect(stream: impl AsyncRead + Send + Unpin + 'static, lines: &Arc<Mutex<Vec<String>>>) {
