@@ -4,11 +4,13 @@
 //! the tenant, PostgreSQL shows it that tenant's rows alone, and it ends with an entry in the tenant's audit log. A query
 //! without a tenant has no way to be run.
 
+mod admins;
 mod directory;
 mod page;
 mod scope;
 mod work;
 
+pub use admins::Loss;
 pub use directory::{CallerRow, Isolation, NewTenant, TenantRow, create_tenant, tenants};
 pub use page::{Cursor, Page};
 pub use scope::{OfTenant, Resource};

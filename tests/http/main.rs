@@ -14,6 +14,7 @@ mod errors;
 mod health;
 mod identity;
 mod isolation;
+mod last_admin;
 mod limits;
 mod lists;
 mod logging;
