@@ -6,12 +6,17 @@
 
 mod admins;
 mod directory;
+mod operate;
 mod page;
 mod scope;
 mod work;
 
 pub use admins::Loss;
 pub use directory::{CallerRow, Isolation, NewTenant, TenantRow, create_tenant, tenants};
+pub use operate::{
+    Change, Operated, Refusal, TenantOverview, grant_role, list_tenants, list_users, restore_user, resume_tenant,
+    suspend_tenant, tenant_overview,
+};
 pub use page::{Cursor, Page};
 pub use scope::{OfTenant, Resource};
 pub use work::{Find, UnitOfWork};

@@ -20,6 +20,7 @@ mod lists;
 mod logging;
 mod login;
 mod login_in_browser;
+mod operators;
 mod principal;
 mod proxies;
 mod redaction;
