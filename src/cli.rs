@@ -16,7 +16,9 @@ mod audit;
 mod dev_token;
 mod healthcheck;
 mod migrate;
+mod table;
 mod tenant;
+mod user;
 
 /// A multi-tenant HTTP API for health data.
 ///
@@ -57,9 +59,12 @@ enum Command {
     Config(Config),
     /// Print the OpenAPI document as JSON
     Openapi,
-    /// Make tenants
+    /// Make, list, suspend and resume tenants
     #[command(subcommand)]
     Tenant(tenant::Tenant),
+    /// List a tenant's users, give them roles, bring deleted ones back
+    #[command(subcommand)]
+    User(user::User),
     /// Verify or export the audit log
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -119,6 +124,7 @@ impl Cli {
             Command::Config(verb) => verb.run(),
             Command::Openapi => openapi(),
             Command::Tenant(verb) => verb.run(),
+            Command::User(verb) => verb.run(),
             Command::Audit(verb) => verb.run(),
             Command::DevToken(token) => token.run(),
         };

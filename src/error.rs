@@ -73,6 +73,7 @@ registry! {
     Conflict            "RES_002"  CONFLICT               "This is in conflict with what exists."      "Something of the same name exists, or what is changed is in use.";
     Stale               "RES_003"  PRECONDITION_FAILED    "This has been changed meanwhile."           "Read it again, and send its new ETag in If-Match.";
     MethodNotAllowed    "RES_004"  METHOD_NOT_ALLOWED     "This address does not take this method."    "The Allow header lists what it takes.";
+    LastAdmin           "RES_005"  CONFLICT               "The tenant would have no admin left."       "This user is the tenant's last admin, or the last one with an `external_idp_id`: make another user an admin first. A role that only a token's claim gives does not count.";
     RateLimited         "LIM_001"  TOO_MANY_REQUESTS      "Too many requests."                         "Wait for the seconds of the Retry-After header.";
     DatabaseUnreachable "SYS_001"  SERVICE_UNAVAILABLE    "The database cannot be reached."            "Try again; the log says more.";
     SecretUnavailable   "SYS_002"  SERVICE_UNAVAILABLE    "A secret is not available."                 "The service lacks a secret that it needs: see the log, and docs/settings.md.";

@@ -2,12 +2,12 @@
 
 use super::Failure;
 use super::tenant::{external_id, operate};
+use super::user::RoleName;
 use crate::auth::DevelopmentIssuer;
 use crate::config::{Issuer, Settings};
 use crate::entity::tenant::Status;
-use crate::entity::user::Role;
 use crate::tenancy::{self, NewTenant};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::io::{IsTerminal, stdout};
 use std::time::Duration;
 
@@ -29,23 +29,6 @@ pub(super) struct DevToken {
     /// How long the token is good; JWT_MAX_LIFETIME_MINUTES at most
     #[arg(long, default_value = "60", value_parser = clap::value_parser!(u32).range(1..))]
     minutes: u32,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum RoleName {
-    Admin,
-    Member,
-    Viewer,
-}
-
-impl From<RoleName> for Role {
-    fn from(name: RoleName) -> Self {
-        match name {
-            RoleName::Admin => Self::Admin,
-            RoleName::Member => Self::Member,
-            RoleName::Viewer => Self::Viewer,
-        }
-    }
 }
 
 impl DevToken {

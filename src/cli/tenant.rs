@@ -1,20 +1,56 @@
-//! `bulkhead tenant`: makes tenants, which no caller of the API can.
+//! `bulkhead tenant`: makes tenants, shows, suspends and resumes them, which no caller of the API can.
 
+use super::table::{moment, print_json, print_line, print_table};
 use super::{Failure, runtime};
 use crate::api::is_email;
 use crate::config::Settings;
 use crate::database;
-use crate::entity::tenant::Status;
+use crate::entity::tenant::{self, Status};
+use crate::entity::word;
 use crate::server::PrepareError;
-use crate::tenancy::{self, NewTenant};
+use crate::tenancy::{self, Change, NewTenant, Refusal, TenantOverview};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use sea_orm::{DatabaseConnection, DbErr};
+use serde::Serialize;
+use time::OffsetDateTime;
+use uuid::Uuid;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Tenant {
     /// Make a tenant, and its first user where --admin-email names one; its id goes to standard output
     Create(Create),
+    /// List all tenants, deleted ones too, oldest first
+    List {
+        /// Print JSON, an object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a tenant, and how many users, admins and documents it has
+    Show {
+        #[command(flatten)]
+        which: Which,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shut a tenant out: its requests are refused from the next one on
+    Suspend(Which),
+    /// Serve a suspended tenant again
+    Resume {
+        #[command(flatten)]
+        which: Which,
+        /// It is trying the service out
+        #[arg(long)]
+        trial: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// What the identity provider calls it
+    #[arg(long, value_parser = external_id)]
+    external_id: String,
 }
 
 #[derive(Debug, Args)]
@@ -41,7 +77,7 @@ fn name(text: &str) -> Result<String, &'static str> {
     if fits { Ok(text.to_owned()) } else { Err("1 to 255 characters, without spaces around them") }
 }
 
-fn email(text: &str) -> Result<String, &'static str> {
+pub(super) fn email(text: &str) -> Result<String, &'static str> {
     if is_email(text) { Ok(text.to_owned()) } else { Err("an e-mail address") }
 }
 
@@ -55,8 +91,37 @@ pub(super) fn external_id(text: &str) -> Result<String, &'static str> {
 
 impl Tenant {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Self::Create(create) = self;
         let settings = Settings::from_env()?;
+        match self {
+            Self::Create(create) => create.run(&settings),
+            Self::List { json } => {
+                let tenants = operate(&settings, tenancy::list_tenants)?;
+                if json { print_json(tenants.into_iter().map(Line::from)) } else { table(tenants) }
+            }
+            Self::Show { which: Which { external_id }, json } => {
+                let shown =
+                    operate(&settings, async |connection| tenancy::tenant_overview(connection, &external_id).await)?;
+                let shown = shown.map_err(|refusal| refused(refusal, &external_id))?;
+                if json { print_json([Overview::from(shown)]) } else { overview(shown) }
+            }
+            Self::Suspend(Which { external_id }) => {
+                let change =
+                    operate(&settings, async |connection| tenancy::suspend_tenant(connection, &external_id).await)?;
+                changed(change, &external_id)
+            }
+            Self::Resume { which: Which { external_id }, trial } => {
+                let to = if trial { Status::Trial } else { Status::Active };
+                let change =
+                    operate(&settings, async |connection| tenancy::resume_tenant(connection, &external_id, to).await)?;
+                changed(change, &external_id)
+            }
+        }
+    }
+}
+
+impl Create {
+    fn run(self, settings: &Settings) -> Result<(), Failure> {
+        let create = self;
         let external_id = create.external_id;
         let new = NewTenant {
             name: create.name,
@@ -64,7 +129,7 @@ impl Tenant {
             status: if create.trial { Status::Trial } else { Status::Active },
             admin: create.admin_email.map(|email| (email, create.admin_subject)),
         };
-        let made = operate(&settings, async |connection| tenancy::create_tenant(connection, new).await)?;
+        let made = operate(settings, async |connection| tenancy::create_tenant(connection, new).await)?;
         match made {
             Some(id) => {
                 println!("{id}");
@@ -72,6 +137,87 @@ impl Tenant {
             }
             None => Err(anyhow!("--external-id: there is a tenant {external_id} already").into()),
         }
+    }
+}
+
+/// A tenant as `--json` prints it.
+#[derive(Serialize)]
+struct Line {
+    external_id: String,
+    id: Uuid,
+    status: Status,
+    name: String,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    updated_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    deleted_at: Option<OffsetDateTime>,
+}
+
+impl From<tenant::Model> for Line {
+    fn from(row: tenant::Model) -> Self {
+        let tenant::Model { id, name, external_id, status, created_at, updated_at, deleted_at, .. } = row;
+        Self { external_id, id, status, name, created_at, updated_at, deleted_at }
+    }
+}
+
+/// The same with what the tenant holds.
+#[derive(Serialize)]
+struct Overview {
+    #[serde(flatten)]
+    tenant: Line,
+    users: u64,
+    admins: u64,
+    documents: u64,
+}
+
+impl From<TenantOverview> for Overview {
+    fn from(shown: TenantOverview) -> Self {
+        let TenantOverview { tenant, users, admins, documents } = shown;
+        Self { tenant: tenant.into(), users, admins, documents }
+    }
+}
+
+fn table(tenants: Vec<tenant::Model>) -> Result<(), Failure> {
+    let heads = ["EXTERNAL ID", "ID", "STATUS", "CREATED", "DELETED", "NAME"];
+    let rows = tenants.into_iter().map(|row| {
+        let (created, deleted) = (moment(Some(row.created_at)), moment(row.deleted_at));
+        [row.external_id, row.id.to_string(), word(row.status), created, deleted, row.name]
+    });
+    print_table(heads, &rows.collect::<Vec<_>>())
+}
+
+fn overview(shown: TenantOverview) -> Result<(), Failure> {
+    let TenantOverview { tenant: row, users, admins, documents } = shown;
+    let rows = [
+        ("ID", row.id.to_string()),
+        ("STATUS", word(row.status)),
+        ("NAME", row.name),
+        ("CREATED", moment(Some(row.created_at))),
+        ("UPDATED", moment(Some(row.updated_at))),
+        ("DELETED", moment(row.deleted_at)),
+        ("USERS", users.to_string()),
+        ("ADMINS", admins.to_string()),
+        ("DOCUMENTS", documents.to_string()),
+    ];
+    print_table(["EXTERNAL ID", &row.external_id], &rows.map(|(head, cell)| [head.to_owned(), cell]))
+}
+
+fn changed(change: Result<Change<Status>, Refusal>, external_id: &str) -> Result<(), Failure> {
+    let Change { from, to, made } = change.map_err(|refusal| refused(refusal, external_id))?;
+    let (from, to) = (word(from), word(to));
+    print_line(&if made {
+        format!("{external_id} is {to}; it was {from}")
+    } else {
+        format!("nothing to do: {external_id} is {to} already")
+    })
+}
+
+fn refused(refusal: Refusal, external_id: &str) -> Failure {
+    match refusal {
+        Refusal::TenantDeleted => anyhow!("--external-id: {external_id} is deleted").into(),
+        _ => Failure::Refused(format!("--external-id: there is no tenant {external_id}")),
     }
 }
 

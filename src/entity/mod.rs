@@ -4,3 +4,11 @@ pub mod audit_log;
 pub mod document;
 pub mod tenant;
 pub mod user;
+
+use sea_orm::ActiveEnum;
+
+/// What the database calls a value of an enumeration, such as `admin`.
+#[must_use]
+pub fn word<E: ActiveEnum<Value = String>>(value: E) -> String {
+    value.into_value()
+}

@@ -4,14 +4,21 @@
 //! the tenant, PostgreSQL shows it that tenant's rows alone, and it ends with an entry in the tenant's audit log. A query
 //! without a tenant has no way to be run.
 
+mod admins;
 mod directory;
 mod isolation;
+mod operate;
 mod page;
 mod scope;
 mod work;
 
+pub use admins::Loss;
 pub use directory::{CallerRow, NewTenant, TenantRow, create_tenant, tenants};
 pub use isolation::Isolation;
+pub use operate::{
+    Change, Operated, Refusal, TenantOverview, grant_role, list_tenants, list_users, restore_user, resume_tenant,
+    suspend_tenant, tenant_overview,
+};
 pub use page::{Cursor, Page};
 pub use scope::{OfTenant, Resource};
 pub use work::{Find, UnitOfWork};

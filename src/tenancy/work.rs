@@ -1,5 +1,6 @@
 //! The unit of work: one transaction, one tenant, one entry in the audit log.
 
+use super::admins::{self, Loss};
 use super::page::{Cursor, Page};
 use super::scope::{OfTenant, Resource};
 use crate::audit::{self, Actor, Event, Recorder};
@@ -64,6 +65,12 @@ impl UnitOfWork {
         let mut changes = E::ActiveModel::default();
         changes.set(E::DELETED_AT, Value::TimeDateTimeWithTimeZone(None));
         self.change::<E>(id, changes, E::DELETED_AT.is_not_null()).await
+    }
+
+    /// Whether the tenant would have no admin left, or none who can log in, if the user of this id lost that. The answer
+    /// holds until the work ends; ask before anything else of it.
+    pub async fn is_last_admin(&self, user: Uuid, loss: Loss) -> Result<bool, ApiError> {
+        Ok(admins::is_last(&self.transaction, self.tenant(), user, loss).await?)
     }
 
     async fn change<E: Resource>(

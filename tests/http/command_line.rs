@@ -182,7 +182,9 @@ async fn wrong_usage_is_exit_code_2_and_help_names_every_subcommand() {
         assert_eq!(run(arguments, &[]).await.status.code(), Some(2), "{arguments:?}");
     }
     let help = stdout(&run(&["--help"], &[]).await);
-    for name in ["start", "serve", "migrate", "healthcheck", "config", "openapi", "dev-token", "Exit codes"] {
+    for name in
+        ["start", "serve", "migrate", "healthcheck", "config", "openapi", "tenant", "user", "dev-token", "Exit codes"]
+    {
         assert!(help.contains(name), "{name} is missing:\n{help}");
     }
     let version = stdout(&run(&["-V"], &[]).await);

@@ -66,6 +66,9 @@ fn with(row: &Value, changes: &Value) -> Value {
 async fn what_is_made_is_read_changed_deleted_and_restored(database: Database) {
     with_clinic(database, async |_, _, clinic| {
         let owner = clinic.user("owner@example.org").await["id"].clone();
+        // The last admin could not be deleted.
+        let admin = json!({"email": "admin@example.org", "external_idp_id": "idp|admin", "role": "admin"});
+        clinic.admin.make("users", &admin).await;
         let user =
             json!({"email": "ada@example.org", "external_idp_id": "idp|ada", "full_name": "Ada", "role": "viewer"});
         let mut document = a_document(&owner);

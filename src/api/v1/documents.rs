@@ -272,7 +272,8 @@ pub(crate) async fn delete(
     Id(id): Id,
     expected: Expected,
 ) -> Result<StatusCode, ApiError> {
-    remove::<document::Entity>(&state, principal.actor(), id, &expected).await
+    let work = state.tenancy.write(principal.actor()).await?;
+    remove::<document::Entity>(work, id, &expected).await
 }
 
 /// Brings a deleted document back.

@@ -169,12 +169,10 @@ pub(super) async fn change<E: Resource>(
 
 /// Deletes a live row of the version that the caller expects; it can be restored.
 pub(super) async fn delete<E: Resource>(
-    state: &AppState,
-    actor: Actor,
+    work: UnitOfWork,
     id: Uuid,
     expected: &Expected,
 ) -> Result<StatusCode, ApiError> {
-    let work = state.tenancy.write(actor).await?;
     if !expected.any()
         && let Err((found, error)) = to_change::<E>(&work, id, expected).await?
     {
@@ -222,7 +220,7 @@ async fn to_change<E: Resource>(
 }
 
 /// What is recorded of a caller who has learned something and changed nothing.
-fn looked<E: Resource>() -> Event {
+pub(super) fn looked<E: Resource>() -> Event {
     Event::new(Action::DataAccess, E::NAME)
 }
 

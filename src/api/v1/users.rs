@@ -2,13 +2,14 @@
 
 use super::resource::{
     BodyRefused, Clash, Expected, Id, List, Lost, NoRow, Refused, RestoredId, Text, change, create as insert,
-    delete as remove, list as page, read, restore as bring_back, tagged,
+    delete as remove, list as page, looked, read, restore as bring_back, tagged,
 };
 use crate::api::body::{Body, Parameters, given};
 use crate::auth::{Admin, Principal};
 use crate::entity::user::{self, Role};
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::server::AppState;
+use crate::tenancy::{Loss, UnitOfWork};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -18,7 +19,7 @@ use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::ColumnTrait;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 use uuid::Uuid;
 
 #[derive(Serialize, ToSchema)]
@@ -172,7 +173,7 @@ pub(crate) struct UserChanges {
     role: Option<Role>,
 }
 
-/// Changes a user.
+/// Changes a user. The tenant's last admin keeps the role, and the last one with an `external_idp_id` keeps that.
 #[utoipa::path(
     patch, path = "/users/{id}", operation_id = "changeUser", tag = "users", security(("bearer" = [])), request_body = UserChanges,
     params(
@@ -181,7 +182,7 @@ pub(crate) struct UserChanges {
     ),
     responses(
         (status = 200, body = User, description = "The user as it is now", headers(("ETag", description = "Its version"))),
-        Refused, BodyRefused, NoRow, Lost, Clash
+        Refused, BodyRefused, NoRow, Lost, ClashOrLastAdmin
     )
 )]
 pub(crate) async fn update(
@@ -191,6 +192,11 @@ pub(crate) async fn update(
     expected: Expected,
     Body(body): Body<UserChanges>,
 ) -> Result<Response, ApiError> {
+    let loss = match (&body.role, &body.external_idp_id) {
+        (Some(Role::Viewer | Role::Member), _) => Some((Loss::Role, "role")),
+        (_, Some(None)) => Some((Loss::Subject, "external_idp_id")),
+        _ => None,
+    };
     let mut fields = Vec::new();
     let changes = user::ActiveModel {
         email: set(body.email.map(|email| email.0), "email", &mut fields),
@@ -200,18 +206,22 @@ pub(crate) async fn update(
         ..Default::default()
     };
     let work = state.tenancy.write(principal.actor()).await?;
+    let work = match loss {
+        Some((loss, field)) => keep_an_admin(work, id, loss, Some(field)).await?,
+        None => work,
+    };
     let row = change::<user::Entity>(work, id, &expected, changes, fields).await?;
     Ok(tagged::<user::Entity, User>(StatusCode::OK, row))
 }
 
-/// Deletes a user, who may then do nothing; `:restore` brings them back.
+/// Deletes a user, who may then do nothing; `:restore` brings them back. The tenant's last admin stays.
 #[utoipa::path(
     delete, path = "/users/{id}", operation_id = "deleteUser", tag = "users", security(("bearer" = [])),
     params(
         ("id" = Uuid, Path, description = "The user's id"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the version to delete"),
     ),
-    responses((status = 204, description = "Deleted"), Refused, NoRow, Lost)
+    responses((status = 204, description = "Deleted"), Refused, NoRow, Lost, LastAdmin)
 )]
 pub(crate) async fn delete(
     State(state): State<AppState>,
@@ -219,7 +229,42 @@ pub(crate) async fn delete(
     Id(id): Id,
     expected: Expected,
 ) -> Result<StatusCode, ApiError> {
-    remove::<user::Entity>(&state, principal.actor(), id, &expected).await
+    let work = state.tenancy.write(principal.actor()).await?;
+    let work = keep_an_admin(work, id, Loss::Role, None).await?;
+    remove::<user::Entity>(work, id, &expected).await
+}
+
+/// What the deletion of a user may answer besides.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "for the document alone")]
+enum LastAdmin {
+    /// RES_005: the tenant would have no admin left
+    #[response(status = 409)]
+    Conflict(ErrorBody),
+}
+
+/// What the change of a user may answer besides.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "for the document alone")]
+enum ClashOrLastAdmin {
+    /// RES_002: another one has what must be unique; RES_005: the tenant would have no admin left
+    #[response(status = 409)]
+    Conflict(ErrorBody),
+}
+
+/// Goes on with the work unless the user of this id is the tenant's last admin, and `loss` would end that. If-Match does
+/// not matter before this is known (RFC 9110, section 13.2.1).
+async fn keep_an_admin(
+    work: UnitOfWork,
+    id: Uuid,
+    loss: Loss,
+    field: Option<&'static str>,
+) -> Result<UnitOfWork, ApiError> {
+    if !work.is_last_admin(id, loss).await? {
+        return Ok(work);
+    }
+    let error = ApiError::from(ErrorCode::LastAdmin).of_field(field.map(str::to_owned));
+    Err(work.refuse(looked::<user::Entity>().on(id).with("found", true), error).await)
 }
 
 /// Brings a deleted user back.

@@ -184,6 +184,48 @@ async fn an_owner_that_is_no_superuser_migrates_serves_and_operates_but_sees_not
 }
 
 #[tokio::test]
+async fn an_owner_that_is_no_superuser_sees_and_changes_tenants_and_users_from_the_command_line() {
+    let Some(deployment) = Deployment::new().await else { return };
+    let (owner, api) = (deployment.login("NOCREATEROLE").await, deployment.login("").await);
+    deployment.execute(&format!("GRANT bulkhead_app TO {owner}, {api}")).await;
+    deployment.give_to(&owner).await;
+    let settings = deployment.settings(&api, &owner);
+    let succeed = async |arguments: &[&str]| deployment.succeed(&settings, arguments).await;
+    succeed(&["migrate", "up"]).await;
+    for tenant in ["clinic-1", "clinic-2"] {
+        let create = ["tenant", "create", "--name", "One", "--external-id", tenant];
+        let admin = ["--admin-email", "ada@example.org", "--admin-subject", "developer"];
+        succeed(&[&create[..], &admin].concat()).await;
+    }
+    let server = deployment.server(&settings).await;
+    let admin = deployment.admin(&settings, &server).await;
+    works(&admin).await;
+    assert_eq!(succeed(&["tenant", "list", "--json"]).await.lines().count(), 2);
+    let shown: Value =
+        serde_json::from_str(&succeed(&["tenant", "show", "--external-id", "clinic-1", "--json"]).await).unwrap();
+    assert_eq!(["users", "admins", "documents"].map(|name| shown[name].as_u64()), [Some(1); 3]);
+
+    succeed(&["tenant", "suspend", "--external-id", "clinic-1"]).await;
+    assert_eq!(admin.get("users").await.outcome(), (403, "AUTH_009"));
+    succeed(&["tenant", "resume", "--external-id", "clinic-1"]).await;
+    assert_eq!(admin.get("users").await.status, 200);
+    // Only this tenant's, of two with the same address.
+    deployment.execute("UPDATE users SET deleted_at = now()").await;
+    assert_eq!(admin.get("users").await.outcome(), (403, "AUTH_008"));
+    let ada = ["--tenant", "clinic-1", "--email", "ada@example.org"];
+    succeed(&[&["user", "restore"], &ada[..], &["--role", "viewer"]].concat()).await;
+    succeed(&[&["user", "grant"], &ada[..], &["--role", "admin"]].concat()).await;
+    assert_eq!(admin.all("users").await[0]["role"], "admin");
+    let listed = succeed(&["user", "list", "--tenant", "clinic-2", "--json"]).await;
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert!(listed["deleted_at"].is_string(), "{listed}");
+    let verified = succeed(&["audit", "verify"]).await;
+    assert_eq!(verified.lines().filter(|line| line.starts_with("good ")).count(), 3, "{verified}");
+    drop(server);
+    succeed(&["migrate", "reset"]).await;
+}
+
+#[tokio::test]
 async fn a_login_of_its_own_needs_nothing_but_the_role() {
     let Some(deployment) = Deployment::new().await else { return };
     for rights in ["INHERIT", "NOINHERIT"] {

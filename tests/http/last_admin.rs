@@ -1,0 +1,206 @@
+//! A tenant keeps an admin: whoever takes the last one away is refused, however many try at the same moment.
+
+use crate::clinic::{Caller, Clinic, at};
+use crate::identity::{Answer, World};
+use bulkhead::entity::audit_log;
+use futures_util::future::join;
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, QueryFilter, QueryOrder, Statement,
+    TransactionTrait,
+};
+use serde_json::{Value, json};
+use test_support::provider::Shape;
+use test_support::{Database, Server, eventually, on_both_databases};
+use uuid::Uuid;
+
+on_both_databases!(
+    the_last_admin_is_neither_deleted_nor_demoted,
+    an_admin_who_cannot_log_in_takes_nobodys_place,
+    of_two_admins_who_demote_each_other_one_stays
+);
+
+const LAST: (u16, &str, &str) = (409, "RES_005", "-");
+
+/// Roles are those of the users' rows: no token has this claim.
+const BY_ROW: [(&str, &str); 1] = [("JWT_ROLE_CLAIM_NAME", "no_such_claim")];
+
+fn an_admin(name: &str) -> Value {
+    json!({"email": format!("{name}@example.org"), "external_idp_id": format!("idp|{name}"), "role": "admin"})
+}
+
+async fn newest_entry(connection: &DatabaseConnection, tenant: Uuid) -> audit_log::Model {
+    let of_tenant = audit_log::Entity::find().filter(audit_log::Column::TenantId.eq(tenant));
+    of_tenant.order_by_desc(audit_log::Column::Sequence).one(connection).await.unwrap().unwrap()
+}
+
+async fn the_last_admin_is_neither_deleted_nor_demoted(database: Database) {
+    let world = World::new(Shape::Plain, database).await;
+    let server = world.server(&[]).await;
+    let connection = world.database.connect().await;
+    // The callers' roles are their tokens' alone, and another tenant's admin is no help.
+    let (clinic, other) =
+        (Clinic::open(&connection, &world, &server).await, Clinic::open(&connection, &world, &server).await);
+    other.admin.make("users", &an_admin("eve")).await;
+    let ada = clinic.admin.make("users", &an_admin("ada")).await;
+    let path = at("users", &ada);
+
+    let deleted = clinic.admin.delete(&path).await;
+    assert_eq!(deleted.refusal(), LAST);
+    assert_eq!(deleted.body["error"]["message"], "The tenant would have no admin left.");
+    let entry = newest_entry(&connection, clinic.id).await;
+    assert_eq!((entry.action.as_str(), entry.resource_type.as_str()), ("DATA_ACCESS", "users"));
+    assert_eq!(entry.resource_id.map(|id| json!(id)).as_ref(), Some(&ada["id"]));
+    assert_eq!((&entry.metadata["code"], &entry.metadata["found"]), (&json!("RES_005"), &json!(true)));
+    for role in ["member", "viewer"] {
+        let demoted = clinic.admin.patch(&path, &json!({"role": role, "full_name": "Ada"})).await;
+        assert_eq!(demoted.refusal(), (409, "RES_005", "role"));
+    }
+    let unnamed = clinic.admin.patch(&path, &json!({"external_idp_id": null})).await;
+    assert_eq!(unnamed.refusal(), (409, "RES_005", "external_idp_id"));
+    // A version does not matter where there is nothing to change.
+    assert_eq!(clinic.admin.send("DELETE", &path, Some("\"1\""), None).await.refusal(), LAST);
+    assert_eq!(clinic.viewer.get(&path).await.body, ada, "nothing has changed");
+    let changes = json!({"role": "admin", "email": "ada@example.com", "external_idp_id": "idp|countess"});
+    assert_eq!(clinic.admin.patch(&path, &changes).await.status, 200);
+
+    // Neither a member nor an admin who is deleted takes the place of the last one.
+    let bob = clinic.admin.make("users", &an_admin("bob")).await;
+    let member = clinic.user("member@example.org").await;
+    assert_eq!(clinic.admin.delete(&at("users", &bob)).await.status, 204);
+    assert_eq!(clinic.admin.delete(&path).await.refusal(), LAST);
+    assert_eq!(clinic.admin.delete(&at("users", &member)).await.status, 204);
+    assert_eq!(clinic.admin.delete(&at("users", &member)).await.outcome(), (404, "RES_001"));
+
+    // Another admin does, and is the last one then.
+    assert_eq!(clinic.admin.restore(&at("users", &bob)).await.status, 200);
+    assert_eq!(clinic.admin.send("DELETE", &path, Some("\"1\""), None).await.outcome(), (412, "RES_003"));
+    assert_eq!(clinic.admin.delete(&path).await.status, 204);
+    assert_eq!(clinic.admin.delete(&at("users", &bob)).await.refusal(), LAST);
+    assert_eq!(clinic.admin.restore(&path).await.status, 200);
+    assert_eq!(clinic.admin.patch(&at("users", &bob), &json!({"role": "member"})).await.status, 200);
+    assert_eq!(clinic.admin.delete(&path).await.refusal(), LAST);
+    connection.close().await.unwrap();
+}
+
+async fn an_admin_who_cannot_log_in_takes_nobodys_place(database: Database) {
+    let world = World::new(Shape::Plain, database).await;
+    let server = world.server(&[]).await;
+    let connection = world.database.connect().await;
+    let clinic = Clinic::open(&connection, &world, &server).await;
+    connection.close().await.unwrap();
+    let ada = at("users", &clinic.admin.make("users", &an_admin("ada")).await);
+    let nameless = json!({"email": "bob@example.org", "role": "admin"});
+    let bob = at("users", &clinic.admin.make("users", &nameless).await);
+    assert_eq!(clinic.admin.delete(&ada).await.refusal(), LAST);
+    assert_eq!(clinic.admin.patch(&bob, &json!({"external_idp_id": null})).await.status, 200, "he has none");
+    assert_eq!(clinic.admin.patch(&bob, &json!({"external_idp_id": "idp|bob"})).await.status, 200);
+    assert_eq!(clinic.admin.patch(&ada, &json!({"external_idp_id": null})).await.status, 200);
+    assert_eq!(clinic.admin.delete(&bob).await.refusal(), LAST);
+    assert_eq!(clinic.admin.delete(&ada).await.status, 204, "Bob is left");
+}
+
+/// Two admins by their rows, as themselves.
+async fn two_admins(world: &World, server: &Server<'_>, clinic: &Clinic) -> [(Caller, String); 2] {
+    let connection = world.database.connect().await;
+    let sql = match connection.get_database_backend() {
+        DbBackend::Postgres => {
+            "INSERT INTO users (id, tenant_id, email, external_idp_id, role) VALUES ($1, $2, $3, $4, 'admin')"
+        }
+        _ => "INSERT INTO users (id, tenant_id, email, external_idp_id, role) VALUES (?, ?, ?, ?, 'admin')",
+    };
+    let mut admins = Vec::new();
+    for name in ["ada", "bob"] {
+        let (id, subject) = (Uuid::now_v7(), format!("idp|{name}"));
+        let values = [id.into(), clinic.id.into(), format!("{name}@example.org").into(), subject.clone().into()];
+        let insert = Statement::from_sql_and_values(connection.get_database_backend(), sql, values);
+        connection.execute_raw(insert).await.unwrap();
+        let caller = Caller::new(world, server, &clinic.external_id, &subject, "viewer");
+        admins.push((caller, format!("users/{id}")));
+    }
+    connection.close().await.unwrap();
+    admins.try_into().unwrap_or_else(|_| panic!("there are two"))
+}
+
+/// Exactly one of two changes was made, and the other refused for it: whether it was the first.
+fn one_of(first: &Answer, second: &Answer) -> bool {
+    // Who is demoted before the request comes is an admin no more.
+    let refused = |answer: &Answer| matches!(answer.outcome(), (409, "RES_005") | (403, "AUTH_008"));
+    let (won, lost) = (first.status < 300, second.status < 300);
+    assert!(won != lost, "{} and {}", first.body, second.body);
+    assert!(refused(if won { second } else { first }), "{} and {}", first.body, second.body);
+    won
+}
+
+async fn of_two_admins_who_demote_each_other_one_stays(database: Database) {
+    let world = World::new(Shape::Plain, database).await;
+    let server = world.server(&BY_ROW).await;
+    let connection = world.database.connect().await;
+    let clinic = Clinic::open(&connection, &world, &server).await;
+    connection.close().await.unwrap();
+    let [(ada, ada_at), (bob, bob_at)] = two_admins(&world, &server, &clinic).await;
+    for round in 0..20 {
+        let (member, admin) = (json!({"role": "member"}), json!({"role": "admin"}));
+        let demote_or_delete = async |caller: &Caller, path: &str| {
+            if round % 2 == 0 { caller.patch(path, &member).await } else { caller.delete(path).await }
+        };
+        let (by_ada, by_bob) = join(demote_or_delete(&ada, &bob_at), demote_or_delete(&bob, &ada_at)).await;
+        let (winner, lost) = if one_of(&by_ada, &by_bob) { (&ada, &bob_at) } else { (&bob, &ada_at) };
+        let back = if round % 2 == 0 { winner.patch(lost, &admin).await } else { winner.restore(lost).await };
+        assert_eq!(back.status, 200, "the one who stays is an admin: {}", back.body);
+    }
+}
+
+/// How many of the database's sessions wait for a lock.
+async fn waiting(connection: &DatabaseConnection) -> i64 {
+    let sql = "SELECT count(*) AS waiting FROM pg_stat_activity
+               WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let statement = Statement::from_string(DbBackend::Postgres, sql);
+    connection.query_one_raw(statement).await.unwrap().unwrap().try_get("", "waiting").unwrap()
+}
+
+#[tokio::test]
+async fn of_two_who_have_both_seen_the_other_admin_the_second_is_refused() {
+    let Some(database) = Database::postgres().await else { return };
+    let world = World::new(Shape::Plain, database).await;
+    let server = world.server(&BY_ROW).await;
+    let connection = world.database.connect().await;
+    let clinic = Clinic::open(&connection, &world, &server).await;
+    let [(ada, ada_at), (bob, bob_at)] = two_admins(&world, &server, &clinic).await;
+    // No change is kept while the end of the audit log is held: both requests have begun, and wait.
+    let held = connection.begin().await.unwrap();
+    let sql = format!("SELECT FROM audit_heads WHERE tenant_id = '{}' FOR UPDATE", clinic.id);
+    held.execute_unprepared(&sql).await.unwrap();
+    let member = json!({"role": "member"});
+    let demote = async { join(ada.patch(&bob_at, &member), bob.delete(&ada_at)).await };
+    let release = async {
+        eventually("both wait", async || (waiting(&connection).await == 2).then_some(())).await;
+        held.commit().await.unwrap();
+    };
+    let ((by_ada, by_bob), ()) = join(demote, release).await;
+    let loser = if one_of(&by_ada, &by_bob) { by_bob } else { by_ada };
+    assert_eq!(loser.outcome(), (409, "RES_005"));
+    connection.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_takes_an_admin_away_holds_up_nobody_who_makes_a_document() {
+    let Some(database) = Database::postgres().await else { return };
+    let world = World::new(Shape::Plain, database).await;
+    let server = world.server(&[]).await;
+    let connection = world.database.connect().await;
+    let clinic = Clinic::open(&connection, &world, &server).await;
+    let owner = clinic.user("owner@example.org").await;
+    // What a deletion holds.
+    let held = connection.begin().await.unwrap();
+    let sql = format!("SELECT FROM tenants WHERE id = '{}' FOR NO KEY UPDATE", clinic.id);
+    held.execute_unprepared(&sql).await.unwrap();
+    clinic.document(&owner["id"]).await;
+    let path = at("users", &owner);
+    let delete = clinic.admin.delete(&path);
+    let release = async {
+        eventually("a deletion waits", async || (waiting(&connection).await == 1).then_some(())).await;
+        held.commit().await.unwrap();
+    };
+    assert_eq!(join(delete, release).await.0.status, 204);
+    connection.close().await.unwrap();
+}
