@@ -7,15 +7,15 @@ use super::admins::{self, Loss};
 use super::directory::tenants;
 use super::scope::OfTenant;
 use crate::audit::{self, Action, Actor, Event, Origin, SYSTEM_TENANT};
-use crate::database::{self, Access};
+use crate::database::{self, Access, Transaction};
 use crate::entity::tenant::{self, Status};
 use crate::entity::user::{self, Role};
 use crate::entity::{document, word};
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Expr, ExprTrait, Func};
 use sea_orm::{
-    ColumnTrait, DatabaseConnection, DatabaseTransaction, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
-    QuerySelect, Select, SqlErr,
+    ColumnTrait, DatabaseConnection, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Select,
+    SqlErr,
 };
 use uuid::Uuid;
 
@@ -234,7 +234,7 @@ pub async fn restore_user(
 }
 
 /// A transaction of the tenant, which holds its row: commands, and whoever takes an admin away, take turns.
-async fn open(connection: &DatabaseConnection, external_id: &str) -> Operated<(DatabaseTransaction, tenant::Model)> {
+async fn open(connection: &DatabaseConnection, external_id: &str) -> Operated<(Transaction, tenant::Model)> {
     let Some(found) = tenants(connection, Some(external_id)).await?.pop() else {
         return Ok(Err(Refusal::NoTenant));
     };
@@ -243,10 +243,7 @@ async fn open(connection: &DatabaseConnection, external_id: &str) -> Operated<(D
     Ok(admins::hold(&transaction, found.id).await?.map(|tenant| (transaction, tenant)).ok_or(Refusal::NoTenant))
 }
 
-async fn open_live(
-    connection: &DatabaseConnection,
-    external_id: &str,
-) -> Operated<(DatabaseTransaction, tenant::Model)> {
+async fn open_live(connection: &DatabaseConnection, external_id: &str) -> Operated<(Transaction, tenant::Model)> {
     let opened = open(connection, external_id).await?;
     Ok(opened.and_then(|(transaction, tenant)| match tenant.deleted_at {
         None => Ok((transaction, tenant)),
@@ -275,7 +272,7 @@ fn must_change_one(changed: u64) -> Result<(), DbErr> {
 }
 
 /// Appends the events to the tenant's log, as the operator's, and commits.
-async fn record(transaction: DatabaseTransaction, tenant: Uuid, events: Vec<Event>) -> Result<(), DbErr> {
+async fn record(transaction: Transaction, tenant: Uuid, events: Vec<Event>) -> Result<(), DbErr> {
     let actor = Actor::nobody(tenant, Origin::default());
     let records = events.into_iter().map(|event| actor.did(event.with("by", "operator"))).collect();
     audit::append(&transaction, tenant, records).await?;
