@@ -5,6 +5,7 @@
 //! Nothing here prints a secret: a database URL shows as its server and database alone.
 
 mod identity;
+mod log_level;
 mod origin;
 mod proxies;
 
@@ -13,6 +14,7 @@ pub use identity::{ApiToken, DevelopmentKey, Identity, Issuer, Provider};
 pub use origin::Origin;
 pub use proxies::{Forwarding, TrustedProxies};
 
+use log_level::LogLevel;
 use origin::Origins;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::SqliteConnectOptions;
@@ -23,7 +25,6 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
-use tracing::Level;
 use tracing_subscriber::filter::Targets;
 
 /// What the process runs with. Made once, at the start; never changed.
@@ -59,7 +60,7 @@ pub struct Settings {
     pub database_statement_timeout: Duration,
     /// Whose tokens are accepted, and how they are judged.
     pub identity: Identity,
-    /// What is logged: a level, or directives such as `info,sqlx=debug`.
+    /// What is logged: a level, and levels of their own for some targets, as in `info,sqlx=debug`.
     pub log_level: Targets,
     /// How a log line looks.
     pub log_format: LogFormat,
@@ -312,7 +313,7 @@ impl Settings {
             database_acquire_timeout: reader.seconds("DATABASE_ACQUIRE_TIMEOUT_SECONDS", 10, 1),
             database_statement_timeout: reader.seconds("DATABASE_STATEMENT_TIMEOUT_SECONDS", 30, 1),
             identity: reader.identity(environment),
-            log_level: reader.value("LOG_LEVEL", default_log_level(), LOG_LEVEL_FORMS),
+            log_level: reader.list("LOG_LEVEL", LogLevel::default()).into(),
             log_format: reader.value("LOG_FORMAT", log_format, "json or pretty"),
             source_revision: reader.optional("SOURCE_REVISION"),
             docs_enabled: reader.value("DOCS_ENABLED", environment != Environment::Production, "true or false"),
@@ -334,13 +335,6 @@ impl Settings {
 /// The most requests of one client, a minute or at once: the limiter counts in nanoseconds, and a burst of some hundred
 /// million at one a minute is more of them than it can hold.
 const RATE_LIMIT_MOST: u32 = 1_000_000;
-
-const LOG_LEVEL_FORMS: &str = "error, warn, info, debug, trace or off, or directives such as info,sqlx=debug";
-
-/// The migration library narrates each step at `info`; the runner's own summary says it once.
-fn default_log_level() -> Targets {
-    Targets::new().with_default(Level::INFO).with_target("sea_orm_migration", Level::WARN)
-}
 
 impl DatabaseUrl {
     fn nowhere() -> Self {

@@ -70,7 +70,7 @@ registry! {
     TooLarge            "VAL_004"  PAYLOAD_TOO_LARGE      "The request is too large."                  "The body is longer than MAX_BODY_BYTES. 431 and 414 where it is the headers or the address.";
     UnsupportedMedia    "VAL_005"  UNSUPPORTED_MEDIA_TYPE "The request body must be application/json." "Send `Content-Type: application/json`.";
     NotFound            "RES_001"  NOT_FOUND              "There is nothing at this address."          "The address is wrong, or what it names is not there for this caller.";
-    Conflict            "RES_002"  CONFLICT               "This is in conflict with what exists."      "Something of the same name exists, or what is changed is in use.";
+    Conflict            "RES_002"  CONFLICT               "This is in conflict with what exists."      "Another one has what must be unique; `field` says what that is.";
     Stale               "RES_003"  PRECONDITION_FAILED    "This has been changed meanwhile."           "Read it again, and send its new ETag in If-Match.";
     MethodNotAllowed    "RES_004"  METHOD_NOT_ALLOWED     "This address does not take this method."    "The Allow header lists what it takes.";
     LastAdmin           "RES_005"  CONFLICT               "The tenant would have no admin left."       "This user is the tenant's last admin, or the last one with an `external_idp_id`: make another user an admin first. A role that only a token's claim gives does not count.";
@@ -123,7 +123,8 @@ struct ErrorFields {
     /// What went wrong, for people.
     #[schema(example = "There is nothing at this address.")]
     message: &'static str,
-    /// Which field of the body, or which parameter, is to be changed; a name of the documentation, never a value.
+    /// Which field of the body, or which parameter, is to be changed; a name of the documentation, never a value. Where a
+    /// deleted one cannot come back, its field that another one has meanwhile.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
     /// More of it; only in development.

@@ -1,17 +1,20 @@
 //! The audit log: who did what, chained per tenant so that tampering shows.
 //!
 //! What changes data appends its entry in the transaction of the change ([`append`]). What only reads is recorded by the
-//! [`Recorder`] before it is answered, so that readers do not take turns. Entries hold ids, names of fields and codes,
+//! [`Recorder`] before it is answered, so that readers do not take turns. Refusals that repeat are counted by [`Refusals`].
+//! Entries hold ids, names of fields and codes,
 //! never a patient's data.
 
 mod chain;
 mod event;
 mod recorder;
+mod repeats;
 mod verify;
 
 pub use chain::{Entry, GENESIS, append};
 pub use event::{Action, Actor, Event, Origin, Record};
 pub use recorder::Recorder;
+pub use repeats::Refusals;
 pub use verify::{Break, Verified, entries, verify};
 
 use uuid::Uuid;

@@ -43,9 +43,12 @@ pub enum LoginError {
     /// The provider does not answer, or not as it should.
     #[error("the identity provider: {0}")]
     Provider(String),
-    /// The answer belongs to no login of this browser.
+    /// There is no login cookie, or none that is good any more.
     #[error("{0}")]
-    State(&'static str),
+    Cookie(&'static str),
+    /// The answer belongs to no login of this browser.
+    #[error("the state is not the login's")]
+    State,
     /// The provider does not accept the code.
     #[error("the code is not accepted: {0}")]
     Code(String),
@@ -69,7 +72,7 @@ impl From<LoginError> for ApiError {
     fn from(error: LoginError) -> Self {
         let text = error.to_string();
         let code = match error {
-            LoginError::State(_) => ErrorCode::StateMismatch,
+            LoginError::Cookie(_) | LoginError::State => ErrorCode::StateMismatch,
             LoginError::Code(_) | LoginError::IdToken(TokenError::Invalid(_) | TokenError::Expired) => {
                 // Not a call whose token was refused: there is nothing to authenticate with (RFC 9110, section 15.5.2).
                 return Self::detailed(ErrorCode::InvalidToken, text).with_status(StatusCode::BAD_REQUEST);
@@ -252,13 +255,13 @@ impl Login {
             jar.add_original(cookie.into_owned());
         }
         let cookie =
-            jar.signed(&self.key).get(self.cookie_name()).ok_or(LoginError::State("there is no login cookie"))?;
-        let kept = Kept::parse(cookie.value()).ok_or(LoginError::State("the login cookie is not of this build"))?;
+            jar.signed(&self.key).get(self.cookie_name()).ok_or(LoginError::Cookie("there is no login cookie"))?;
+        let kept = Kept::parse(cookie.value()).ok_or(LoginError::Cookie("the login cookie is not of this build"))?;
         if kept.expires < now() {
-            return Err(LoginError::State("the login has taken too long"));
+            return Err(LoginError::Cookie("the login has taken too long"));
         }
         if kept.state.secret() != state {
-            return Err(LoginError::State("the state is not the login's"));
+            return Err(LoginError::State);
         }
         Ok(kept)
     }

@@ -101,7 +101,7 @@ impl Principal {
             let user_id = row.and_then(|row| row.user_id);
             let actor = Actor { tenant_id, user_id, subject: Some(claims.subject.clone()), origin };
             // Refused either way: a log that cannot be written opens nothing.
-            if let Err(error) = tenancy.record(tenant_id, actor.did(event)).await {
+            if let Err(error) = tenancy.record_refusal(tenant_id, actor.did(event)).await {
                 tracing::error!(?error, "a refusal is not in the audit log");
             }
         }

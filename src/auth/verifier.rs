@@ -24,7 +24,7 @@ const LEEWAY: i64 = 60;
 /// The longest token that is looked at, in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
 
-/// Claims that may name the tenant, after the configured one.
+/// Claims of which the first that is there names the tenant, where no setting says which one does.
 const TENANT_CLAIMS: [&str; 4] = ["tenant_id", "organization_id", "org_id", "custom:tenant_id"];
 
 /// The tenant that is ours and nobody's to claim.
@@ -117,7 +117,8 @@ impl RoleClaim {
 pub(super) struct Verifier {
     audiences: Vec<String>,
     api_token: ApiToken,
-    tenant_claim: String,
+    /// The one claim that names the tenant; without it, one of [`TENANT_CLAIMS`].
+    tenant_claim: Option<String>,
     role_claim: String,
     max_lifetime: Duration,
     /// By the token's SHA-256, so that memory holds no token.
@@ -151,7 +152,11 @@ impl Verifier {
                 Issuer::Provider(provider) => provider.api_token,
                 Issuer::Development(_) | Issuer::Nobody => ApiToken::Access,
             },
-            tenant_claim: identity.tenant_claim.clone(),
+            tenant_claim: match &identity.issuer {
+                // The setting is about a provider's tokens; our own always say it in the same claim.
+                Issuer::Development(_) => None,
+                Issuer::Provider(_) | Issuer::Nobody => identity.tenant_claim.clone(),
+            },
             role_claim: identity.role_claim.clone(),
             max_lifetime: identity.max_token_lifetime,
             remembered: Cache::new(identity.remembered_tokens),
@@ -242,10 +247,7 @@ impl Verifier {
         if lifetime.unsigned_abs() > self.max_lifetime.as_secs() {
             return Err(TokenError::Invalid("the token lives longer than JWT_MAX_LIFETIME_MINUTES"));
         }
-        let tenant = std::iter::once(self.tenant_claim.as_str())
-            .chain(TENANT_CLAIMS)
-            .find_map(|name| claims.get(name).filter(|value| !value.is_null()))
-            .ok_or(TokenError::NoTenant)?;
+        let tenant = self.tenant(claims).ok_or(TokenError::NoTenant)?;
         let tenant = tenant.as_str().filter(|name| is_tenant(name)).ok_or(TokenError::BadTenant)?;
         Ok(Claims {
             subject: claims.text("sub").unwrap_or_default().to_owned(),
@@ -253,6 +255,16 @@ impl Verifier {
             role: RoleClaim::of(claims.get(&self.role_claim)),
             expires_at,
         })
+    }
+
+    /// The claim that names the tenant. Where one is configured, no other takes its place: a user whom the provider has
+    /// not given that claim could otherwise choose a tenant with a claim that users may edit.
+    fn tenant<'c>(&self, claims: &'c RawClaims) -> Option<&'c Value> {
+        let claim = |name: &str| claims.get(name).filter(|value| !value.is_null());
+        match &self.tenant_claim {
+            Some(name) => claim(name),
+            None => TENANT_CLAIMS.into_iter().find_map(claim),
+        }
     }
 }
 

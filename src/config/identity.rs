@@ -20,8 +20,8 @@ pub(crate) const KEYS_SERVE_AT_MOST: u32 = 24 * 60 * 60;
 pub struct Identity {
     /// Whose tokens are accepted.
     pub issuer: Issuer,
-    /// The claim that names the tenant, looked at before the usual ones; a dotted path leads into nested claims.
-    pub tenant_claim: String,
+    /// The one claim that names the tenant; a dotted path leads into nested claims. None: the first of the usual ones.
+    pub tenant_claim: Option<String>,
     /// The claim that names the role; a dotted path leads into nested claims.
     pub role_claim: String,
     /// The longest time between a token's `iat` and `exp` that is accepted.
@@ -121,6 +121,8 @@ impl DevelopmentKey {
     }
 }
 
+const NAME_FORM: &str = "a name without spaces around it";
+
 /// A name that may be any text but nothing.
 struct Name(String);
 
@@ -150,7 +152,7 @@ impl Reader<'_> {
         };
         Identity {
             issuer,
-            tenant_claim: self.name("JWT_TENANT_CLAIM_NAME", "tenant_id"),
+            tenant_claim: self.optional_name("JWT_TENANT_CLAIM_NAME"),
             role_claim: self.name("JWT_ROLE_CLAIM_NAME", "role"),
             max_token_lifetime: 60 * self.seconds("JWT_MAX_LIFETIME_MINUTES", 60, 1),
             remembered_tokens: self.value("JWT_CACHE_CAPACITY", 10_000, "a whole number of 0 or more"),
@@ -205,7 +207,15 @@ impl Reader<'_> {
     }
 
     fn name(&mut self, name: &'static str, default: &str) -> String {
-        self.value(name, Name(default.to_owned()), "a name without spaces around it").0
+        self.value(name, Name(default.to_owned()), NAME_FORM).0
+    }
+
+    fn optional_name(&mut self, name: &'static str) -> Option<String> {
+        let text = self.optional(name)?;
+        if text.parse::<Name>().is_err() {
+            self.mistake(name, &format!("must be {NAME_FORM}, not {text:?}"));
+        }
+        Some(text)
     }
 
     pub(super) fn optional(&mut self, name: &'static str) -> Option<String> {

@@ -29,6 +29,9 @@ use std::time::Duration;
 /// A connection whose statement outlives its request closes only when the statement ends: not waited for.
 const POOL_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// What was refused and counted is not lost by a stop, unless the database does not take it in this time.
+const AUDIT_FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Why the server ended other than by a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -84,6 +87,9 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
     }
     // A panic of the accept loop is the end of the server either way.
     let _ = serving.await;
+    if tokio::time::timeout(AUDIT_FLUSH_TIMEOUT, state.tenancy.flush()).await.is_err() {
+        tracing::error!("the audit log lacks refusals that were counted: the database did not take them in time");
+    }
     stop.abort();
     keys.abort();
     if tokio::time::timeout(POOL_CLOSE_TIMEOUT, database.close()).await.is_err() {

@@ -23,7 +23,7 @@ pub use page::{Cursor, Page};
 pub use scope::{OfTenant, Resource};
 pub use work::{Find, UnitOfWork};
 
-use crate::audit::{Actor, Record, Recorder};
+use crate::audit::{Actor, Record, Recorder, Refusals};
 use crate::database::{self, Access};
 use crate::error::{ApiError, ErrorCode};
 use sea_orm::{DatabaseConnection, DbErr};
@@ -35,6 +35,7 @@ use uuid::Uuid;
 pub struct Tenancy {
     pool: DatabaseConnection,
     recorder: Recorder,
+    refusals: Arc<Refusals>,
     /// The faults of the database's isolation that are in the log already.
     faults: Arc<Mutex<Vec<String>>>,
 }
@@ -44,7 +45,8 @@ impl Tenancy {
     #[must_use]
     pub fn new(pool: DatabaseConnection) -> Self {
         let recorder = Recorder::start(pool.clone());
-        Self { pool, recorder, faults: Arc::default() }
+        let refusals = Refusals::start(recorder.clone());
+        Self { pool, recorder, refusals, faults: Arc::default() }
     }
 
     /// A unit of work that reads.
@@ -65,6 +67,16 @@ impl Tenancy {
     /// Records what is not part of a unit of work; returns once it is committed.
     pub async fn record(&self, tenant: Uuid, record: Record) -> Result<(), ApiError> {
         self.recorder.record(tenant, record).await
+    }
+
+    /// Records a refusal; returns once it is committed, or counted where an equal one was recorded within a minute.
+    pub async fn record_refusal(&self, tenant: Uuid, record: Record) -> Result<(), ApiError> {
+        self.refusals.record(tenant, record).await
+    }
+
+    /// Records what is counted and not recorded yet: for the end of the process.
+    pub async fn flush(&self) {
+        self.refusals.flush().await;
     }
 
     /// The tenant that a token names, and its user of this subject if it has one; one round trip.

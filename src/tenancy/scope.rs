@@ -23,6 +23,9 @@ pub trait Resource: OfTenant<ActiveModel: ActiveModelTrait<Entity = Self> + Send
     const CREATED_AT: Self::Column;
     /// When the row was deleted.
     const DELETED_AT: Self::Column;
+    /// The table's unique indexes, each with the field by which a caller is told of a clash: the column that the index
+    /// names last, after the tenant.
+    const UNIQUE: &'static [(&'static str, &'static str)];
 
     /// Where the row stands in a list, newest first.
     fn place(row: &Self::Model) -> (OffsetDateTime, Uuid);
@@ -32,7 +35,7 @@ pub trait Resource: OfTenant<ActiveModel: ActiveModelTrait<Entity = Self> + Send
 }
 
 macro_rules! resource {
-    ($module:ident, $tenant:ident, $name:literal) => {
+    ($module:ident, $tenant:ident, $name:literal, $unique:expr) => {
         impl OfTenant for $module::Entity {
             const TENANT: Self::Column = $module::Column::$tenant;
             const ID: Self::Column = $module::Column::Id;
@@ -42,6 +45,7 @@ macro_rules! resource {
             const NAME: &'static str = $name;
             const CREATED_AT: Self::Column = $module::Column::CreatedAt;
             const DELETED_AT: Self::Column = $module::Column::DeletedAt;
+            const UNIQUE: &'static [(&'static str, &'static str)] = &$unique;
 
             fn place(row: &Self::Model) -> (OffsetDateTime, Uuid) {
                 (row.created_at, row.id)
@@ -54,9 +58,10 @@ macro_rules! resource {
     };
 }
 
-resource!(tenant, Id, "tenants");
-resource!(user, TenantId, "users");
-resource!(document, TenantId, "documents");
+// What identity providers call a tenant is unique, too, but no caller sets it.
+resource!(tenant, Id, "tenants", []);
+resource!(user, TenantId, "users", [("users_live_email", "email"), ("users_live_external_idp_id", "external_idp_id")]);
+resource!(document, TenantId, "documents", [("documents_live_file", "storage_key")]);
 
 impl OfTenant for audit_log::Entity {
     const TENANT: Self::Column = audit_log::Column::TenantId;

@@ -9,7 +9,7 @@ use crate::error::{ApiError, ErrorCode};
 use sea_orm::sea_query::{Expr, ExprTrait, IntoCondition};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DbBackend, DbErr, Order, QueryFilter, QueryOrder, QuerySelect,
-    Select, SqlErr, Value,
+    RuntimeErr, Select, SqlErr, Value,
 };
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
@@ -45,7 +45,7 @@ impl UnitOfWork {
     /// that the tenant has not got is not found.
     pub async fn insert<E: Resource>(&self, mut row: E::ActiveModel) -> Result<E::Model, ApiError> {
         row.set(E::TENANT, self.tenant().into());
-        E::insert(row).exec_with_returning(&self.transaction).await.map_err(refusal)
+        E::insert(row).exec_with_returning(&self.transaction).await.map_err(refusal::<E>)
     }
 
     /// Changes a live row; `None` where the tenant has none of this id.
@@ -82,10 +82,10 @@ impl UnitOfWork {
         let update = E::update_many().set(changes).filter(E::TENANT.eq(self.tenant())).filter(E::ID.eq(id));
         let update = update.filter(which.into_condition());
         if self.transaction.get_database_backend() == DbBackend::Postgres {
-            return Ok(update.exec_with_returning(&self.transaction).await.map_err(refusal)?.pop());
+            return Ok(update.exec_with_returning(&self.transaction).await.map_err(refusal::<E>)?.pop());
         }
         // SQLite returns what was there before the triggers.
-        let done = update.exec(&self.transaction).await.map_err(refusal)?;
+        let done = update.exec(&self.transaction).await.map_err(refusal::<E>)?;
         if done.rows_affected == 0 {
             return Ok(None);
         }
@@ -208,11 +208,33 @@ fn moment(backend: DbBackend, at: OffsetDateTime) -> Value {
     }
 }
 
-/// What the database says of a row that it does not take.
-fn refusal(error: DbErr) -> ApiError {
+/// What a caller is told of a row that the database does not take. The database's own words name indexes and constraints,
+/// and are not the same on PostgreSQL and SQLite.
+fn refusal<E: Resource>(error: DbErr) -> ApiError {
     match error.sql_err() {
-        Some(SqlErr::UniqueConstraintViolation(what)) => ApiError::detailed(ErrorCode::Conflict, what),
-        Some(SqlErr::ForeignKeyConstraintViolation(what)) => ApiError::detailed(ErrorCode::NotFound, what),
+        Some(SqlErr::UniqueConstraintViolation(_)) => {
+            let field = clashing_field::<E>(&error);
+            let what = field.map(|field| format!("another one of the {} has this {field}", E::NAME));
+            ApiError { detail: what, ..ErrorCode::Conflict.into() }.of_field(field.map(str::to_owned))
+        }
+        Some(SqlErr::ForeignKeyConstraintViolation(_)) => {
+            ApiError::detailed(ErrorCode::NotFound, "there is nothing of an id that this names")
+        }
         _ => error.into(),
     }
+}
+
+/// The field whose value another row has. PostgreSQL names the index. SQLite names it where an expression is indexed, and
+/// else lists its columns (sqlite.org, src/build.c, `sqlite3UniqueConstraint`).
+fn clashing_field<E: Resource>(error: &DbErr) -> Option<&'static str> {
+    let (DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause))) = error else {
+        return None;
+    };
+    let cause = cause.as_database_error()?;
+    let find = |is_it: &dyn Fn(&(&str, &str)) -> bool| E::UNIQUE.iter().find(|entry| is_it(entry));
+    let entry = match cause.constraint().or_else(|| cause.message().split('\'').nth(1)) {
+        Some(index) => find(&|(name, _)| *name == index),
+        None => find(&|(_, field)| cause.message().rsplit('.').next() == Some(field)),
+    };
+    entry.map(|(_, field)| *field)
 }

@@ -338,6 +338,9 @@ fn claims(cases: &mut Cases<'_>) {
         let token = cases.token().duplicate_claim(name, value).encode();
         cases.add(INVALID, format!("{name} twice"), token);
     }
+    for nested in [r#"{"a":1,"a":2}"#, r#"{"b":[{"a":1,"c":{},"a":1}]}"#] {
+        cases.raw_claim(INVALID, "x", nested);
+    }
     for text in ["", "[]", "null", "\"sub\"", "7", "{", "{}{}"] {
         let token = cases.token().raw_claims(text).encode();
         cases.add(INVALID, format!("claims that are {text:?}"), token);
@@ -532,6 +535,55 @@ async fn a_tenant_is_named_by_the_token_alone() {
         let answer = world.call(&server, query, &[("authorization", &headers(&without)), (header, "clinic-1")]).await;
         assert_eq!(answer.outcome(), NO_TENANT, "{header} {query}");
     }
+}
+
+#[tokio::test]
+async fn where_a_claim_is_named_no_other_names_the_tenant() {
+    let world = World::on_sqlite(Shape::Plain).await;
+    let ours = world.ada().tenant;
+    let claims = |changes: &Value| {
+        let mut claims = world.provider.claims(&world.ada());
+        claims.as_object_mut().unwrap().remove("tenant_id");
+        claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        claims
+    };
+    let token = |changes: &Value| world.provider.token(&claims(changes)).encode();
+    let nested = world.server(&[("JWT_TENANT_CLAIM_NAME", "org.tenant")]).await;
+    let plain = world.server(&[("JWT_TENANT_CLAIM_NAME", "tenant_id")]).await;
+    for other in ["tenant_id", "organization_id", "org_id", "custom:tenant_id", "x"] {
+        for (org, expected) in [
+            (json!({"org": {"tenant": ours}}), GOOD),
+            (json!({"org.tenant": ours}), GOOD),
+            (json!({"org.tenant": ours, "org": {"tenant": "on-trial"}}), GOOD),
+            (json!({}), NO_TENANT),
+            (json!({"org": {"tenant": null}}), NO_TENANT),
+            (json!({"org": {}}), NO_TENANT),
+            (json!({"org": null}), NO_TENANT),
+            (json!({"org": ours}), NO_TENANT),
+            (json!({"org": [{"tenant": ours}]}), NO_TENANT),
+            (json!({"org.tenant": null, "org": {"tenant": ours}}), NO_TENANT),
+            (json!({"org": {"tenant": ""}}), BAD_TENANT),
+            (json!({"org": {"tenant": [ours]}}), BAD_TENANT),
+        ] {
+            let mut changes = org.clone();
+            changes[other] = "on-trial".into();
+            let answer = world.validate(&nested, &token(&changes)).await;
+            assert_eq!(answer.outcome(), expected, "{changes}");
+            if expected == GOOD {
+                assert_eq!(answer.body["tenant_id"], world.tenant.to_string(), "{changes}");
+            }
+        }
+        for changes in [json!({other: "on-trial"}), json!({"tenant_id": null, other: "on-trial"})] {
+            let expected = if other == "tenant_id" { GOOD } else { NO_TENANT };
+            assert_eq!(world.validate(&plain, &token(&changes)).await.outcome(), expected, "{changes}");
+        }
+    }
+    // Whichever of the two a reader takes, the other is there as well.
+    let twice = format!(r#"{{"tenant":"on-trial","tenant":"{ours}"}}"#);
+    let claims = claims(&json!({"org": "TWICE"}));
+    let text = claims.to_string().replace("\"TWICE\"", &twice);
+    let answer = world.validate(&nested, &world.provider.token(&claims).raw_claims(text).encode()).await;
+    assert_eq!(answer.outcome(), INVALID);
 }
 
 #[tokio::test]

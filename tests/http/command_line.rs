@@ -153,6 +153,36 @@ async fn config_check_reports_every_mistake_at_once() {
 }
 
 #[tokio::test]
+async fn a_log_level_that_is_none_is_refused_by_its_word_and_a_level_is_not() {
+    for (value, word) in [
+        ("inof", "inof"),
+        ("loud", "loud"),
+        ("info,debgu", "debgu"),
+        ("bulkhead", "bulkhead"),
+        ("info,sqlx=loud", "sqlx=loud"),
+        ("info,sqlx=", "sqlx="),
+        ("info,", ""),
+        (" ", ""),
+        ("info,=debug", "=debug"),
+        ("a=b=info", "a=b=info"),
+    ] {
+        for command in [&["config", "check"][..], &["start"]] {
+            let output = run(command, &[("LOG_LEVEL", value), ("DATABASE_URL", "sqlite://nowhere/x.db")]).await;
+            let text = stderr(&output);
+            assert_eq!((output.status.code(), text.lines().count()), (Some(2), 1), "{command:?} {value:?}: {text}");
+            let said = format!("LOG_LEVEL: {word:?} is neither a level (error, warn, info, debug, trace, off) nor ");
+            assert!(text.starts_with(&said), "{value:?}: {text}");
+        }
+    }
+    for value in
+        ["off", "error", "warn", "info", "debug", "TRACE", "info,sqlx=debug", "warn, tower::x=off", "sqlx=debug"]
+    {
+        let output = run(&["config", "check"], &[("LOG_LEVEL", value)]).await;
+        assert!(output.status.success(), "{value}: {}", stderr(&output));
+    }
+}
+
+#[tokio::test]
 async fn config_show_lists_every_variable_and_no_secret() {
     let output = run(&["config", "show"], &[("DATABASE_URL", "postgres://me:hunter2@db/app"), ("PORT", "81")]).await;
     let text = stdout(&output);

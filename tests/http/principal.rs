@@ -126,6 +126,17 @@ async fn a_development_token_opens_the_api_and_makes_its_tenant(database: Databa
 }
 
 #[tokio::test]
+async fn a_development_token_names_its_tenant_whatever_claim_a_provider_would() {
+    let database = Database::sqlite();
+    let developer = Developer::new();
+    let environment = [("DEVELOPMENT_KEY_FILE", developer.key()), ("JWT_TENANT_CLAIM_NAME", "org.tenant".to_owned())];
+    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let server = ready(&database, &environment).await;
+    let token = developer.token(&database, &[]).await;
+    assert_eq!(validate(&server, &token).await.0, 200);
+}
+
+#[tokio::test]
 async fn a_development_token_is_worth_nothing_outside_development() {
     let database = Database::sqlite();
     let developer = Developer::new();

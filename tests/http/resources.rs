@@ -2,10 +2,13 @@
 
 use crate::clinic::{Clinic, a_document, at, page};
 use crate::identity::World;
+use crate::run_on;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bulkhead::entity::{document, user};
+use bulkhead::tenancy::Resource;
 use futures_util::future::join_all;
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use test_support::provider::Shape;
@@ -262,19 +265,21 @@ async fn of_changes_of_one_version_exactly_one_wins(database: Database) {
 
 async fn an_email_is_one_users_until_they_are_deleted(database: Database) {
     with_clinic(database, async |_, _, clinic| {
-        const CLASH: (u16, &str) = (409, "RES_002");
+        const CLASH: (u16, &str, &str) = (409, "RES_002", "email");
         let first = clinic.user("ada@example.org").await;
         let other = clinic.user("other@example.org").await;
         let (first, other) = (at("users", &first), at("users", &other));
         let shouted = json!({"email": "ADA@Example.ORG"});
-        assert_eq!(clinic.admin.post("users", &shouted).await.outcome(), CLASH);
-        assert_eq!(clinic.admin.patch(&other, &shouted).await.outcome(), CLASH);
+        let clash = clinic.admin.post("users", &shouted).await;
+        assert_eq!(clash.refusal(), CLASH);
+        assert_eq!(clash.body["error"]["detail"], "another one of the users has this email");
+        assert_eq!(clinic.admin.patch(&other, &shouted).await.refusal(), CLASH);
         assert_eq!(clinic.viewer.get(&other).await.body["email"], "other@example.org");
         assert_eq!(clinic.admin.patch(&first, &shouted).await.status, 200, "one's own, in another case");
 
         assert_eq!(clinic.admin.delete(&first).await.status, 204);
         let second = clinic.user("ada@example.org").await;
-        assert_eq!(clinic.admin.restore(&first).await.outcome(), CLASH, "somebody has it meanwhile");
+        assert_eq!(clinic.admin.restore(&first).await.refusal(), CLASH, "somebody has it meanwhile");
         assert_eq!(clinic.viewer.get(&first).await.outcome(), (404, "RES_001"), "and it stays deleted");
         assert_eq!(clinic.admin.delete(&at("users", &second)).await.status, 204);
         assert_eq!(clinic.admin.restore(&first).await.status, 200);
@@ -284,14 +289,34 @@ async fn an_email_is_one_users_until_they_are_deleted(database: Database) {
 
 async fn a_subject_is_one_users_until_they_are_deleted(database: Database) {
     with_clinic(database, async |_, _, clinic| {
+        const CLASH: (u16, &str, &str) = (409, "RES_002", "external_idp_id");
         let body = |email: &str| json!({"email": email, "external_idp_id": "idp|ada"});
         let first = clinic.admin.make("users", &body("one@example.org")).await;
-        assert_eq!(clinic.admin.post("users", &body("two@example.org")).await.outcome(), (409, "RES_002"));
+        assert_eq!(clinic.admin.post("users", &body("two@example.org")).await.refusal(), CLASH);
+        let other = at("users", &clinic.user("three@example.org").await);
+        assert_eq!(clinic.admin.patch(&other, &json!({"external_idp_id": "idp|ada"})).await.refusal(), CLASH);
         assert_eq!(clinic.admin.delete(&at("users", &first)).await.status, 204);
         clinic.admin.make("users", &body("two@example.org")).await;
-        assert_eq!(clinic.admin.restore(&at("users", &first)).await.outcome(), (409, "RES_002"));
+        assert_eq!(clinic.admin.restore(&at("users", &first)).await.refusal(), CLASH);
     })
     .await;
+}
+
+#[tokio::test]
+async fn every_unique_index_names_the_field_of_a_clash() {
+    let database = Database::sqlite();
+    assert!(run_on(&database, &["migrate", "up"]).await.status.success());
+    let connection = database.connect().await;
+    let sql =
+        "SELECT tbl_name || '.' || name AS name FROM sqlite_master WHERE sql LIKE 'CREATE UNIQUE INDEX%' ORDER BY 1";
+    let rows = connection.query_all_raw(Statement::from_string(DbBackend::Sqlite, sql)).await.unwrap();
+    let indexes: Vec<String> = rows.iter().map(|row| row.try_get("", "name").unwrap()).collect();
+    let named = |table: &str, unique: &[(&str, &str)]| -> Vec<String> {
+        unique.iter().map(|(index, _)| format!("{table}.{index}")).collect()
+    };
+    let documents = named(document::Entity::NAME, document::Entity::UNIQUE);
+    let users = named(user::Entity::NAME, user::Entity::UNIQUE);
+    assert_eq!([documents, users].concat(), indexes, "src/tenancy/scope.rs lists them");
 }
 
 /// Text of so many characters, each of two bytes.
@@ -644,6 +669,7 @@ async fn filters_narrow_a_list(database: Database) {
 
 async fn a_document_lies_under_its_tenant(database: Database) {
     with_clinic(database, async |world, _, clinic| {
+        const CLASH: (u16, &str, &str) = (409, "RES_002", "storage_key");
         let owner = clinic.user("owner@example.org").await["id"].clone();
         let tenant = clinic.id;
         let document = clinic.document(&owner).await;
@@ -678,17 +704,13 @@ async fn a_document_lies_under_its_tenant(database: Database) {
         let key = format!("{tenant}/scans/..2026/{}", long(1024 - 36 - 1 - 6 - 7));
         let made = clinic.member.make("documents", &at_key(&key)).await;
         assert_eq!(made["storage_key"], key);
-        assert_eq!(
-            clinic.member.post("documents", &at_key(&key)).await.outcome(),
-            (409, "RES_002"),
-            "one file, one row"
-        );
+        assert_eq!(clinic.member.post("documents", &at_key(&key)).await.refusal(), CLASH, "one file, one row");
         let mut elsewhere = at_key(&key);
         elsewhere["bucket"] = json!("another");
         clinic.member.make("documents", &elsewhere).await;
         assert_eq!(clinic.member.delete(&at("documents", &made)).await.status, 204);
         clinic.member.make("documents", &at_key(&key)).await;
-        assert_eq!(clinic.member.restore(&at("documents", &made)).await.outcome(), (409, "RES_002"));
+        assert_eq!(clinic.member.restore(&at("documents", &made)).await.refusal(), CLASH);
     })
     .await;
 }

@@ -142,6 +142,7 @@ async fn a_malformed_configuration_is_refused_with_exit_code_2() {
         ("MIGRATE_ON_START", "yes"),
         ("SHUTDOWN_DRAIN_SECONDS", "-1"),
         ("LOG_LEVEL", "info,bulkhead=loud"),
+        ("LOG_LEVEL", "inof"),
     ];
     for (name, value) in cases {
         let (code, line) = failure(&[(name, value)]).await;

@@ -3,7 +3,7 @@
 use super::resource::{BodyRefused, Busy, Refused};
 use crate::api::body::Body;
 use crate::audit::{Action, Actor, Event, Origin, SYSTEM_TENANT};
-use crate::auth::{Claims, Principal};
+use crate::auth::{Claims, LoginError, Principal};
 use crate::entity::user;
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::server::AppState;
@@ -79,7 +79,7 @@ pub(crate) async fn callback(
 ) -> Result<impl IntoResponse, ApiError> {
     let tokens = match state.auth.finish_login(&headers, body.code, &body.state).await {
         Ok(tokens) => tokens,
-        Err(error) => return Err(refused(&state, origin, error.into()).await),
+        Err(error) => return Err(refused(&state, origin, error).await),
     };
     logged_in(&state, origin, &tokens.claims).await?;
     let token = LoggedIn {
@@ -114,11 +114,14 @@ async fn logged_in(state: &AppState, origin: Origin, claims: &Claims) -> Result<
 }
 
 /// Records a login that was refused, whose tenant nobody knows. It stays refused whether that succeeds or not.
-async fn refused(state: &AppState, origin: Origin, error: ApiError) -> ApiError {
-    if error.code.status().is_client_error() {
+async fn refused(state: &AppState, origin: Origin, error: LoginError) -> ApiError {
+    // Nobody who has begun a login: anyone could fill the log with these. They are in the access log.
+    let of_a_login = !matches!(error, LoginError::Cookie(_));
+    let error = ApiError::from(error);
+    if of_a_login && error.code.status().is_client_error() {
         let event = Event::new(Action::LoginRefused, "users").with("code", error.code.code());
         let record = Actor::nobody(SYSTEM_TENANT, origin).did(event);
-        if let Err(error) = state.tenancy.record(SYSTEM_TENANT, record).await {
+        if let Err(error) = state.tenancy.record_refusal(SYSTEM_TENANT, record).await {
             tracing::error!(?error, "a refused login is not in the audit log");
         }
     }

@@ -337,7 +337,7 @@ pub(crate) enum Lost {
 #[derive(IntoResponses)]
 #[allow(dead_code, reason = "for the document alone")]
 pub(crate) enum Clash {
-    /// RES_002: another one has what must be unique
+    /// RES_002: another one has what must be unique; `field` says what that is
     #[response(status = 409)]
     Conflict(ErrorBody),
 }

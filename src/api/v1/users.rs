@@ -247,7 +247,7 @@ enum LastAdmin {
 #[derive(IntoResponses)]
 #[allow(dead_code, reason = "for the document alone")]
 enum ClashOrLastAdmin {
-    /// RES_002: another one has what must be unique; RES_005: the tenant would have no admin left
+    /// RES_002: another one has what must be unique, `field` says what that is; RES_005: the tenant would have no admin left
     #[response(status = 409)]
     Conflict(ErrorBody),
 }

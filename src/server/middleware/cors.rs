@@ -2,7 +2,7 @@
 
 use super::X_REQUEST_ID;
 use crate::config::Origin;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method};
 use std::time::Duration;
 use tower_http::cors::CorsLayer;
@@ -17,6 +17,7 @@ pub(super) fn layer(origins: &[Origin]) -> CorsLayer {
         .allow_credentials(true)
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, IF_MATCH])
-        .expose_headers([X_REQUEST_ID, ETAG])
+        // What answers carry besides what scripts may read of any (Fetch standard, "CORS-safelisted response-header name").
+        .expose_headers([X_REQUEST_ID, ETAG, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE])
         .max_age(REMEMBERED)
 }

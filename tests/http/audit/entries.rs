@@ -7,7 +7,7 @@ use bulkhead::audit::SYSTEM_TENANT;
 use bulkhead::entity::audit_log::Model;
 use reqwest::Method;
 use serde_json::json;
-use test_support::{Database, Server, on_both_databases};
+use test_support::{Database, Server, Signal, on_both_databases};
 use uuid::Uuid;
 
 on_both_databases!(
@@ -15,6 +15,7 @@ on_both_databases!(
     whoever_looks_for_what_is_not_there_or_is_refused_it_is_recorded,
     whoever_has_too_small_a_role_is_recorded,
     a_suspended_tenants_callers_are_recorded_in_its_log,
+    refusals_that_repeat_are_one_entry_and_a_count,
     a_caller_of_an_unknown_tenant_stands_in_the_systems_log
 );
 
@@ -158,10 +159,11 @@ fn assert_refusal(entry: &Model, name: &str, code: &str) {
 
 async fn whoever_has_too_small_a_role_is_recorded(database: Database) {
     let clinic = Clinic::new(database).await;
-    let server = clinic.server(&[]).await;
     let admin = clinic.token(&[]).await;
     let mut refused = [0, 0];
     for (role, refused) in ["viewer", "member"].iter().zip(&mut refused) {
+        // One of its own for each: refusals that repeat are counted.
+        let server = clinic.server(&[]).await;
         let token = clinic.token(&["--role", role]).await;
         for name in secured() {
             let Operation { request, status, .. } = operation(&clinic, &server, &admin, &name).await;
@@ -192,6 +194,8 @@ async fn a_suspended_tenants_callers_are_recorded_in_its_log(database: Database)
         ..operations[0].clone()
     });
     for how in ["status = 'suspended'", "status = 'active', deleted_at = updated_at"] {
+        // One of its own for each: refusals that repeat are counted.
+        let server = clinic.server(&[]).await;
         clinic.execute(&format!("UPDATE tenants SET {how} WHERE external_id = 'clinic'")).await;
         for Operation { name, request, .. } in &operations {
             let (answer, entry) = one(&clinic, &server, &admin, request).await;
@@ -199,6 +203,47 @@ async fn a_suspended_tenants_callers_are_recorded_in_its_log(database: Database)
             assert_refusal(&entry, name, "AUTH_009");
         }
     }
+}
+
+async fn refusals_that_repeat_are_one_entry_and_a_count(database: Database) {
+    let clinic = Clinic::new(database).await;
+    let mut server = clinic.server(&[]).await;
+    let (viewer, admin) = (clinic.token(&["--role", "viewer"]).await, clinic.token(&[]).await);
+    let other = clinic.token(&["--role", "viewer", "--subject", "grace"]).await;
+    let (lists, makes) = (Request::get("/api/v1/audit-logs"), Request::new(Method::POST, "/api/v1/users", None));
+    let before = clinic.log().await.len();
+    // Each differs from the ones before: by what was asked for, by who asked.
+    for (token, request) in [(&viewer, &lists), (&viewer, &makes), (&other, &lists)] {
+        let (answer, entries) = added(&clinic, &server, token, request).await;
+        assert_eq!((answer.outcome(), entries.len()), ((403, "AUTH_008"), 1), "{request:?}");
+    }
+    let all = futures_util::future::join_all((0..50).map(|_| clinic.call(&server, &viewer, &lists))).await;
+    assert!(all.iter().all(|answer| answer.outcome() == (403, "AUTH_008")), "counted or not, they are refused");
+    let elsewhere = clinic.http.get(format!("{}{}", server.base, lists.path)).bearer_auth(&other);
+    let elsewhere = elsewhere.header("x-forwarded-for", "192.0.2.1");
+    assert_eq!(elsewhere.send().await.unwrap().status(), 403);
+    assert_eq!(clinic.call(&server, &other, &lists).await.status, 403);
+    assert_eq!(clinic.log().await.len(), before + 3);
+    // What is read is no refusal, and is recorded each time.
+    for _ in 0..2 {
+        assert_eq!(added(&clinic, &server, &admin, &lists).await.1.len(), 1);
+    }
+    let now = clinic.log().await.len();
+    server.signal(Signal::TERM);
+    assert_eq!(server.ended().await.code(), Some(0), "{}", server.log().join("\n"));
+    let counts = clinic.log().await.split_off(now);
+    assert_eq!(counts.len(), 2, "{counts:?}");
+    for entry in counts {
+        assert_refusal(&entry, "get /api/v1/audit-logs", "AUTH_008");
+        if let Some(user) = entry.user_id {
+            assert_eq!((user, &entry.metadata["count"]), (clinic.ada, &json!(50)));
+            assert_from_here(&entry);
+        } else {
+            assert_eq!((&entry.metadata["subject"], &entry.metadata["count"]), (&json!("grace"), &json!(2)));
+            assert_eq!((entry.ip, entry.user_agent.as_deref()), (None, Some(PROGRAM)), "not from one address");
+        }
+    }
+    clinic.must(&["audit", "verify"]).await;
 }
 
 async fn a_caller_of_an_unknown_tenant_stands_in_the_systems_log(database: Database) {

@@ -11,12 +11,13 @@ use sea_orm::ActiveValue::Set;
 use sea_orm::{ActiveModelTrait, ConnectionTrait, DbBackend, EntityTrait};
 use serde_json::{Value, json};
 use test_support::provider::{Person, Shape};
-use test_support::{Database, Server, on_both_databases};
+use test_support::{Database, Server, Signal, on_both_databases};
 use uuid::Uuid;
 
 on_both_databases!(
     a_login_is_in_its_tenants_log_and_on_the_users_row_but_is_no_change_of_it,
     a_refused_login_is_in_the_systems_log,
+    strangers_leave_nothing_in_the_log,
     a_login_that_cannot_be_recorded_gives_no_token
 );
 
@@ -119,7 +120,6 @@ async fn a_refused_login_is_in_the_systems_log(database: Database) {
     let (cookie, body) = agreed(&world, &server).await;
     let (code, state) = (&body["code"], &body["state"]);
     for (at, (cookie, body, outcome)) in [
-        ("none=1", json!({"code": code, "state": state}), (403, "AUTH_002")),
         (cookie.as_str(), json!({"code": code, "state": "guess"}), (403, "AUTH_002")),
         (cookie.as_str(), json!({"code": "guess", "state": state}), (400, "AUTH_001")),
     ]
@@ -139,11 +139,40 @@ async fn a_refused_login_is_in_the_systems_log(database: Database) {
     assert_eq!(answer.status, 403, "{}", answer.body);
     let connection = world.database.connect().await;
     let log = chain(&connection, SYSTEM_TENANT).await;
-    assert_eq!((log.len(), &log[3].metadata["code"]), (4, &answer.body["error"]["code"]));
+    assert_eq!((log.len(), &log[2].metadata["code"]), (3, &answer.body["error"]["code"]));
     assert!(chain(&connection, world.tenant).await.is_empty());
     // It is nobody's of any tenant.
     let output = run_on(&world.database, &["audit", "export", "--tenant", "system"]).await;
-    assert_eq!(stdout(&output).lines().count(), 4);
+    assert_eq!(stdout(&output).lines().count(), 3);
+}
+
+async fn strangers_leave_nothing_in_the_log(database: Database) {
+    let world = World::new(Shape::Plain, database).await;
+    let mut server = world.server(&[]).await;
+    let (cookie, body) = agreed(&world, &server).await;
+    let (name, value) = cookie.split_once('=').unwrap();
+    for cookie in ["none=1", "", &format!("{name}=x"), &format!("{name}=x{value}"), &format!("{name}x={value}")] {
+        for body in [&body, &json!({"code": "x", "state": "y"})] {
+            assert_eq!(callback(&world, &server, cookie, body).await.outcome(), (403, "AUTH_002"), "{cookie}");
+        }
+    }
+    let connection = world.database.connect().await;
+    assert!(chain(&connection, SYSTEM_TENANT).await.is_empty());
+    // Who begins a login, which anyone can, leaves one entry, and a count.
+    let guess = json!({"code": "guess", "state": "guess"});
+    for _ in 0..5 {
+        assert_eq!(callback(&world, &server, &cookie, &guess).await.outcome(), (403, "AUTH_002"));
+    }
+    assert_eq!(chain(&connection, SYSTEM_TENANT).await.len(), 1);
+    server.signal(Signal::TERM);
+    assert_eq!(server.ended().await.code(), Some(0));
+    let log = chain(&connection, SYSTEM_TENANT).await;
+    assert_eq!(log.len(), 2, "{log:?}");
+    assert_eq!(log[1].metadata, json!({"code": "AUTH_002", "count": 4}));
+    for entry in &log {
+        assert_from_here(entry, "LOGIN_REFUSED");
+    }
+    assert!(run_on(&world.database, &["audit", "verify"]).await.status.success());
 }
 
 async fn a_login_that_cannot_be_recorded_gives_no_token(database: Database) {

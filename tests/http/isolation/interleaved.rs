@@ -233,7 +233,7 @@ impl<'w> Game<'w> {
         let email = email(name, shout);
         let answer = side.clinic.admin.post("users", &json!({"email": email})).await;
         if side.has_email(&email, None) {
-            return refused(&answer, (409, "RES_002", "-"));
+            return refused(&answer, (409, "RES_002", "email"));
         }
         prop_assert_eq!((answer.status, &answer.body["email"]), (201, &json!(email)), "{}", answer.body);
         side.versions.push(answer.etag().to_owned());
@@ -367,7 +367,7 @@ impl<'w> Game<'w> {
             return refused(&answer, (412, "RES_003", "-"));
         }
         if body["email"].as_str().is_some_and(|email| side.has_email(email, Some(&id))) {
-            return refused(&answer, (409, "RES_002", "-"));
+            return refused(&answer, (409, "RES_002", "email"));
         }
         if body == json!({}) {
             return is(&answer, row);
@@ -406,7 +406,7 @@ impl<'w> Game<'w> {
             return is(&answer, row);
         }
         if kind == Users && side.has_email(row.body["email"].as_str().unwrap(), Some(&id)) {
-            return refused(&answer, (409, "RES_002", "-"));
+            return refused(&answer, (409, "RES_002", "email"));
         }
         side.changed(kind, &id, &answer, &json!({}))
     }

@@ -107,7 +107,11 @@ impl Shape {
     pub fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Plain => &[],
-            Self::Cognito => &[("OIDC_API_TOKEN", "id_token"), ("JWT_ROLE_CLAIM_NAME", "cognito:groups")],
+            Self::Cognito => &[
+                ("OIDC_API_TOKEN", "id_token"),
+                ("JWT_TENANT_CLAIM_NAME", "custom:tenant_id"),
+                ("JWT_ROLE_CLAIM_NAME", "cognito:groups"),
+            ],
             Self::Auth0 => &[
                 ("OIDC_AUDIENCE", "https://api.example.com"),
                 ("JWT_TENANT_CLAIM_NAME", "https://example.com/tenant_id"),
@@ -120,9 +124,9 @@ impl Shape {
                 // Entra gives access tokens a random lifetime between 60 and 90 minutes.
                 ("JWT_MAX_LIFETIME_MINUTES", "95"),
             ],
-            Self::Okta => &[("OIDC_AUDIENCE", "api://default")],
-            Self::OktaIdToken => &[("OIDC_API_TOKEN", "id_token")],
-            Self::Keycloak => &[("JWT_ROLE_CLAIM_NAME", "realm_access.roles")],
+            Self::Okta => &[("OIDC_AUDIENCE", "api://default"), ("JWT_TENANT_CLAIM_NAME", "tenant_id")],
+            Self::OktaIdToken => &[("OIDC_API_TOKEN", "id_token"), ("JWT_TENANT_CLAIM_NAME", "tenant_id")],
+            Self::Keycloak => &[("JWT_TENANT_CLAIM_NAME", "tenant_id"), ("JWT_ROLE_CLAIM_NAME", "realm_access.roles")],
         }
     }
 
