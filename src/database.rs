@@ -163,7 +163,7 @@ pub fn migration_target(settings: &Settings) -> Target {
         DatabaseUrl::Postgres(options) => {
             Target::Postgres(Box::new(quiet(options.as_ref().clone().application_name("bulkhead migrate"))))
         }
-        DatabaseUrl::Sqlite(options) => Target::Sqlite(Box::new(sqlite_to_migrate(options))),
+        DatabaseUrl::Sqlite(options) => Target::Sqlite(Box::new(sqlite(options))),
     }
 }
 
@@ -210,14 +210,7 @@ async fn may_serve_again(connection: &mut SqliteConnection) -> bool {
 /// In WAL mode only FULL syncs at every commit (sqlite.org/pragma.html, "PRAGMA synchronous"): with NORMAL, a power cut
 /// could take what was answered as done.
 fn sqlite(options: &SqliteConnectOptions) -> SqliteConnectOptions {
-    quiet(options.clone()).synchronous(SqliteSynchronous::Full)
-}
-
-/// Makes the file one with a write-ahead log, which it stays (sqlite.org/wal.html, "Persistence of WAL mode"). Only who
-/// migrates asks for it: where two connections turn a new file at the same moment, SQLite tells one of them at once that it
-/// is locked.
-fn sqlite_to_migrate(options: &SqliteConnectOptions) -> SqliteConnectOptions {
-    sqlite(options).journal_mode(SqliteJournalMode::Wal)
+    quiet(options.clone()).journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full)
 }
 
 fn quiet<O: ConnectOptions>(options: O) -> O {

@@ -363,6 +363,9 @@ impl<'w> Game<'w> {
             return refused(&answer, (404, "RES_001", "user_id"));
         }
         let Some(row) = side.live(kind, &id) else { return refused(&answer, (404, "RES_001", "-")) };
+        if kind == Users && body["role"].as_str().is_some_and(|role| role != "admin") && side.is_last_admin(&id) {
+            return refused(&answer, (409, "RES_005", "role"));
+        }
         if version.is_some_and(|version| version != row.etag) {
             return refused(&answer, (412, "RES_003", "-"));
         }
@@ -386,6 +389,9 @@ impl<'w> Game<'w> {
         let side = &mut self.sides[who];
         let answer =
             side.clinic.admin.send("DELETE", &format!("{}/{id}", name_of(kind)), version.as_deref(), None).await;
+        if kind == Users && side.is_last_admin(&id) {
+            return refused(&answer, (409, "RES_005", "-"));
+        }
         let Some(row) = side.rows_mut(kind).iter_mut().find(|row| row.id() == id && !row.deleted) else {
             return refused(&answer, (404, "RES_001", "-"));
         };
@@ -428,6 +434,12 @@ impl<'w> Game<'w> {
 }
 
 impl Side {
+    /// Whether this is the one live user who is an admin. All were made without a name at the identity provider.
+    fn is_last_admin(&self, id: &str) -> bool {
+        let admins = self.rows(Users).iter().filter(|row| !row.deleted && row.body["role"] == "admin");
+        admins.map(Row::id).eq([id])
+    }
+
     /// The row is now what the answer says: what it was, with these members and a version of its own.
     fn changed(&mut self, kind: Kind, id: &str, answer: &Answer, changes: &Value) -> Result<(), TestCaseError> {
         let row = self.rows_mut(kind).iter_mut().find(|row| row.id() == id).unwrap();
