@@ -9,6 +9,7 @@ mod pooler;
 mod readiness;
 mod rights;
 
+pub(crate) use logins::Deployment;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 use uuid::Uuid;
 

@@ -4,6 +4,7 @@
 
 mod attacks;
 mod audit;
+mod backup;
 mod browser;
 mod clinic;
 mod command_line;

@@ -13,14 +13,14 @@ use test_support::provider::Shape;
 use test_support::{Database, Server, eventually};
 
 /// A database of PostgreSQL, the superuser's connection to it, and logins that it lets in without a password.
-pub(super) struct Deployment {
-    pub(super) database: Database,
+pub(crate) struct Deployment {
+    pub(crate) database: Database,
     superuser: DatabaseConnection,
     folder: TempDir,
 }
 
 impl Deployment {
-    pub(super) async fn new() -> Option<Self> {
+    pub(crate) async fn new() -> Option<Self> {
         let database = Database::postgres_of_our_own().await?;
         let superuser = database.connect().await;
         let deployment = Self { database, superuser, folder: tempfile::tempdir().unwrap() };
@@ -30,12 +30,12 @@ impl Deployment {
         Some(deployment)
     }
 
-    pub(super) async fn execute(&self, sql: &str) {
+    pub(crate) async fn execute(&self, sql: &str) {
         self.superuser.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
     /// A new role; it is gone with the server.
-    pub(super) async fn login(&self, rights: &str) -> String {
+    pub(crate) async fn login(&self, rights: &str) -> String {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("login_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
         self.execute(&format!("CREATE ROLE {name} LOGIN {rights}")).await;
@@ -43,7 +43,7 @@ impl Deployment {
     }
 
     /// Makes the database this role's own.
-    pub(super) async fn give_to(&self, owner: &str) {
+    pub(crate) async fn give_to(&self, owner: &str) {
         let sql = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I OWNER TO ".to_owned()
             + owner
             + "', current_database()); END $$";
@@ -51,12 +51,12 @@ impl Deployment {
     }
 
     /// The database's URL for this role.
-    pub(super) fn url(&self, role: &str) -> String {
+    pub(crate) fn url(&self, role: &str) -> String {
         self.database.url.replacen("postgres://postgres@", &format!("postgres://{role}@"), 1)
     }
 
     /// The settings of a deployment that serves by one role and migrates by another.
-    pub(super) fn settings(&self, serves: &str, migrates: &str) -> [(&'static str, String); 3] {
+    pub(crate) fn settings(&self, serves: &str, migrates: &str) -> [(&'static str, String); 3] {
         [
             ("DATABASE_URL", self.url(serves)),
             ("MIGRATION_DATABASE_URL", self.url(migrates)),
@@ -64,7 +64,7 @@ impl Deployment {
         ]
     }
 
-    pub(super) async fn succeed(&self, settings: &[(&str, String)], arguments: &[&str]) -> String {
+    pub(crate) async fn succeed(&self, settings: &[(&str, String)], arguments: &[&str]) -> String {
         let output = run(arguments, &borrowed(settings)).await;
         assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
         stdout(&output)

@@ -9,6 +9,7 @@ mod skip;
 
 pub use database::Database;
 pub use pgbouncer::PgBouncer;
+pub use postgres::program as postgres_program;
 pub use provider::Provider;
 pub use rustix::process::Signal;
 pub use server::{Server, send};

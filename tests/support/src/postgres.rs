@@ -91,6 +91,12 @@ async fn start(programs: &Path) -> Result<Running> {
     Ok(Running { url, _watchdog: Some(watchdog) })
 }
 
+/// A program of PostgreSQL's, such as `pg_dump`, of the version of the server; `None` where there is none.
+#[must_use]
+pub fn program(name: &str) -> Option<PathBuf> {
+    programs().map(|folder| folder.join(name)).filter(|file| file.exists())
+}
+
 /// The folder of `initdb`: on PATH, or where Debian, Ubuntu, Fedora, Homebrew put it; the newest of several.
 fn programs() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
