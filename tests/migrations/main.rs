@@ -17,7 +17,7 @@ use tokio::process::{Child, Command};
 /// The fixtures' first migration.
 const FIRST: &str = "m20990101_000001_first";
 const SECOND: &str = "m20990101_000002_second";
-const NEWEST: &str = "m20261124_000008_index_users_by_subject";
+const NEWEST: &str = "m20261125_000009_confine_functions";
 
 /// `bulkhead` whose migrations FIXTURE may change.
 fn fixture() -> &'static Path {

@@ -18,7 +18,7 @@ async fn a_role_without_ddl_serves_what_is_up_to_date_and_is_told_what_to_set_ot
     connection
         .execute_unprepared(&format!(
             "CREATE ROLE {role} LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC;
-             GRANT SELECT ON seaql_migrations, seaql_migrations_meta TO {role}"
+             GRANT bulkhead_app TO {role}"
         ))
         .await
         .unwrap();

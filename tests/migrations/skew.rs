@@ -153,7 +153,7 @@ async fn a_plan_says_what_would_run_in_order_and_runs_nothing() {
     ];
     assert_eq!(headings[..2], first);
     let last = [
-        format!("-- {NEWEST} (outside a transaction)"),
+        format!("-- {NEWEST} (in a transaction)"),
         format!("-- {FIRST} (in a transaction)"),
         format!("-- {SECOND} (in a transaction)"),
     ];
