@@ -49,10 +49,11 @@ impl PgBouncer {
         std::fs::write(&users, format!("\"{}\" \"\"\n", url.username())).expect("a file");
         let configuration = folder.path().join("pgbouncer.ini");
         let prepared = if version < Self::WITH_PREPARED_STATEMENTS { "" } else { "max_prepared_statements = 200\n" };
+        // The server has no place for a connection while many tests run: it tries again after 15 seconds by default.
         let text = format!(
             "[databases]\n{name} = host={host} port={server_port} dbname={name}\n[pgbouncer]\n\
              listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {}\n\
-             pool_mode = {pool_mode}\ndefault_pool_size = {pool_size}\n\
+             pool_mode = {pool_mode}\ndefault_pool_size = {pool_size}\nserver_login_retry = 1\n\
              ignore_startup_parameters = extra_float_digits\n{prepared}",
             users.display()
         );
