@@ -1,6 +1,7 @@
 //! The login: the authorization code flow with PKCE (RFC 6749, RFC 7636, RFC 9700; OpenID Connect Core 1.0), and the
 //! logout (OpenID Connect RP-Initiated Logout 1.0).
 
+use super::exchanges::{Exchanges, Refusal};
 use super::http::{HttpClient, SendError};
 use super::key_cache::KeyCache;
 use super::verifier::now;
@@ -43,6 +44,12 @@ pub enum LoginError {
     /// The provider does not answer, or not as it should.
     #[error("the identity provider: {0}")]
     Provider(String),
+    /// Too many logins wait for the provider.
+    #[error("as many logins as there may be wait for the identity provider")]
+    Full,
+    /// The provider did not answer the last login, and another one finds out whether it does now.
+    #[error("the identity provider did not answer the last login")]
+    Failing,
     /// There is no login cookie, or none that is good any more.
     #[error("{0}")]
     Cookie(&'static str),
@@ -68,10 +75,22 @@ pub enum LoginError {
     },
 }
 
+impl From<Refusal> for LoginError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Full => Self::Full,
+            Refusal::Failing => Self::Failing,
+        }
+    }
+}
+
 impl From<LoginError> for ApiError {
     fn from(error: LoginError) -> Self {
         let text = error.to_string();
         let code = match error {
+            // No line for each: anyone could fill the log with these.
+            LoginError::Full => return Self::detailed(ErrorCode::Overloaded, text),
+            LoginError::Failing => return Self::detailed(ErrorCode::ProviderUnreachable, text),
             LoginError::Cookie(_) | LoginError::State => ErrorCode::StateMismatch,
             LoginError::Code(_) | LoginError::IdToken(TokenError::Invalid(_) | TokenError::Expired) => {
                 // Not a call whose token was refused: there is nothing to authenticate with (RFC 9110, section 15.5.2).
@@ -123,6 +142,7 @@ pub(super) struct Login {
     provider: Box<Provider>,
     http: HttpClient,
     key: Key,
+    exchanges: Exchanges,
 }
 
 impl std::fmt::Debug for Login {
@@ -189,7 +209,7 @@ impl Login {
             },
             Key::derive_from,
         );
-        Self { provider, http, key }
+        Self { provider, http, key, exchanges: Exchanges::new() }
     }
 
     fn client(&self, metadata: &Metadata) -> Result<OidcClient, LoginError> {
@@ -268,8 +288,11 @@ impl Login {
 
     async fn finish(&self, auth: &Auth, metadata: &Metadata, code: String, kept: Kept) -> Result<Tokens, LoginError> {
         let client = self.client(metadata)?;
-        let exchange = client.exchange_code(AuthorizationCode::new(code)).set_pkce_verifier(kept.verifier);
-        let response = exchange.request_async(&self.http).await.map_err(refusal)?;
+        let request = client.exchange_code(AuthorizationCode::new(code)).set_pkce_verifier(kept.verifier);
+        let exchange = self.exchanges.begin()?;
+        let response = request.request_async(&self.http).await.map_err(refusal);
+        exchange.ended(!matches!(response, Err(LoginError::Provider(_))));
+        let response = response?;
         let id_token = response.extra_fields().id_token.as_deref();
         let id_token = id_token.ok_or_else(|| LoginError::Provider("it sent no ID token".to_owned()))?;
         let checked = auth.verifier.verify_id_token(&auth.keys, id_token, &self.provider.client_id, &kept.nonce).await;

@@ -7,6 +7,7 @@
 mod claims;
 mod development;
 mod discovery;
+mod exchanges;
 mod http;
 mod key_cache;
 mod key_set;
