@@ -45,6 +45,8 @@ in
       doCheck = true;
       cargoExtraArgs = "--locked --workspace --exclude image-contract";
       nativeBuildInputs = [
+        pkgs.haproxy
+        pkgs.nginx
         pkgs.pgbouncer
         pkgs.postgresql
         # A browser, where there is one, writes to its home.

@@ -16,7 +16,9 @@ pkgs.mkShell {
       curl
       deadnix
       git
+      haproxy
       jq
+      nginx
       nixfmt
       nodejs
       pgbouncer

@@ -74,10 +74,16 @@ pub struct Settings {
     pub trusted_proxies: TrustedProxies,
     /// The most requests at work at once, health endpoints apart.
     pub max_concurrent_requests: u32,
-    /// How long a handler may take to answer.
+    /// The most of them that one client address has.
+    pub max_concurrent_requests_per_client: u32,
+    /// The most open connections.
+    pub max_connections: u32,
+    /// How long a request may take until its answer is written.
     pub request_timeout: Duration,
     /// The longest request body, in bytes.
     pub max_body_bytes: u32,
+    /// How long a request's body may take to arrive.
+    pub body_timeout: Duration,
     /// Requests a minute that one client address may make in the long run; 0 is no limit.
     pub rate_limit_per_minute: u32,
     /// Requests that one client address may make at once.
@@ -295,6 +301,7 @@ impl Settings {
         let own = reader.database("MIGRATION_DATABASE_URL", None);
         let migration_database_variable = if own.is_some() { "MIGRATION_DATABASE_URL" } else { "DATABASE_URL" };
         let migration_database = own.or_else(|| database.clone());
+        let max_concurrent_requests = reader.at_least("MAX_CONCURRENT_REQUESTS", 512, 1);
 
         let settings = Self {
             environment,
@@ -319,9 +326,16 @@ impl Settings {
             docs_enabled: reader.value("DOCS_ENABLED", environment != Environment::Production, "true or false"),
             allowed_origins: reader.origins(environment),
             trusted_proxies: reader.list("TRUSTED_PROXIES", TrustedProxies::default()),
-            max_concurrent_requests: reader.at_least("MAX_CONCURRENT_REQUESTS", 512, 1),
+            max_concurrent_requests,
+            max_concurrent_requests_per_client: reader.at_least(
+                "MAX_CONCURRENT_REQUESTS_PER_CLIENT",
+                (max_concurrent_requests / 8).max(1),
+                1,
+            ),
+            max_connections: reader.at_least("MAX_CONNECTIONS", 4096, 1),
             request_timeout: reader.seconds("REQUEST_TIMEOUT_SECONDS", 30, 1),
             max_body_bytes: reader.at_least("MAX_BODY_BYTES", 1024 * 1024, 1),
+            body_timeout: reader.seconds("BODY_TIMEOUT_SECONDS", 5, 1),
             rate_limit_per_minute: reader.within("RATE_LIMIT_PER_MINUTE", 600, 0..=RATE_LIMIT_MOST),
             rate_limit_burst: reader.within("RATE_LIMIT_BURST", 100, 1..=RATE_LIMIT_MOST),
             shutdown_delay: reader.seconds("SHUTDOWN_DELAY_SECONDS", 0, 0),

@@ -69,12 +69,13 @@ registry! {
     BadFormat           "VAL_003"  BAD_REQUEST            "The input is not in the expected format."   "The body is not JSON, or a parameter is not of its type.";
     TooLarge            "VAL_004"  PAYLOAD_TOO_LARGE      "The request is too large."                  "The body is longer than MAX_BODY_BYTES. 431 and 414 where it is the headers or the address.";
     UnsupportedMedia    "VAL_005"  UNSUPPORTED_MEDIA_TYPE "The request body must be application/json." "Send `Content-Type: application/json`.";
+    BodyTooSlow         "VAL_006"  REQUEST_TIMEOUT        "The request body did not arrive in time."   "Send the whole body within BODY_TIMEOUT_SECONDS.";
     NotFound            "RES_001"  NOT_FOUND              "There is nothing at this address."          "The address is wrong, or what it names is not there for this caller.";
     Conflict            "RES_002"  CONFLICT               "This is in conflict with what exists."      "Another one has what must be unique; `field` says what that is.";
     Stale               "RES_003"  PRECONDITION_FAILED    "This has been changed meanwhile."           "Read it again, and send its new ETag in If-Match.";
     MethodNotAllowed    "RES_004"  METHOD_NOT_ALLOWED     "This address does not take this method."    "The Allow header lists what it takes.";
     LastAdmin           "RES_005"  CONFLICT               "The tenant would have no admin left."       "This user is the tenant's last admin, or the last one with an `external_idp_id`: make another user an admin first. A role that only a token's claim gives does not count.";
-    RateLimited         "LIM_001"  TOO_MANY_REQUESTS      "Too many requests."                         "Wait for the seconds of the Retry-After header.";
+    RateLimited         "LIM_001"  TOO_MANY_REQUESTS      "Too many requests."                         "Wait for the seconds of the Retry-After header. The address has used up its share, or has MAX_CONCURRENT_REQUESTS_PER_CLIENT requests at work.";
     DatabaseUnreachable "SYS_001"  SERVICE_UNAVAILABLE    "The database cannot be reached."            "Try again; the log says more.";
     SecretUnavailable   "SYS_002"  SERVICE_UNAVAILABLE    "A secret is not available."                 "The service lacks a secret that it needs: see the log, and docs/settings.md.";
     Internal            "SYS_003"  INTERNAL_SERVER_ERROR  "Something went wrong on our side."          "The log says more, under the same request id.";
@@ -100,9 +101,8 @@ impl ErrorCode {
             }
             StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::UnsupportedMedia,
             StatusCode::TOO_MANY_REQUESTS => Self::RateLimited,
-            StatusCode::REQUEST_TIMEOUT | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-                Self::Overloaded
-            }
+            StatusCode::REQUEST_TIMEOUT => Self::BodyTooSlow,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Self::Overloaded,
             status if status.is_client_error() => Self::InvalidInput,
             _ => Self::Internal,
         }

@@ -1,6 +1,7 @@
 //! JSON request bodies, and query parameters, whose rejection has a code of the registry and names the field.
 
 use crate::error::{ApiError, ErrorCode};
+use crate::server::BodyError;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
@@ -76,6 +77,11 @@ fn body_refusal(rejection: &JsonRejection) -> ApiError {
         JsonRejection::BytesRejection(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
             ErrorCode::TooLarge
         }
+        JsonRejection::BytesRejection(rejection) => match BodyError::of(rejection) {
+            Some(BodyError::Late) => ErrorCode::BodyTooSlow,
+            Some(BodyError::NoRoom) => ErrorCode::Overloaded,
+            None => ErrorCode::InvalidInput,
+        },
         _ => ErrorCode::InvalidInput,
     };
     ApiError::detailed(code, text)

@@ -1,8 +1,11 @@
 //! Listening, and ending in order: readiness first, then the socket, then the requests in flight.
 
 use super::Lifecycle;
+use super::answer::Answer;
+use super::connections::{self, Connection, Connections};
 use super::refusals::Refusals;
-use crate::config::{Environment, Settings};
+use super::write_timeout::WriteTimeout;
+use crate::config::Settings;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use hyper::server::conn::http1;
@@ -10,18 +13,29 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, Socket, Type};
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tower::ServiceExt as _;
+use tower::{Service, ServiceExt as _, service_fn};
 
 /// How long a client may take to send a request's head.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The longest head, in bytes, with everything else that is read ahead of a request; also how much of an answer is held for
+/// a client that does not take it. It is what a connection costs at most before its request is looked at.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// How long a client may take nothing of an answer.
+const WRITE_PAUSE: Duration = Duration::from_secs(10);
+
 /// How long a request that has arrived already may take to be read once the socket is closed.
 const LAST_READ: Duration = Duration::from_millis(200);
+
+/// How long a client may then take to send the rest of a head.
+const LAST_HEADS: Duration = Duration::from_secs(2);
 
 /// Connections that the kernel holds for us while we are busy accepting.
 const BACKLOG: i32 = 1024;
@@ -88,15 +102,18 @@ fn listen(host: IpAddr, port: u16) -> io::Result<TcpListener> {
 /// Serves connections until the drain is over.
 pub(super) async fn serve(listener: TcpListener, router: Router, lifecycle: Lifecycle, settings: Arc<Settings>) {
     let graceful = GracefulShutdown::new();
+    let connections = Connections::new(connections::most(settings.max_connections, settings.database_max_connections));
+    let server = Server { router, graceful, connections, settings };
+    let delay = server.settings.shutdown_delay;
     let stop_accepting = async {
         lifecycle.draining().await;
-        tokio::time::sleep(settings.shutdown_delay).await;
+        tokio::time::sleep(delay).await;
     };
     tokio::pin!(stop_accepting);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => connect(stream, peer, &router, &graceful, settings.environment),
+                Ok((stream, peer)) => server.connect(stream, peer).await,
                 Err(error) => accept_failed(&error).await,
             },
             () = &mut stop_accepting => break,
@@ -106,44 +123,94 @@ pub(super) async fn serve(listener: TcpListener, router: Router, lifecycle: Life
     // have sent before unused connections are closed.
     for _ in 0..BACKLOG {
         let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await else { break };
-        connect(stream, peer, &router, &graceful, settings.environment);
+        server.connect(stream, peer).await;
     }
     drop(listener);
     tokio::time::sleep(LAST_READ).await;
-    let open = graceful.count();
-    if tokio::time::timeout(settings.shutdown_drain, graceful.shutdown()).await.is_err() {
-        tracing::warn!(
-            connections_at_stop = open,
-            "requests were still in flight after {} s and are cut off; SHUTDOWN_DRAIN_SECONDS gives them longer",
-            settings.shutdown_drain.as_secs()
-        );
-    }
+    server.drain().await;
 }
 
-fn connect(
-    stream: TcpStream,
-    peer: SocketAddr,
-    router: &Router,
-    graceful: &GracefulShutdown,
-    environment: Environment,
-) {
-    // Answers are written whole: waiting to fill a packet only delays them.
-    let _ = stream.set_nodelay(true);
-    let service = router.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
-        request.map(axum::body::Body::new)
-    });
-    let stream = Refusals::new(stream, peer.ip(), environment);
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_READ_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-    let connection = graceful.watch(connection);
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "connection ended early");
+struct Server {
+    router: Router,
+    graceful: GracefulShutdown,
+    connections: Connections,
+    settings: Arc<Settings>,
+}
+
+impl Server {
+    async fn connect(&self, stream: TcpStream, peer: SocketAddr) {
+        let Some(connection) = self.connections.open().await else { return };
+        // Answers are written whole: waiting to fill a packet only delays them.
+        let _ = stream.set_nodelay(true);
+        let stream = WriteTimeout::new(stream, WRITE_PAUSE, self.settings.request_timeout);
+        let stream = Refusals::new(stream, peer.ip(), self.settings.environment);
+        let service = TowerToHyperService::new(self.service(peer, connection.clone()));
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_READ_TIMEOUT)
+            .max_buf_size(BUFFER_BYTES)
+            .serve_connection(TokioIo::new(stream), service);
+        let served = self.graceful.watch(served);
+        tokio::spawn(async move {
+            tokio::select! {
+                outcome = served => if let Err(error) = outcome {
+                    tracing::debug!(%error, "connection ended early");
+                },
+                () = connection.closed() => tracing::debug!("a connection without a request is closed"),
+            }
+        });
+    }
+
+    /// The router, as one connection uses it: for one request at a time.
+    fn service(
+        &self,
+        peer: SocketAddr,
+        connection: Connection,
+    ) -> impl Service<
+        hyper::Request<hyper::body::Incoming>,
+        Response = hyper::Response<Answer>,
+        Error = Infallible,
+        Future: Send,
+    > + Clone
+    + use<> {
+        let (router, timeout) = (self.router.clone(), self.settings.request_timeout);
+        service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            let (router, connection) = (router.clone(), connection.clone());
+            connection.works();
+            async move {
+                let deadline = tokio::time::Instant::now() + timeout;
+                let mut request = request.map(axum::body::Body::new);
+                request.extensions_mut().insert(ConnectInfo(peer));
+                request.extensions_mut().insert(connection.clone());
+                let response = router.oneshot(request).await?;
+                Ok(response.map(|body| Answer::new(body, deadline, connection)))
+            }
+        })
+    }
+
+    /// Ends: requests in flight are finished, unless that takes longer than the settings allow.
+    async fn drain(self) {
+        let Self { graceful, connections, settings, .. } = self;
+        let open = graceful.count();
+        let late_heads = async {
+            tokio::time::sleep(LAST_HEADS).await;
+            connections.close_without_request();
+            std::future::pending::<()>().await;
+        };
+        let ended = async {
+            tokio::select! {
+                () = graceful.shutdown() => {}
+                () = late_heads => {}
+            }
+        };
+        if tokio::time::timeout(settings.shutdown_drain, ended).await.is_err() {
+            tracing::warn!(
+                connections_at_stop = open,
+                "requests were still in flight after {} s and are cut off; SHUTDOWN_DRAIN_SECONDS gives them longer",
+                settings.shutdown_drain.as_secs()
+            );
         }
-    });
+    }
 }
 
 async fn accept_failed(error: &io::Error) {

@@ -1,5 +1,7 @@
 //! The server: what every request passes through, and the life of the process from listening to the last answer.
 
+mod answer;
+mod connections;
 mod lifecycle;
 mod listener;
 mod middleware;
@@ -8,11 +10,12 @@ mod recent;
 mod refusals;
 mod router;
 mod state;
+mod write_timeout;
 
 pub(crate) use lifecycle::Signals;
 pub use lifecycle::{Lifecycle, Phase};
 pub use listener::BindError;
-pub(crate) use middleware::OwnBody;
+pub(crate) use middleware::{BodyError, OwnBody};
 pub use router::{api_document, router};
 pub use state::AppState;
 

@@ -12,21 +12,21 @@ const SHAPES: [Shape; 7] =
     [Shape::Plain, Shape::Cognito, Shape::Auth0, Shape::Entra, Shape::Okta, Shape::OktaIdToken, Shape::Keycloak];
 
 /// A login that the server has begun.
-struct Begun {
+pub(crate) struct Begun {
     /// Where it sends the browser.
     location: String,
     /// The cookie as a browser would send it back.
-    cookie: String,
+    pub(crate) cookie: String,
     set_cookie: String,
 }
 
 impl Begun {
-    fn parameters(&self) -> HashMap<String, String> {
+    pub(crate) fn parameters(&self) -> HashMap<String, String> {
         Url::parse(&self.location).unwrap().query_pairs().into_owned().collect()
     }
 }
 
-async fn begin(world: &World, server: &Server<'_>) -> Begun {
+pub(crate) async fn begin(world: &World, server: &Server<'_>) -> Begun {
     let answer = world.http.get(format!("{}/api/v1/auth/login", server.base)).send().await.unwrap();
     assert_eq!(answer.status(), 302, "{:?}", answer.text().await);
     let header = |name| answer.headers()[name].to_str().unwrap().to_owned();
@@ -56,7 +56,7 @@ async fn logout(world: &World, server: &Server<'_>, body: &Value) -> Answer {
 }
 
 /// The whole way; the token.
-async fn log_in(world: &World, server: &Server<'_>) -> String {
+pub(crate) async fn log_in(world: &World, server: &Server<'_>) -> String {
     let (begun, body) = agreed(world, server).await;
     let answer = callback(world, server, Some(&begun.cookie), &body).await;
     assert_eq!(answer.status, 200, "{:?}: {}", world.shape, answer.body);

@@ -29,6 +29,7 @@ mod refusals;
 mod resources;
 mod schema;
 mod shutdown;
+mod slow_clients;
 mod start;
 mod version;
 

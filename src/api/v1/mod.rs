@@ -13,6 +13,7 @@ pub(crate) use users::is_email;
 
 use crate::server::AppState;
 use axum::routing::post;
+use tower_http::limit::RequestBodyLimitLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -30,9 +31,8 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(health::startup))
         .routes(routes!(version::version))
         .routes(routes!(auth::login))
-        .routes(routes!(auth::callback))
         .routes(routes!(auth::validate))
-        .routes(routes!(auth::logout))
+        .merge(without_token())
         .routes(routes!(tenant::get, tenant::update))
         .routes(routes!(users::list, users::create))
         .routes(routes!(users::get, users::update, users::delete))
@@ -41,4 +41,15 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(audit_logs::list))
         .route("/users/{id}", post(users::restore))
         .route("/documents/{id}", post(documents::restore))
+}
+
+/// The longest body of a caller who needs no token, in bytes: the parts of a login, of which a token is the longest.
+const LONGEST_WITHOUT_TOKEN: usize = 64 * 1024;
+
+/// Operations that read a body before they know who calls.
+fn without_token() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(auth::callback))
+        .routes(routes!(auth::logout))
+        .layer(RequestBodyLimitLayer::new(LONGEST_WITHOUT_TOKEN))
 }

@@ -277,7 +277,7 @@ pub(crate) enum Refused {
     /// AUTH_005, AUTH_007 to AUTH_009: the caller may not do this
     #[response(status = 403)]
     Caller(ErrorBody),
-    /// LIM_001: too many requests; see Retry-After
+    /// LIM_001: too many requests, in a minute or at once; see Retry-After
     #[response(status = 429)]
     TooMany(ErrorBody),
     /// SYS_003: the log says more, under the request's id
@@ -292,7 +292,7 @@ pub(crate) enum Refused {
 #[derive(IntoResponses)]
 #[allow(dead_code, reason = "for the document alone")]
 pub(crate) enum Busy {
-    /// LIM_001: too many requests; see Retry-After
+    /// LIM_001: too many requests, in a minute or at once; see Retry-After
     #[response(status = 429)]
     TooMany(ErrorBody),
     /// SYS_003: the log says more, under the request's id
@@ -307,6 +307,9 @@ pub(crate) enum Busy {
 #[derive(IntoResponses)]
 #[allow(dead_code, reason = "for the document alone")]
 pub(crate) enum BodyRefused {
+    /// VAL_006: the body did not arrive in time
+    #[response(status = 408)]
+    Late(ErrorBody),
     /// VAL_004: the body is too large
     #[response(status = 413)]
     TooLarge(ErrorBody),

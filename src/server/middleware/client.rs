@@ -16,6 +16,23 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ThroughProxy;
 
+/// What counts as one client where requests are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Network {
+    V4([u8; 4]),
+    /// The first 64 bits: a customer's network, within which addresses are free for the taking.
+    V6(u64),
+}
+
+impl Network {
+    pub(super) fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => Self::V4(ip.octets()),
+            IpAddr::V6(ip) => Self::V6(u64::try_from(ip.to_bits() >> 64).unwrap_or_default()),
+        }
+    }
+}
+
 /// Finds the client, by these settings.
 #[derive(Debug, Clone)]
 pub(super) struct FindClient(pub(super) Arc<Settings>);

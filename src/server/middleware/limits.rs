@@ -1,16 +1,26 @@
-//! How much at once, how large.
+//! How much at once: in all, for one client, and while a body is on its way.
 
 use super::around::Concern;
+use super::client::Network;
 use super::is_health;
 use crate::config::Settings;
 use crate::error::{ApiError, ErrorCode};
+use crate::telemetry::ClientIp;
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
-use http_body_util::Limited;
-use std::sync::Arc;
+use hyper::body::{Bytes, Frame, SizeHint};
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The answer to what there is no room for now.
+pub(super) fn busy(code: ErrorCode) -> Response {
+    ([(RETRY_AFTER, "1")], ApiError::from(code)).into_response()
+}
 
 /// The requests at work, shared by all routes.
 #[derive(Debug, Clone)]
@@ -25,35 +35,132 @@ impl Concurrency {
 
 /// Refuses at once what there is no room for: a queue would only make every answer late.
 impl Concern for Concurrency {
-    type Kept = Option<OwnedSemaphorePermit>;
+    type Kept = Option<Place>;
 
     fn before(&self, request: &mut Request) -> Result<Self::Kept, Response> {
         if is_health(request.uri().path()) {
             return Ok(None);
         }
-        let room = Arc::clone(&self.0).try_acquire_owned();
-        room.map(Some).map_err(|_| ([(RETRY_AFTER, "1")], ApiError::from(ErrorCode::Overloaded)).into_response())
+        let permit = Arc::clone(&self.0).try_acquire_owned().map_err(|_| busy(ErrorCode::Overloaded))?;
+        let place = Place(Arc::new(Held { places: Arc::clone(&self.0), permit: Mutex::new(Some(permit)) }));
+        request.extensions_mut().insert(place.clone());
+        Ok(Some(place))
+    }
+
+    fn after(&self, place: Self::Kept, response: &mut Response) {
+        keep_while_written(place, response);
     }
 }
 
-/// The longest body, in bytes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct BodyLimit(pub(super) u32);
+/// A request's place among those at work. It has none while its body is on its way: a client that sends slowly keeps nobody
+/// out.
+#[derive(Debug, Clone)]
+pub(super) struct Place(Arc<Held>);
 
-/// Refuses an announced length at once; a body without one is cut off where it exceeds the limit, and whoever reads
-/// it answers 413.
-impl Concern for BodyLimit {
-    type Kept = ();
+#[derive(Debug)]
+struct Held {
+    places: Arc<Semaphore>,
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
+}
 
-    fn before(&self, request: &mut Request) -> Result<(), Response> {
-        if request.body().size_hint().lower() > u64::from(self.0) {
-            return Err(ApiError::from(ErrorCode::TooLarge).into_response());
+impl Place {
+    pub(super) fn leave(&self) {
+        self.permit().take();
+    }
+
+    /// Whether there is room again.
+    pub(super) fn take_again(&self) -> bool {
+        let mut permit = self.permit();
+        if permit.is_none() {
+            *permit = Arc::clone(&self.0.places).try_acquire_owned().ok();
         }
-        if !request.body().is_end_stream() {
-            let most = usize::try_from(self.0).unwrap_or(usize::MAX);
-            let body = std::mem::take(request.body_mut());
-            *request.body_mut() = Body::new(Limited::new(body, most));
+        permit.is_some()
+    }
+
+    fn permit(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+        self.0.permit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many requests each client has at work, and how many it may have.
+#[derive(Debug, Clone)]
+pub(super) struct PerClient {
+    most: u32,
+    at_work: Arc<Mutex<HashMap<Network, u32>>>,
+}
+
+impl PerClient {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self { most: settings.max_concurrent_requests_per_client, at_work: Arc::default() }
+    }
+}
+
+/// Refuses what one client asks for beyond its share: however slow its requests are, others have room.
+impl Concern for PerClient {
+    type Kept = Option<Share>;
+
+    fn before(&self, request: &mut Request) -> Result<Self::Kept, Response> {
+        let client = request.extensions().get::<ClientIp>().filter(|_| !is_health(request.uri().path()));
+        let Some(network) = client.map(|client| Network::of(client.0)) else { return Ok(None) };
+        let mut at_work = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = at_work.entry(network).or_default();
+        if *count >= self.most {
+            return Err(busy(ErrorCode::RateLimited));
         }
-        Ok(())
+        *count += 1;
+        Ok(Some(Share { network, at_work: Arc::clone(&self.at_work) }))
+    }
+
+    fn after(&self, share: Self::Kept, response: &mut Response) {
+        keep_while_written(share, response);
+    }
+}
+
+/// One request of one client.
+#[derive(Debug)]
+pub(super) struct Share {
+    network: Network,
+    at_work: Arc<Mutex<HashMap<Network, u32>>>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut at_work = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = at_work.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                at_work.remove(&self.network);
+            }
+        }
+    }
+}
+
+/// An answer that is made while it is written is still work; one that is there as a whole is not.
+fn keep_while_written<K: Send + Unpin + 'static>(kept: Option<K>, response: &mut Response) {
+    if kept.is_some() && response.body().size_hint().exact().is_none() {
+        let body = std::mem::take(response.body_mut());
+        *response.body_mut() = Body::new(Kept { body, _kept: kept });
+    }
+}
+
+struct Kept<K> {
+    body: Body,
+    _kept: K,
+}
+
+impl<K: Unpin> HttpBody for Kept<K> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod around;
+mod body;
 mod client;
 mod cors;
 mod envelope;
@@ -14,6 +15,7 @@ mod request_id;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use body::BodyError;
 pub(crate) use envelope::OwnBody;
 pub(super) use headers::on_every_answer;
 pub(super) use request_id::X_REQUEST_ID;
@@ -30,8 +32,8 @@ use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 use {
-    client::FindClient, envelope::Envelope, headers::SecurityHeaders, limits::BodyLimit, limits::Concurrency,
-    phase::CloseWhenDraining, phase::RequireSchema, rate_limit::RateLimit, request_id::GiveId,
+    body::BodyLimits, client::FindClient, envelope::Envelope, headers::SecurityHeaders, limits::Concurrency,
+    limits::PerClient, phase::CloseWhenDraining, phase::RequireSchema, rate_limit::RateLimit, request_id::GiveId,
 };
 
 /// The layers, outermost first.
@@ -57,13 +59,15 @@ pub(super) fn wrap(router: Router<AppState>, state: &AppState) -> Router<AppStat
             .layer(cors::layer(&settings.allowed_origins))
             // No answer from tables that may not be what this build expects.
             .layer(Around(RequireSchema(state.lifecycle.clone())))
+            // No client has more requests at work than its share.
+            .layer(Around(PerClient::new(settings)))
             // No more requests at work than the instance bears, and none of them for ever.
             .layer(Around(Concurrency::new(settings)))
             .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, settings.request_timeout))
-            // No body longer than allowed, announced or not; axum's own limit steps back.
-            .layer(Around(BodyLimit(settings.max_body_bytes)))
+            // No body longer than allowed, announced or not, and none for ever; axum's own limit steps back.
+            .layer(Around(BodyLimits::new(settings)))
             .layer(DefaultBodyLimit::disable())
-            // No client takes more than its share.
+            // No client asks more often than its share.
             .layer(option_layer(RateLimit::new(settings).map(Around)))
             .map_response(IntoResponse::into_response)
             // A panic in a handler is a 500 for that request, not the end of its connection; scripts can read it.

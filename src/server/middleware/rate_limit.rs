@@ -1,6 +1,7 @@
 //! Each client's share: a steady rate and a burst, by address.
 
 use super::around::Concern;
+use super::client::Network;
 use super::is_health;
 use crate::config::Settings;
 use crate::error::{ApiError, ErrorCode};
@@ -32,19 +33,8 @@ const CHECKS_PER_LOOK: u64 = 256;
 /// Whose share a request counts against.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Client {
-    V4([u8; 4]),
-    /// The first 64 bits: a customer's network, within which addresses are free for the taking.
-    V6(u64),
+    Of(Network),
     Shared(u64),
-}
-
-impl Client {
-    fn of(ip: IpAddr) -> Self {
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => Self::V4(ip.octets()),
-            IpAddr::V6(ip) => Self::V6(u64::try_from(ip.to_bits() >> 64).unwrap_or_default()),
-        }
-    }
 }
 
 /// The limiter, shared by all routes.
@@ -91,7 +81,7 @@ impl RateLimit {
         if inner.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(CHECKS_PER_LOOK) {
             self.look();
         }
-        let mut client = Client::of(ip);
+        let mut client = Client::Of(Network::of(ip));
         if inner.full.load(Ordering::Relaxed) {
             client = Client::Shared(inner.hasher.hash_one(&client) % SHARED);
         }

@@ -16,6 +16,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 use reqwest::{Client, Response};
 use serde_json::Value;
+use std::convert::Infallible;
 use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -202,6 +203,34 @@ async fn a_handler_that_takes_too_long_is_a_503() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_made_while_it_is_written_has_the_time_of_its_request_and_holds_its_place() {
+    let endless = async || {
+        Body::from_stream(futures_util::stream::unfold((), async |()| {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            Some((Ok::<_, Infallible>("x"), ()))
+        }))
+    };
+    let silent = async || Body::from_stream(futures_util::stream::pending::<Result<&str, Infallible>>());
+    let routes =
+        Router::new().route("/endless", get(endless)).route("/silent", get(silent)).route("/", get(async || ()));
+    let settings = [
+        ("REQUEST_TIMEOUT_SECONDS", "1"),
+        ("MAX_CONCURRENT_REQUESTS", "1"),
+        ("MAX_CONCURRENT_REQUESTS_PER_CLIENT", "9"),
+    ];
+    let base = serve(&settings, routes).await;
+    for path in ["endless", "silent"] {
+        let begun = std::time::Instant::now();
+        let response = reqwest::get(format!("{base}/{path}")).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(code(reqwest::get(&base).await.unwrap(), 503).await, "SYS_006", "{path} is still at work");
+        assert!(response.bytes().await.is_err(), "{path} is cut off, and the client can tell");
+        assert!((1..3).contains(&begun.elapsed().as_secs()), "{path}: {:?}", begun.elapsed());
+        assert_eq!(reqwest::get(&base).await.unwrap().status(), 200);
+    }
+}
+
+#[tokio::test]
 async fn beyond_the_limit_of_requests_at_once_it_is_a_503_that_scripts_can_read_and_health_still_answers() {
     let (begun, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let slow = {
@@ -215,7 +244,7 @@ async fn beyond_the_limit_of_requests_at_once_it_is_a_503_that_scripts_can_read_
         .route("/slow", get(slow))
         .route("/quick", get(async || ()))
         .route("/api/v1/health/x", get(async || ()));
-    let base = serve(&[("MAX_CONCURRENT_REQUESTS", "1")], routes).await;
+    let base = serve(&[("MAX_CONCURRENT_REQUESTS", "1"), ("MAX_CONCURRENT_REQUESTS_PER_CLIENT", "9")], routes).await;
     let first = tokio::spawn(reqwest::get(format!("{base}/slow")));
     begun.notified().await;
     let refused =

@@ -4,6 +4,7 @@ mod database;
 mod pgbouncer;
 mod postgres;
 pub mod provider;
+mod proxy;
 mod server;
 mod skip;
 
@@ -11,6 +12,7 @@ pub use database::Database;
 pub use pgbouncer::PgBouncer;
 pub use postgres::program as postgres_program;
 pub use provider::Provider;
+pub use proxy::{Proxy, ProxyKind};
 pub use rustix::process::Signal;
 pub use server::{Server, send};
 pub use skip::skip;
