@@ -31,11 +31,12 @@ COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 COPY image-tools/Cargo.toml image-tools/
 COPY migration/Cargo.toml migration/
+COPY migrator/Cargo.toml migrator/
 COPY tests/support/Cargo.toml tests/support/
 COPY tests/image/Cargo.toml tests/image/
 COPY tests/migrations/Cargo.toml tests/migrations/
-RUN mkdir -p src image-tools/src image-tools/tests/compare migration/src tests/support/src tests/http bench \
- && for file in src/lib.rs image-tools/src/lib.rs migration/src/lib.rs tests/support/src/lib.rs tests/image/lib.rs; do \
+RUN mkdir -p src image-tools/src image-tools/tests/compare migration/src migrator/src tests/support/src tests/http bench \
+ && for file in src/lib.rs image-tools/src/lib.rs migration/src/lib.rs migrator/src/lib.rs tests/support/src/lib.rs tests/image/lib.rs; do \
       echo '//! Stands in for the sources.' > "$file"; done \
  && for file in build.rs src/main.rs image-tools/src/main.rs image-tools/tests/compare/main.rs tests/http/main.rs \
       tests/image/main.rs bench/hot_paths.rs tests/migrations/main.rs tests/migrations/bench.rs tests/migrations/fixture.rs; do \
@@ -44,8 +45,9 @@ RUN mkdir -p src image-tools/src image-tools/tests/compare migration/src tests/s
 
 # The sources; touched, since a checkout may give them a time before the stand-ins above. The migrations come first: who edits
 # src does not wait for them.
+COPY migrator/src migrator/src
 COPY migration/src migration/src
-RUN find migration/src -name '*.rs' -exec touch {} + \
+RUN find migrator/src migration/src -name '*.rs' -exec touch {} + \
  && deploy/build/compile "${PROFILE}" ${TARGET}
 COPY flake.lock build.rs ./
 COPY src src

@@ -74,6 +74,7 @@ export default defineRailway(() => {
         "deploy/swagger-ui/**",
         "flake.lock",
         "migration/**",
+        "migrator/**",
         "railway.json",
         "src/**",
       ],

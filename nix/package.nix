@@ -22,7 +22,7 @@ let
         "build\\.rs"
         "image-tools"
         "image-tools/Cargo\\.toml"
-        "(migration|src)(/.*)?"
+        "(migration|migrator|src)(/.*)?"
         "tests"
         "tests/(image|migrations|support)"
         "tests/(image|migrations|support)/Cargo\\.toml"

@@ -7,7 +7,7 @@ use crate::config::{ConfigError, MigrateOnStart, Settings};
 use crate::server::{self, PrepareError, ServeError};
 use crate::telemetry;
 use anyhow::anyhow;
-use bulkhead_migration::{MigrationError, Migrations};
+use bulkhead_migrator::{MigrationError, Migrations};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use tokio::runtime::Runtime;

@@ -1,8 +1,8 @@
 //! Opens the database: a pool for requests, what migrations connect with, and transactions that belong to one tenant.
 
 use crate::config::{DatabaseUrl, Settings};
-use bulkhead_migration::Target;
-pub(crate) use bulkhead_migration::code;
+use bulkhead_migrator::Target;
+pub(crate) use bulkhead_migrator::code;
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::sqlx::pool::PoolOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};

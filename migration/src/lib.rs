@@ -1,31 +1,32 @@
-//! Migrations nobody has to think about: what sea-orm-migration lacks, and Bulkhead's own schema.
+//! Bulkhead's schema: one folder for each migration, with the SQL that applies and reverts it on each database.
 //!
-//! [`Runner`] applies the migrations of a build under a lock, so that any number of processes may start at once;
-//! it knows an edited migration by its fingerprint, tells an older schema from a newer one, and says why when a
-//! build and a schema do not fit. It depends on nothing of Bulkhead: [`Migrations`] can be anyone's.
-//!
-//! Bulkhead's migrations are written as SQL, once for PostgreSQL and once for SQLite: the two differ in their types
-//! (uuid, timestamptz), and an auditor reads the very statements that run.
+//! PostgreSQL and SQLite have SQL of their own, since their types differ (uuid, timestamptz). The comment at the top of
+//! `postgres.up.sql` says what the migration is for. `bulkhead-migrator` runs the migrations.
 
-mod catalogue;
-mod error;
-mod history;
-mod m20261101_000001_create_tenants;
-mod m20261101_000002_create_users;
-mod m20261122_000003_index_users_by_role;
-mod m20261124_000004_create_documents;
-mod m20261124_000005_create_audit_logs;
-mod m20261124_000006_create_triggers;
-mod m20261124_000007_enforce_tenancy;
-mod m20261124_000008_index_users_by_subject;
-mod m20261125_000009_confine_functions;
-mod runner;
-mod state;
+use bulkhead_migrator::{DescribedMigration, Migrations, Mode, Sql, SqlMigration};
 
-pub use catalogue::{Describe, DescribedMigration, Migrations, Mode, Sql, SqlMigration};
-pub use error::{Left, MigrationError, code, is_missing_table};
-pub use runner::{Changes, Options, Planned, Progress, Repair, Runner, Target};
-pub use state::{Fit, Leniency, Misfit, Standing, State, Step};
+/// The migration in the folder of this name. `$minimum_build` is the name of the oldest build's newest migration that can
+/// serve once this one is applied: the migration itself where older builds break, an older one where they do not.
+macro_rules! migration {
+    ($name:literal, $mode:expr, $minimum_build:literal) => {
+        Box::new(SqlMigration {
+            name: $name,
+            minimum_build: $minimum_build,
+            mode: $mode,
+            up: sql!($name, "up"),
+            down: sql!($name, "down"),
+        })
+    };
+}
+
+macro_rules! sql {
+    ($name:literal, $direction:literal) => {
+        Sql {
+            postgres: include_str!(concat!($name, "/postgres.", $direction, ".sql")),
+            sqlite: include_str!(concat!($name, "/sqlite.", $direction, ".sql")),
+        }
+    };
+}
 
 /// Bulkhead's schema.
 #[must_use]
@@ -37,14 +38,22 @@ pub fn migrations() -> Migrations {
 #[must_use]
 pub fn all() -> Vec<Box<dyn DescribedMigration>> {
     vec![
-        Box::new(m20261101_000001_create_tenants::MIGRATION),
-        Box::new(m20261101_000002_create_users::MIGRATION),
-        Box::new(m20261122_000003_index_users_by_role::MIGRATION),
-        Box::new(m20261124_000004_create_documents::MIGRATION),
-        Box::new(m20261124_000005_create_audit_logs::MIGRATION),
-        Box::new(m20261124_000006_create_triggers::MIGRATION),
-        Box::new(m20261124_000007_enforce_tenancy::MIGRATION),
-        Box::new(m20261124_000008_index_users_by_subject::MIGRATION),
-        Box::new(m20261125_000009_confine_functions::MIGRATION),
+        migration!("m20261101_000001_create_tenants", Mode::Transaction, "m20261101_000001_create_tenants"),
+        migration!("m20261101_000002_create_users", Mode::Transaction, "m20261101_000001_create_tenants"),
+        migration!(
+            "m20261122_000003_index_users_by_role",
+            Mode::ConcurrentIndex("users_live_role"),
+            "m20261101_000001_create_tenants"
+        ),
+        migration!("m20261124_000004_create_documents", Mode::Transaction, "m20261101_000001_create_tenants"),
+        migration!("m20261124_000005_create_audit_logs", Mode::Transaction, "m20261101_000001_create_tenants"),
+        migration!("m20261124_000006_create_triggers", Mode::Transaction, "m20261101_000001_create_tenants"),
+        migration!("m20261124_000007_enforce_tenancy", Mode::Transaction, "m20261124_000007_enforce_tenancy"),
+        migration!(
+            "m20261124_000008_index_users_by_subject",
+            Mode::ConcurrentIndex("users_subject"),
+            "m20261124_000007_enforce_tenancy"
+        ),
+        migration!("m20261125_000009_confine_functions", Mode::Transaction, "m20261125_000009_confine_functions"),
     ]
 }

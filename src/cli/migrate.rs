@@ -7,7 +7,7 @@ use crate::server::{PrepareError, ServeError, Signals, runner};
 use crate::tenancy::Isolation;
 use crate::{database, telemetry};
 use anyhow::anyhow;
-use bulkhead_migration::{Changes, Fit, MigrationError, Migrations, Repair, Runner, Standing, State};
+use bulkhead_migrator::{Changes, Fit, MigrationError, Migrations, Repair, Runner, Standing, State};
 use clap::{ArgGroup, Args, Subcommand};
 use std::io::{IsTerminal, Write};
 

@@ -233,7 +233,7 @@ pub(super) fn operate<T>(
         done
     });
     done.map_err(|error| match error {
-        error @ (DbErr::Exec(_) | DbErr::Query(_)) if bulkhead_migration::is_missing_table(&error) => anyhow!(
+        error @ (DbErr::Exec(_) | DbErr::Query(_)) if bulkhead_migrator::is_missing_table(&error) => anyhow!(
             "{}: {} has no tables for this yet: run `bulkhead start` or `bulkhead migrate up` first",
             settings.migration_database_variable,
             settings.migration_database

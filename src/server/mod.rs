@@ -22,7 +22,7 @@ pub use state::AppState;
 use crate::auth::{Auth, ProviderError};
 use crate::config::Settings;
 use crate::database;
-use bulkhead_migration::Migrations;
+use bulkhead_migrator::Migrations;
 pub use prepare::PrepareError;
 pub(crate) use prepare::runner;
 pub(crate) use recent::Recent;

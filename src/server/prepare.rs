@@ -3,7 +3,7 @@
 use super::{AppState, Phase};
 use crate::config::{DatabaseUrl, MigrateOnStart, Settings};
 use crate::database;
-use bulkhead_migration::{Fit, Leniency, MigrationError, Migrations, Misfit, Options, Progress, Runner, Target};
+use bulkhead_migrator::{Fit, Leniency, MigrationError, Migrations, Misfit, Options, Progress, Runner, Target};
 use sea_orm::DbErr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,7 +7,7 @@ use crate::auth::Auth;
 use crate::config::{MigrateOnStart, Settings};
 use crate::tenancy::Tenancy;
 use axum::extract::FromRef;
-use bulkhead_migration::{Fit, Misfit, Runner, Standing, State};
+use bulkhead_migrator::{Fit, Misfit, Runner, Standing, State};
 use sea_orm::{DatabaseConnection, DbErr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -252,7 +252,7 @@ async fn state(database: &Database, key: &str) -> AppState {
     let settings = Settings::read(&|name| variables.get(name).map(OsString::from)).0.unwrap();
     let auth = Auth::new(&settings.identity).unwrap();
     let runner =
-        bulkhead_migration::Runner::new(bulkhead_migration::migrations(), bulkhead_migration::Options::default());
+        bulkhead_migrator::Runner::new(bulkhead_migration::migrations(), bulkhead_migrator::Options::default());
     let fetching = Arc::clone(&auth);
     tokio::spawn(async move { fetching.run().await });
     let pool = database.connect().await;

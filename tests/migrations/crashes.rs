@@ -1,7 +1,7 @@
 //! Kills, hangs, lost sessions: nothing is left half-done, nobody waits for ever.
 
 use crate::{FIRST, SECOND, command, count, fail, fixture, history, spawn, stderr, succeed, with_seeds};
-use bulkhead_migration::{Left, MigrationError, Mode, Options, Runner, Sql, SqlMigration, Target};
+use bulkhead_migrator::{Left, MigrationError, Mode, Options, Runner, Sql, SqlMigration, Target};
 use futures_util::future::join_all;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, TransactionTrait};
@@ -252,7 +252,7 @@ async fn a_failure_in_a_living_process_keeps_no_lock() {
         let sql = Sql { postgres: sql, sqlite: sql };
         let migration = SqlMigration { name: "m1", minimum_build: "m1", up: sql, down: sql, mode: Mode::Transaction };
         let options = Options { lock_timeout: Duration::from_secs(5), ..Options::default() };
-        Runner::new(bulkhead_migration::Migrations::new(vec![Box::new(migration)]), options)
+        Runner::new(bulkhead_migrator::Migrations::new(vec![Box::new(migration)]), options)
     };
     let failure = runner("SELECT nonsense").up(&target, None).await;
     assert!(matches!(failure, Err(MigrationError::Failed { left: Left::Nothing, .. })), "{failure:?}");

@@ -1,7 +1,7 @@
 //! `bulkhead`, built with other migrations: FIXTURE names what its own are followed by, separated by commas.
 //! Without FIXTURE it is `bulkhead` itself.
 
-use bulkhead_migration::{Describe, DescribedMigration, Migrations, Mode, Sql, SqlMigration};
+use bulkhead_migrator::{Describe, DescribedMigration, Migrations, Mode, Sql, SqlMigration};
 use clap::Parser;
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DbBackend;

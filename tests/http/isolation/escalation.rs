@@ -1,7 +1,7 @@
 //! Whoever holds the run-time login, by a stolen URL or an injection, gets no right that the login has not got.
 
 use super::logins::Deployment;
-use bulkhead_migration::code;
+use bulkhead_migrator::code;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 
 const REFUSED: &str = "42501";

@@ -60,7 +60,7 @@ impl Scene {
 }
 
 fn code(error: &DbErr) -> String {
-    bulkhead_migration::code(error).unwrap_or_else(|| panic!("not the database's: {error}"))
+    bulkhead_migrator::code(error).unwrap_or_else(|| panic!("not the database's: {error}"))
 }
 
 async fn rows(connection: &DatabaseConnection) -> Rows {

@@ -1,7 +1,7 @@
 //! A database per test.
 
 use crate::{postgres, skip};
-use bulkhead_migration::{Options, Runner, Target};
+use bulkhead_migrator::{Options, Runner, Target};
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use std::hash::{DefaultHasher, Hash, Hasher};

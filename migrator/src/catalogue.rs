@@ -24,10 +24,11 @@ pub trait Describe {
         false
     }
 
-    /// SHA-256 of the SQL, in hexadecimal. Indentation and empty lines do not count.
+    /// SHA-256 of the SQL, in hexadecimal. Indentation, empty lines and the comment at the top do not count.
     fn fingerprint(&self, backend: DbBackend) -> Option<String> {
         let mut hash = Sha256::new();
-        for line in self.sql(backend)?.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let lines = self.sql(backend)?.lines().map(str::trim).filter(|line| !line.is_empty());
+        for line in lines.skip_while(|line| line.starts_with("--")) {
             hash.update(line);
             hash.update("\n");
         }

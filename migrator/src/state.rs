@@ -312,6 +312,7 @@ mod tests {
         assert_eq!(print("CREATE TABLE a\n(b int)"), print("\n  CREATE TABLE a\n\n    (b int)\n"));
         assert_ne!(print("CREATE TABLE a (b int)"), print("CREATE TABLE a (b text)"));
         assert_ne!(print("SELECT 'a b'"), print("SELECT 'a  b'"));
-        assert_ne!(print("-- x\nDROP TABLE a"), print("-- x DROP TABLE a"));
+        assert_eq!(print("-- x\n\n-- y\nDROP TABLE a"), print("DROP TABLE a"));
+        assert_ne!(print("DROP TABLE a\n-- x"), print("DROP TABLE a"));
     }
 }

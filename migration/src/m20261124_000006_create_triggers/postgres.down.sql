@@ -1,0 +1,12 @@
+DROP TRIGGER audit_logs_chain ON audit_logs;
+DROP TRIGGER tenants_audit_chain ON tenants;
+DROP TRIGGER audit_heads_advance ON audit_heads;
+DROP TRIGGER audit_heads_stay ON audit_heads;
+DROP TRIGGER audit_logs_append_only ON audit_logs;
+DROP TRIGGER documents_updated_at ON documents;
+DROP TRIGGER users_updated_at ON users;
+DROP TRIGGER tenants_updated_at ON tenants;
+DROP FUNCTION advance_audit_head();
+DROP FUNCTION begin_audit_chain();
+DROP FUNCTION refuse_change();
+DROP FUNCTION set_updated_at();

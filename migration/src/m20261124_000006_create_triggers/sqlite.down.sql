@@ -1,0 +1,12 @@
+DROP TRIGGER audit_logs_head;
+DROP TRIGGER audit_logs_chain;
+DROP TRIGGER tenants_audit_chain;
+DROP TRIGGER audit_heads_no_replace;
+DROP TRIGGER audit_logs_no_replace;
+DROP TRIGGER audit_heads_advance;
+DROP TRIGGER audit_heads_stay;
+DROP TRIGGER audit_logs_no_delete;
+DROP TRIGGER audit_logs_no_update;
+DROP TRIGGER documents_updated_at;
+DROP TRIGGER users_updated_at;
+DROP TRIGGER tenants_updated_at;
