@@ -3,7 +3,7 @@
 // What a command is asked for goes to standard output, what went wrong to standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use crate::config::{ConfigError, MigrateOnStart, Settings};
+use crate::config::{ConfigError, MigrateOnStart, Misspelt, Settings};
 use crate::server::{self, PrepareError, ServeError};
 use crate::telemetry;
 use anyhow::anyhow;
@@ -147,6 +147,9 @@ fn start(migrations: Migrations, mode: Option<MigrateOnStart>) -> Result<(), Fai
     settings.migrate_on_start = mode.unwrap_or(settings.migrate_on_start);
     telemetry::init(&settings, std::io::stdout);
     telemetry::log_panics();
+    for Misspelt { name, meant } in Settings::misspelt() {
+        tracing::warn!("{name} is set, and is no setting: is {meant} meant?");
+    }
     Ok(runtime()?.block_on(server::run(settings, migrations))?)
 }
 
@@ -167,6 +170,9 @@ impl Config {
                     println!("{:width$}  {}  ({})", line.name, line.value, line.source);
                 }
             }
+        }
+        for Misspelt { name, meant } in Settings::misspelt() {
+            eprintln!("warning: {name} is set, and is no setting: is {meant} meant?");
         }
         settings?;
         if matches!(self, Self::Check) {

@@ -6,11 +6,13 @@
 
 mod identity;
 mod log_level;
+mod misspelt;
 mod origin;
 mod proxies;
 
 pub(crate) use identity::KEYS_SERVE_AT_MOST;
 pub use identity::{ApiToken, DevelopmentKey, Identity, Issuer, Provider};
+pub use misspelt::Misspelt;
 pub use origin::Origin;
 pub use proxies::{Forwarding, TrustedProxies};
 

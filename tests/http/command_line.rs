@@ -150,6 +150,9 @@ async fn config_check_reports_every_mistake_at_once() {
     let names: Vec<&str> = text.lines().filter_map(|line| line.split(':').next()).collect();
     assert_eq!(names, ["DATABASE_URL", "HOST", "PORT"], "{text}");
     assert!(run(&["config", "check"], &[]).await.status.success());
+    let nearly = run(&["config", "check"], &[("DATABSE_URL", "sqlite://x.db")]).await;
+    assert!(nearly.status.success());
+    assert_eq!(stderr(&nearly), "warning: DATABSE_URL is set, and is no setting: is DATABASE_URL meant?\n");
 }
 
 #[tokio::test]
