@@ -5,7 +5,8 @@
 //! others out. nginx makes room in the same way (`ngx_drain_connections` in src/core/ngx_connection.c).
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -25,6 +26,29 @@ pub(super) enum Wait {
     Body,
 }
 
+/// A connection's state, in one number: at work, being closed, or since when it waits and for what. Requests change it without
+/// a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct State(u64);
+
+impl State {
+    const WORKS: Self = Self(0);
+    const CLOSES: Self = Self(1);
+
+    /// `turn` is 1 or more, and grows.
+    const fn waits(turn: u64, wait: Wait) -> Self {
+        Self(turn << 1 | matches!(wait, Wait::Body) as u64)
+    }
+
+    const fn is_waiting(self) -> bool {
+        self.0 > Self::CLOSES.0
+    }
+
+    const fn waits_for_head(self) -> bool {
+        self.is_waiting() && self.0 & 1 == 0
+    }
+}
+
 /// All connections of the process. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Connections(Arc<Inner>);
@@ -32,60 +56,41 @@ pub(super) struct Connections(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     most: usize,
-    state: Mutex<State>,
+    /// Each until it has gone, also while it is being closed: it holds a file until then.
+    open: Mutex<HashMap<u64, Arc<Shared>>>,
     /// One has gone.
     freed: Notify,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// Each until it has gone, also while it is being closed: it holds a file until then.
-    open: HashMap<u64, Open>,
-    /// Those that wait, in the order in which they began to.
-    waiting: BTreeMap<u64, (u64, Wait)>,
-    /// How many are being closed.
-    closing: usize,
-    next: u64,
-    noticed: Option<Instant>,
+    /// Whose turn to wait it is.
+    turn: AtomicU64,
+    noticed: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
-struct Open {
-    close: Arc<Notify>,
-    closing: bool,
+struct Shared {
+    state: AtomicU64,
+    close: Notify,
 }
 
-impl State {
-    fn number(&mut self) -> u64 {
-        self.next += 1;
-        self.next
+impl Shared {
+    fn state(&self) -> State {
+        State(self.state.load(Ordering::Acquire))
     }
 
-    fn close(&mut self, place: u64) {
-        if let Some((id, _)) = self.waiting.remove(&place)
-            && let Some(open) = self.open.get_mut(&id)
-        {
-            open.closing = true;
-            open.close.notify_one();
-            self.closing += 1;
+    /// Whether it was still in the state `from`.
+    fn close(&self, from: State) -> bool {
+        let closes = self.state.compare_exchange(from.0, State::CLOSES.0, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if closes {
+            self.close.notify_one();
         }
-    }
-
-    fn notice(&mut self, most: usize) {
-        if self.noticed.is_none_or(|at| at.elapsed() >= NOTICE_PAUSE) {
-            self.noticed = Some(Instant::now());
-            tracing::warn!(
-                connections = most,
-                "there are as many connections as there may be: those that have sent nothing for longest are closed; see MAX_CONNECTIONS"
-            );
-        }
+        closes
     }
 }
 
 impl Connections {
     /// Room for `most` connections.
     pub(super) fn new(most: usize) -> Self {
-        Self(Arc::new(Inner { most, state: Mutex::default(), freed: Notify::new() }))
+        let (open, noticed) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { most, open, freed: Notify::new(), turn: AtomicU64::new(1), noticed }))
     }
 
     /// Counts one more, which waits for its first head; makes room where there is none, and waits until there is. `None`
@@ -102,36 +107,64 @@ impl Connections {
     }
 
     fn try_open(&self) -> Result<Connection, NoRoom> {
-        let mut state = self.0.lock();
-        if state.open.len() >= self.0.most {
-            state.notice(self.0.most);
-            if state.closing == 0 {
-                let place = *state.waiting.first_key_value().ok_or(NoRoom::AllAtWork)?.0;
-                state.close(place);
-            }
-            return Err(NoRoom::Yet);
+        let mut open = self.0.open();
+        if open.len() >= self.0.most {
+            self.0.notice();
+            return Err(make_room(&open));
         }
-        let (id, place, close) = (state.number(), state.number(), Arc::new(Notify::new()));
-        state.open.insert(id, Open { close: Arc::clone(&close), closing: false });
-        state.waiting.insert(place, (id, Wait::Head));
-        let inner = Arc::clone(&self.0);
-        Ok(Connection(Arc::new(Counted { id, place: Mutex::new(Some(place)), close, inner })))
+        let id = self.0.next_turn();
+        let state = State::waits(id, Wait::Head);
+        let shared = Arc::new(Shared { state: AtomicU64::new(state.0), close: Notify::new() });
+        open.insert(id, Arc::clone(&shared));
+        Ok(Connection(Arc::new(Counted { id, shared, inner: Arc::clone(&self.0) })))
     }
 
     /// Closes those that wait for a head or for the rest of one.
     pub(super) fn close_without_request(&self) {
-        let mut state = self.0.lock();
-        let places: Vec<u64> =
-            state.waiting.iter().filter(|(_, (_, wait))| *wait == Wait::Head).map(|(place, _)| *place).collect();
-        for place in places {
-            state.close(place);
+        for shared in self.0.open().values() {
+            let state = shared.state();
+            if state.waits_for_head() {
+                shared.close(state);
+            }
+        }
+    }
+}
+
+/// Closes the one that has waited longest, unless another one is being closed already.
+fn make_room(open: &HashMap<u64, Arc<Shared>>) -> NoRoom {
+    loop {
+        let states = || open.values().map(|shared| (shared.state(), shared));
+        if states().any(|(state, _)| state == State::CLOSES) {
+            return NoRoom::Yet;
+        }
+        let oldest = states().filter(|(state, _)| state.is_waiting()).min_by_key(|(state, _)| *state);
+        match oldest {
+            None => return NoRoom::AllAtWork,
+            Some((state, shared)) if shared.close(state) => return NoRoom::Yet,
+            // It has got a request meanwhile.
+            Some(_) => {}
         }
     }
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<Shared>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next_turn(&self) -> u64 {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn notice(&self) {
+        let mut noticed = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
+        if noticed.is_none_or(|at| at.elapsed() >= NOTICE_PAUSE) {
+            *noticed = Some(Instant::now());
+            tracing::warn!(
+                connections = self.most,
+                "there are as many connections as there may be: those that have sent nothing for longest are closed; see MAX_CONNECTIONS"
+            );
+        }
     }
 }
 
@@ -151,55 +184,36 @@ pub(super) struct Connection(Arc<Counted>);
 #[derive(Debug)]
 struct Counted {
     id: u64,
-    /// Its place among those that wait; none while it is at work.
-    place: Mutex<Option<u64>>,
-    close: Arc<Notify>,
+    shared: Arc<Shared>,
     inner: Arc<Inner>,
 }
 
 impl Connection {
     /// It has a request, and is not closed to make room.
     pub(super) fn works(&self) {
-        if let Some(place) = self.place().take() {
-            self.0.inner.lock().waiting.remove(&place);
-        }
+        self.set(State::WORKS);
     }
 
     /// It waits for its client.
     pub(super) fn waits(&self, wait: Wait) {
-        let mut place = self.place();
-        let mut state = self.0.inner.lock();
-        if let Some(before) = place.take() {
-            state.waiting.remove(&before);
-        }
-        // One that is being closed has no place any more.
-        if state.open.get(&self.0.id).is_some_and(|open| !open.closing) {
-            let new = state.number();
-            state.waiting.insert(new, (self.0.id, wait));
-            *place = Some(new);
-        }
+        self.set(State::waits(self.0.inner.next_turn(), wait));
+    }
+
+    /// One that is being closed stays so.
+    fn set(&self, state: State) {
+        let change = |now| (State(now) != State::CLOSES).then_some(state.0);
+        let _ = self.0.shared.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
     }
 
     /// Returns once it is to be closed.
     pub(super) async fn closed(&self) {
-        self.0.close.notified().await;
-    }
-
-    fn place(&self) -> MutexGuard<'_, Option<u64>> {
-        self.0.place.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.shared.close.notified().await;
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let place = self.place.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        let mut state = self.inner.lock();
-        if state.open.remove(&self.id).is_some_and(|open| open.closing) {
-            state.closing -= 1;
-        }
-        if let Some(place) = place {
-            state.waiting.remove(&place);
-        }
+        self.inner.open().remove(&self.id);
         self.inner.freed.notify_one();
     }
 }

@@ -8,18 +8,20 @@ use super::write_timeout::WriteTimeout;
 use crate::config::Settings;
 use axum::Router;
 use axum::extract::ConnectInfo;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tower::{Service, ServiceExt as _, service_fn};
+use tower::Service as _;
 
 /// How long a client may take to send a request's head.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -144,7 +146,8 @@ impl Server {
         let _ = stream.set_nodelay(true);
         let stream = WriteTimeout::new(stream, WRITE_PAUSE, self.settings.request_timeout);
         let stream = Refusals::new(stream, peer.ip(), self.settings.environment);
-        let service = TowerToHyperService::new(self.service(peer, connection.clone()));
+        let (router, timeout) = (self.router.clone(), self.settings.request_timeout);
+        let service = OneConnection { router, timeout, peer, connection: connection.clone() };
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_READ_TIMEOUT)
@@ -159,33 +162,6 @@ impl Server {
                 () = connection.closed() => tracing::debug!("a connection without a request is closed"),
             }
         });
-    }
-
-    /// The router, as one connection uses it: for one request at a time.
-    fn service(
-        &self,
-        peer: SocketAddr,
-        connection: Connection,
-    ) -> impl Service<
-        hyper::Request<hyper::body::Incoming>,
-        Response = hyper::Response<Answer>,
-        Error = Infallible,
-        Future: Send,
-    > + Clone
-    + use<> {
-        let (router, timeout) = (self.router.clone(), self.settings.request_timeout);
-        service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-            let (router, connection) = (router.clone(), connection.clone());
-            connection.works();
-            async move {
-                let deadline = tokio::time::Instant::now() + timeout;
-                let mut request = request.map(axum::body::Body::new);
-                request.extensions_mut().insert(ConnectInfo(peer));
-                request.extensions_mut().insert(connection.clone());
-                let response = router.oneshot(request).await?;
-                Ok(response.map(|body| Answer::new(body, deadline, connection)))
-            }
-        })
     }
 
     /// Ends: requests in flight are finished, unless that takes longer than the settings allow.
@@ -210,6 +186,35 @@ impl Server {
                 settings.shutdown_drain.as_secs()
             );
         }
+    }
+}
+
+/// The router, as one connection uses it: for one request at a time.
+struct OneConnection {
+    router: Router,
+    timeout: Duration,
+    peer: SocketAddr,
+    connection: Connection,
+}
+
+impl hyper::service::Service<Request<Incoming>> for OneConnection {
+    type Response = Response<Answer>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.connection.works();
+        let deadline = tokio::time::Instant::now() + self.timeout;
+        let connection = self.connection.clone();
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        if !request.body().is_end_stream() {
+            // For whoever waits for the body.
+            request.extensions_mut().insert(connection.clone());
+        }
+        // A router is always ready.
+        let response = self.router.clone().call(request);
+        Box::pin(async move { Ok(response.await?.map(|body| Answer::new(body, deadline, connection))) })
     }
 }
 

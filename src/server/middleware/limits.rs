@@ -12,43 +12,61 @@ use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Bytes, Frame, SizeHint};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The answer to what there is no room for now.
-pub(super) fn busy(code: ErrorCode) -> Response {
+fn busy(code: ErrorCode) -> Response {
     ([(RETRY_AFTER, "1")], ApiError::from(code)).into_response()
 }
 
-/// The requests at work, shared by all routes.
+/// The requests at work: how many there may be, in all and of one client. Shared by all routes.
 #[derive(Debug, Clone)]
-pub(super) struct Concurrency(Arc<Semaphore>);
+pub(super) struct AtWork {
+    places: Arc<Semaphore>,
+    clients: Clients,
+}
 
-impl Concurrency {
+impl AtWork {
     pub(super) fn new(settings: &Settings) -> Self {
         let most = usize::try_from(settings.max_concurrent_requests).unwrap_or(usize::MAX);
-        Self(Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))))
+        Self {
+            places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
+            clients: Clients { most: settings.max_concurrent_requests_per_client, counts: Arc::default() },
+        }
     }
 }
 
 /// Refuses at once what there is no room for: a queue would only make every answer late.
-impl Concern for Concurrency {
-    type Kept = Option<Place>;
+impl Concern for AtWork {
+    type Kept = Option<(Option<Share>, Place)>;
 
     fn before(&self, request: &mut Request) -> Result<Self::Kept, Response> {
         if is_health(request.uri().path()) {
             return Ok(None);
         }
-        let permit = Arc::clone(&self.0).try_acquire_owned().map_err(|_| busy(ErrorCode::Overloaded))?;
-        let place = Place(Arc::new(Held { places: Arc::clone(&self.0), permit: Mutex::new(Some(permit)) }));
-        request.extensions_mut().insert(place.clone());
-        Ok(Some(place))
+        let share = match request.extensions().get::<ClientIp>() {
+            Some(client) => Some(self.clients.share(client.0).ok_or_else(|| busy(ErrorCode::RateLimited))?),
+            None => None,
+        };
+        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| busy(ErrorCode::Overloaded))?;
+        let place = Place(Arc::new(Held { places: Arc::clone(&self.places), permit: Mutex::new(Some(permit)) }));
+        if !request.body().is_end_stream() {
+            // For whoever waits for the body.
+            request.extensions_mut().insert(place.clone());
+        }
+        Ok(Some((share, place)))
     }
 
-    fn after(&self, place: Self::Kept, response: &mut Response) {
-        keep_while_written(place, response);
+    fn after(&self, kept: Self::Kept, response: &mut Response) {
+        // An answer that is made while it is written is still work; one that is there as a whole is not.
+        if kept.is_some() && response.body().size_hint().exact().is_none() {
+            let body = std::mem::take(response.body_mut());
+            *response.body_mut() = Body::new(Kept { body, _kept: kept });
+        }
     }
 }
 
@@ -82,37 +100,24 @@ impl Place {
     }
 }
 
-/// How many requests each client has at work, and how many it may have.
+/// How many requests each client has at work, and how many it may have: however slow its requests are, others have room.
 #[derive(Debug, Clone)]
-pub(super) struct PerClient {
+struct Clients {
     most: u32,
-    at_work: Arc<Mutex<HashMap<Network, u32>>>,
+    counts: Arc<Mutex<HashMap<Network, u32>>>,
 }
 
-impl PerClient {
-    pub(super) fn new(settings: &Settings) -> Self {
-        Self { most: settings.max_concurrent_requests_per_client, at_work: Arc::default() }
-    }
-}
-
-/// Refuses what one client asks for beyond its share: however slow its requests are, others have room.
-impl Concern for PerClient {
-    type Kept = Option<Share>;
-
-    fn before(&self, request: &mut Request) -> Result<Self::Kept, Response> {
-        let client = request.extensions().get::<ClientIp>().filter(|_| !is_health(request.uri().path()));
-        let Some(network) = client.map(|client| Network::of(client.0)) else { return Ok(None) };
-        let mut at_work = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = at_work.entry(network).or_default();
+impl Clients {
+    /// One more of this client; `None` where it has its share.
+    fn share(&self, ip: IpAddr) -> Option<Share> {
+        let network = Network::of(ip);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(network).or_default();
         if *count >= self.most {
-            return Err(busy(ErrorCode::RateLimited));
+            return None;
         }
         *count += 1;
-        Ok(Some(Share { network, at_work: Arc::clone(&self.at_work) }))
-    }
-
-    fn after(&self, share: Self::Kept, response: &mut Response) {
-        keep_while_written(share, response);
+        Some(Share { network, counts: Arc::clone(&self.counts) })
     }
 }
 
@@ -120,26 +125,18 @@ impl Concern for PerClient {
 #[derive(Debug)]
 pub(super) struct Share {
     network: Network,
-    at_work: Arc<Mutex<HashMap<Network, u32>>>,
+    counts: Arc<Mutex<HashMap<Network, u32>>>,
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut at_work = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = at_work.get_mut(&self.network) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.network) {
             *count -= 1;
             if *count == 0 {
-                at_work.remove(&self.network);
+                counts.remove(&self.network);
             }
         }
-    }
-}
-
-/// An answer that is made while it is written is still work; one that is there as a whole is not.
-fn keep_while_written<K: Send + Unpin + 'static>(kept: Option<K>, response: &mut Response) {
-    if kept.is_some() && response.body().size_hint().exact().is_none() {
-        let body = std::mem::take(response.body_mut());
-        *response.body_mut() = Body::new(Kept { body, _kept: kept });
     }
 }
 

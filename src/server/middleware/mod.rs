@@ -32,8 +32,8 @@ use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 use {
-    body::BodyLimits, client::FindClient, envelope::Envelope, headers::SecurityHeaders, limits::Concurrency,
-    limits::PerClient, phase::CloseWhenDraining, phase::RequireSchema, rate_limit::RateLimit, request_id::GiveId,
+    body::BodyLimits, client::FindClient, envelope::Envelope, headers::SecurityHeaders, limits::AtWork,
+    phase::CloseWhenDraining, phase::RequireSchema, rate_limit::RateLimit, request_id::GiveId,
 };
 
 /// The layers, outermost first.
@@ -59,10 +59,8 @@ pub(super) fn wrap(router: Router<AppState>, state: &AppState) -> Router<AppStat
             .layer(cors::layer(&settings.allowed_origins))
             // No answer from tables that may not be what this build expects.
             .layer(Around(RequireSchema(state.lifecycle.clone())))
-            // No client has more requests at work than its share.
-            .layer(Around(PerClient::new(settings)))
-            // No more requests at work than the instance bears, and none of them for ever.
-            .layer(Around(Concurrency::new(settings)))
+            // No more requests at work than the instance bears, no more of one client than its share, none for ever.
+            .layer(Around(AtWork::new(settings)))
             .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, settings.request_timeout))
             // No body longer than allowed, announced or not, and none for ever; axum's own limit steps back.
             .layer(Around(BodyLimits::new(settings)))
