@@ -1,5 +1,13 @@
 //! Opens the database: a pool for requests, what migrations connect with, and transactions that belong to one tenant.
 
+mod availability;
+mod probe;
+mod trouble;
+
+pub use availability::Availability;
+pub use probe::Probe;
+pub use trouble::Trouble;
+
 use crate::config::{DatabaseUrl, Settings};
 use bulkhead_migrator::Target;
 pub(crate) use bulkhead_migrator::code;
@@ -26,34 +34,65 @@ const SLOW_STATEMENT: Duration = Duration::from_secs(1);
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The pool that requests use. Opens no connection yet: the first use does, so that the server can answer, and say
-/// that it is not ready, while the database is down.
+/// that it is not ready, while the database is down. Needs a runtime.
 #[must_use]
-pub fn pool(settings: &Settings) -> DatabaseConnection {
+pub fn pool(settings: &Settings) -> Pool {
     match &settings.database {
         DatabaseUrl::Postgres(options) => {
-            let timeout = settings.database_statement_timeout.as_millis();
             let options = quiet(options.as_ref().clone().application_name("bulkhead"));
-            // Not as start-up parameters, which PgBouncer refuses. The role is there once the schema is.
-            let after_connect = format!(
-                "SET statement_timeout = {timeout};
-                 SELECT set_config('role', rolname, false) FROM pg_roles
-                 WHERE rolname = '{APP_ROLE}' AND pg_has_role(session_user, oid, 'MEMBER')
-                     AND NOT EXISTS (
-                         SELECT FROM unnest(array['seaql_migrations', 'seaql_migrations_meta']) AS history
-                         WHERE has_table_privilege(oid, to_regclass(history)::oid, 'SELECT') IS NOT TRUE)"
-            );
-            pool_options::<Postgres>(settings)
-                .after_connect(move |connection, _| {
-                    let statement = sqlx::raw_sql(AssertSqlSafe(after_connect.clone()));
-                    Box::pin(async move { statement.execute(connection).await.map(drop) })
+            let availability = Availability::watched(options.clone());
+            let fresh = availability.clone();
+            let pool = sessions(settings, pool_options(settings))
+                // Compares two numbers; the database is asked nothing.
+                .before_acquire(move |_, session| {
+                    let usable = fresh.is_fresh(session.age);
+                    Box::pin(async move { Ok(usable) })
                 })
-                .connect_lazy_with(options)
-                .into()
+                .connect_lazy_with(options);
+            Pool { inner: pool.into(), availability }
         }
         DatabaseUrl::Sqlite(options) => {
             let options = sqlite(options).foreign_keys(true).busy_timeout(SQLITE_BUSY_TIMEOUT);
-            sqlite_pool_options(settings).connect_lazy_with(options).into()
+            DatabaseConnection::from(sqlite_pool_options(settings).connect_lazy_with(options)).into()
         }
+    }
+}
+
+/// Sessions as requests have them.
+fn sessions(settings: &Settings, options: PoolOptions<Postgres>) -> PoolOptions<Postgres> {
+    let timeout = settings.database_statement_timeout.as_millis();
+    // Not as start-up parameters, which PgBouncer refuses. The role is there once the schema is.
+    let after_connect = format!(
+        "SET statement_timeout = {timeout};
+         SELECT set_config('role', rolname, false) FROM pg_roles
+         WHERE rolname = '{APP_ROLE}' AND pg_has_role(session_user, oid, 'MEMBER')
+             AND NOT EXISTS (
+                 SELECT FROM unnest(array['seaql_migrations', 'seaql_migrations_meta']) AS history
+                 WHERE has_table_privilege(oid, to_regclass(history)::oid, 'SELECT') IS NOT TRUE)"
+    );
+    options.after_connect(move |connection, _| {
+        let statement = sqlx::raw_sql(AssertSqlSafe(after_connect.clone()));
+        Box::pin(async move { statement.execute(connection).await.map(drop) })
+    })
+}
+
+/// What runs statements, and fails at once while the database is known to be away.
+#[derive(Debug, Clone)]
+pub struct Watched<C> {
+    inner: C,
+    availability: Availability,
+}
+
+/// The pool that requests use. Cheap to clone.
+pub type Pool = Watched<DatabaseConnection>;
+
+/// A transaction, rolled back unless it is committed. Only [`Transaction::commit`] commits it.
+pub type Transaction = Watched<DatabaseTransaction>;
+
+impl From<DatabaseConnection> for Pool {
+    /// A pool of which nobody knows whether its database is there.
+    fn from(inner: DatabaseConnection) -> Self {
+        Self { inner, availability: Availability::default() }
     }
 }
 
@@ -73,33 +112,47 @@ pub enum Access {
 /// must name the tenant themselves). Whatever role the connection has, the transaction has [`APP_ROLE`], save to
 /// operate.
 pub async fn begin(pool: &DatabaseConnection, tenant: Uuid, access: Access) -> Result<Transaction, DbErr> {
-    let options = TransactionOptions {
-        // Else two that read first and write then would each wait for the other's end.
-        sqlite_transaction_mode: (access != Access::Read).then_some(SqliteTransactionMode::Immediate),
-        ..TransactionOptions::default()
-    };
-    let transaction = pool.begin_with_options(options).await?;
-    if transaction.get_database_backend() == DbBackend::Postgres {
-        // One round trip, also through a pooler that keeps nothing between transactions.
-        let sql = match access {
-            Access::Read | Access::Write => {
-                "SELECT set_config('role', $2, true), set_config('app.current_tenant_id', $1, true)"
-            }
-            Access::Operate => {
-                "SELECT set_config('app.directory', $2, true), set_config('app.current_tenant_id', $1, true)"
-            }
-        };
-        let second = if access == Access::Operate { "on" } else { APP_ROLE };
-        let values = [tenant.to_string().into(), second.into()];
-        transaction.query_one_raw(Statement::from_sql_and_values(DbBackend::Postgres, sql, values)).await?;
-    }
-    Ok(Transaction(transaction))
+    Pool::from(pool.clone()).begin(tenant, access).await
 }
 
-/// A transaction, rolled back unless it is committed. Only [`Transaction::commit`] commits it.
-#[derive(Debug)]
-#[must_use = "a transaction that is not committed is rolled back"]
-pub struct Transaction(DatabaseTransaction);
+impl Pool {
+    /// What is known of the database.
+    #[must_use]
+    pub fn availability(&self) -> &Availability {
+        &self.availability
+    }
+
+    /// Closes every session; returns once that is done.
+    pub async fn close(self) -> Result<(), DbErr> {
+        self.inner.close().await
+    }
+
+    /// As [`begin`].
+    pub async fn begin(&self, tenant: Uuid, access: Access) -> Result<Transaction, DbErr> {
+        let options = TransactionOptions {
+            // Else two that read first and write then would each wait for the other's end.
+            sqlite_transaction_mode: (access != Access::Read).then_some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let inner = self.availability.unless_away(self.inner.begin_with_options(options)).await?;
+        let transaction = Transaction { inner, availability: self.availability.clone() };
+        if transaction.get_database_backend() == DbBackend::Postgres {
+            // One round trip, also through a pooler that keeps nothing between transactions.
+            let sql = match access {
+                Access::Read | Access::Write => {
+                    "SELECT set_config('role', $2, true), set_config('app.current_tenant_id', $1, true)"
+                }
+                Access::Operate => {
+                    "SELECT set_config('app.directory', $2, true), set_config('app.current_tenant_id', $1, true)"
+                }
+            };
+            let second = if access == Access::Operate { "on" } else { APP_ROLE };
+            let values = [tenant.to_string().into(), second.into()];
+            transaction.query_one_raw(Statement::from_sql_and_values(DbBackend::Postgres, sql, values)).await?;
+        }
+        Ok(transaction)
+    }
+}
 
 impl Transaction {
     /// Commits; returns once the database has done so.
@@ -108,44 +161,51 @@ impl Transaction {
     /// Where the database has not said that it has. The changes are rolled back then, unless the connection was lost
     /// meanwhile.
     pub async fn commit(self) -> Result<(), DbErr> {
-        if self.0.get_database_backend() != DbBackend::Sqlite {
-            return self.0.commit().await;
-        }
-        // The driver's own commit releases a savepoint where its count of transactions is wrong, as `may_serve_again`
-        // says, and commits nothing then. COMMIT ends the transaction whatever was counted, or fails; BEGIN succeeds only
-        // where none is open any more. The empty one that it begins is for the driver to roll back, which keeps count.
-        self.0.execute_unprepared("COMMIT; BEGIN").await.map(drop)
+        let Self { inner, availability } = self;
+        let commit = async {
+            if inner.get_database_backend() != DbBackend::Sqlite {
+                return inner.commit().await;
+            }
+            // The driver's own commit releases a savepoint where its count of transactions is wrong, as
+            // `may_serve_again` says, and commits nothing then. COMMIT ends the transaction whatever was counted, or
+            // fails; BEGIN succeeds only where none is open any more. The empty one that it begins is for the driver to
+            // roll back, which keeps count.
+            inner.execute_unprepared("COMMIT; BEGIN").await.map(drop)
+        };
+        availability.unless_away(commit).await?;
+        availability.took_a_write();
+        Ok(())
     }
 }
 
-impl Deref for Transaction {
-    type Target = DatabaseTransaction;
+impl<C> Deref for Watched<C> {
+    type Target = C;
 
-    fn deref(&self) -> &DatabaseTransaction {
-        &self.0
+    fn deref(&self) -> &C {
+        &self.inner
     }
 }
 
 #[async_trait]
-impl ConnectionTrait for Transaction {
+impl<C: ConnectionTrait + Send + Sync> ConnectionTrait for Watched<C> {
     fn get_database_backend(&self) -> DbBackend {
-        self.0.get_database_backend()
+        self.inner.get_database_backend()
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.0.execute_raw(statement).await
+        self.availability.unless_away(self.inner.execute_raw(statement)).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.0.execute_unprepared(sql).await
+        self.availability.unless_away(self.inner.execute_unprepared(sql)).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.0.query_one_raw(statement).await
+        self.availability.unless_away(self.inner.query_one_raw(statement)).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.0.query_all_raw(statement).await
+        self.availability.unless_away(self.inner.query_all_raw(statement)).await
     }
 }
 

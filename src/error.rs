@@ -4,10 +4,11 @@
 //! and gives every other 4xx and 5xx (the router's own 404 and 405, a rejected body, a panic) the same shape by its
 //! status. What a client may not see (a driver's message) goes to the log by [`ApiError::internal`].
 
+use crate::database::Trouble;
 use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use sea_orm::{DbErr, RuntimeErr, sqlx};
+use sea_orm::DbErr;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -76,13 +77,14 @@ registry! {
     MethodNotAllowed    "RES_004"  METHOD_NOT_ALLOWED     "This address does not take this method."    "The Allow header lists what it takes.";
     LastAdmin           "RES_005"  CONFLICT               "The tenant would have no admin left."       "This user is the tenant's last admin, or the last one with an `external_idp_id`: make another user an admin first. A role that only a token's claim gives does not count.";
     RateLimited         "LIM_001"  TOO_MANY_REQUESTS      "Too many requests."                         "Wait for the seconds of the Retry-After header. The address has used up its share, or has MAX_CONCURRENT_REQUESTS_PER_CLIENT requests at work.";
-    DatabaseUnreachable "SYS_001"  SERVICE_UNAVAILABLE    "The database cannot be reached."            "Try again; the log says more.";
+    DatabaseUnreachable "SYS_001"  SERVICE_UNAVAILABLE    "The database cannot be reached."            "It does not answer, or the session with it has ended: try again; the log says more.";
     SecretUnavailable   "SYS_002"  SERVICE_UNAVAILABLE    "A secret is not available."                 "The service lacks a secret that it needs: see the log, and docs/settings.md.";
     Internal            "SYS_003"  INTERNAL_SERVER_ERROR  "Something went wrong on our side."          "The log says more, under the same request id.";
     ProviderUnreachable "SYS_004"  SERVICE_UNAVAILABLE    "The identity provider cannot be reached."   "The provider does not answer, its keys are too old to trust, or none is set up: see OIDC_ISSUER_URL.";
     SchemaNotReady      "SYS_005"  SERVICE_UNAVAILABLE    "The database schema is not ready."          "Migrations are running or missing: try again after the seconds of the Retry-After header.";
-    Overloaded          "SYS_006"  SERVICE_UNAVAILABLE    "The service is busy; try again shortly."    "Too many requests at once, or this one took longer than REQUEST_TIMEOUT_SECONDS, or the instance is stopping.";
+    Overloaded          "SYS_006"  SERVICE_UNAVAILABLE    "The service is busy; try again shortly."    "Too many requests at once, or this one took longer than REQUEST_TIMEOUT_SECONDS, or the database held it up: a lock, or DATABASE_STATEMENT_TIMEOUT_SECONDS. Or the instance is stopping.";
     NotIsolated         "SYS_007"  SERVICE_UNAVAILABLE    "Tenants are not kept apart by the database." "A part of row-level security is missing, which the log names: the instance is not ready. Or its role may not be taken on; then requests are refused. See docs/tenancy.md.";
+    DatabaseRefuses     "SYS_008"  SERVICE_UNAVAILABLE    "The database takes no changes."             "It is there, but read-only, as after a failover, or its disk is full or fails, or it lacks memory: see the log. Nothing of the request is kept, and reads are refused, too, since they cannot be recorded. Works again by itself.";
 }
 
 impl ErrorCode {
@@ -189,23 +191,17 @@ impl From<ErrorCode> for ApiError {
 }
 
 impl From<DbErr> for ApiError {
-    /// The connection's failures are `SYS_001`, everything else `SYS_003`; the log says what it was.
+    /// What another try may come around is a 503, by what it says of the database; everything else `SYS_003`. The log says
+    /// what it was.
     fn from(error: DbErr) -> Self {
-        let lost = match &error {
-            DbErr::Conn(_) | DbErr::ConnectionAcquire(_) => true,
-            DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)) => {
-                matches!(
-                    **cause,
-                    sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed
-                )
-            }
-            _ => false,
+        let code = match Trouble::of(&error) {
+            Some(Trouble::Unreachable) => ErrorCode::DatabaseUnreachable,
+            Some(Trouble::NoWrites) => ErrorCode::DatabaseRefuses,
+            Some(Trouble::Busy) => ErrorCode::Overloaded,
+            None => return Self::internal(&error),
         };
-        if !lost {
-            return Self::internal(&error);
-        }
-        tracing::warn!(%error, "the database cannot be reached");
-        Self::detailed(ErrorCode::DatabaseUnreachable, error.to_string())
+        tracing::warn!(%error, code = code.code(), "the database could not do it");
+        Self::detailed(code, error.to_string())
     }
 }
 

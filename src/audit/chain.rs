@@ -2,10 +2,11 @@
 //! `confine_functions`); on SQLite, which has no SHA-256, the application does.
 
 use super::event::Record;
+use crate::database::Transaction;
 use crate::entity::audit_log::{self, Column};
 use aws_lc_rs::digest::{SHA256, digest};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, InsertStatement, Query};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityName, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, EntityName, Statement};
 use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -89,7 +90,7 @@ fn instant(at: OffsetDateTime) -> String {
 
 /// Appends `records` to the tenant's chain, in this order. Holds the end of the chain until the transaction ends: let
 /// it be the last thing before the commit.
-pub async fn append(transaction: &DatabaseTransaction, tenant: Uuid, records: Vec<Record>) -> Result<(), DbErr> {
+pub async fn append(transaction: &Transaction, tenant: Uuid, records: Vec<Record>) -> Result<(), DbErr> {
     let insert = match transaction.get_database_backend() {
         // A trigger chains them: nobody who may append chooses an entry's place, time or hash.
         DbBackend::Postgres => insert(tenant, records),
@@ -132,7 +133,7 @@ fn insert(tenant: Uuid, records: Vec<Record>) -> InsertStatement {
 }
 
 async fn insert_chained(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     tenant: Uuid,
     records: Vec<Record>,
 ) -> Result<InsertStatement, DbErr> {
@@ -178,7 +179,7 @@ async fn insert_chained(
 }
 
 /// Where the chain ends. A transaction of SQLite that writes has the file to itself from its beginning.
-async fn head(transaction: &DatabaseTransaction, tenant: Uuid) -> Result<(i64, String), DbErr> {
+async fn head(transaction: &Transaction, tenant: Uuid) -> Result<(i64, String), DbErr> {
     let statement = Statement::from_sql_and_values(
         transaction.get_database_backend(),
         "SELECT sequence, hash FROM audit_heads WHERE tenant_id = $1",

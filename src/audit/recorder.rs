@@ -2,11 +2,11 @@
 
 use super::chain::append;
 use super::event::Record;
-use crate::database::{self, Access};
+use crate::database::{Access, Pool};
 use crate::error::{ApiError, ErrorCode};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use sea_orm::{DatabaseConnection, DbErr};
+use sea_orm::DbErr;
 use std::collections::{HashMap, HashSet, VecDeque};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -39,7 +39,7 @@ impl std::fmt::Debug for Job {
 impl Recorder {
     /// A recorder that writes through this pool, for as long as it or a clone of it lives. Needs a runtime.
     #[must_use]
-    pub fn start(pool: DatabaseConnection) -> Self {
+    pub fn start(pool: Pool) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
         tokio::spawn(run(pool, receiver));
         Self(sender)
@@ -57,7 +57,7 @@ impl Recorder {
 
 /// Each chain has one transaction at work at most, and what comes for it meanwhile makes the next: a chain that is held
 /// up holds up no other.
-async fn run(pool: DatabaseConnection, mut receiver: mpsc::Receiver<Job>) {
+async fn run(pool: Pool, mut receiver: mpsc::Receiver<Job>) {
     let mut chains = Chains::default();
     let mut writes = FuturesUnordered::new();
     let mut jobs = Vec::with_capacity(BATCH);
@@ -120,7 +120,7 @@ impl Chains {
     }
 }
 
-async fn write_all(pool: &DatabaseConnection, tenant: Uuid, jobs: Vec<Job>) -> Uuid {
+async fn write_all(pool: &Pool, tenant: Uuid, jobs: Vec<Job>) -> Uuid {
     let (records, waiting): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.record, job.done)).unzip();
     let outcome = write(pool, tenant, records).await.map_err(ApiError::from);
     for done in waiting {
@@ -130,8 +130,8 @@ async fn write_all(pool: &DatabaseConnection, tenant: Uuid, jobs: Vec<Job>) -> U
     tenant
 }
 
-async fn write(pool: &DatabaseConnection, tenant: Uuid, records: Vec<Record>) -> Result<(), DbErr> {
-    let transaction = database::begin(pool, tenant, Access::Write).await?;
+async fn write(pool: &Pool, tenant: Uuid, records: Vec<Record>) -> Result<(), DbErr> {
+    let transaction = pool.begin(tenant, Access::Write).await?;
     append(&transaction, tenant, records).await?;
     transaction.commit().await
 }

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::{Access, begin, migration_connection, pool};
+use super::{Access, begin, migration_connection};
 use crate::config::Settings;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
@@ -26,6 +26,11 @@ fn settings(folder: &TempDir) -> Settings {
     let environment = [("DATABASE_URL", url.as_str()), ("DATABASE_MAX_CONNECTIONS", "1")];
     let lookup = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
     Settings::read(&lookup).0.unwrap()
+}
+
+/// The pool that requests use.
+fn pool(settings: &Settings) -> DatabaseConnection {
+    super::pool(settings).inner
 }
 
 /// One connection, as the driver has it.

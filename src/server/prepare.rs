@@ -3,13 +3,17 @@
 use super::{AppState, Phase};
 use crate::config::{DatabaseUrl, MigrateOnStart, Settings};
 use crate::database;
-use bulkhead_migrator::{Fit, Leniency, MigrationError, Migrations, Misfit, Options, Progress, Runner, Target};
+use bulkhead_migrator::{Fit, Leniency, MigrationError, Migrations, Misfit, Options, Progress, Runner, State, Target};
 use sea_orm::DbErr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often a server that waits for its schema looks at it again.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// How often a start that waits for the database says so.
+const SAY_AGAIN: Duration = Duration::from_secs(2);
 
 /// Why the database could not be made ready; says which variable to look at.
 #[derive(Debug, thiserror::Error)]
@@ -89,8 +93,7 @@ pub(super) async fn prepare(state: &AppState) -> Result<(), PrepareError> {
     let settings = &state.settings;
     if settings.migrate_on_start == MigrateOnStart::Apply {
         // On the connection that will serve: with nothing to do, no lock is taken and no other connection opened.
-        let now = state.schema().await;
-        let now = now.map_err(|error| PrepareError::unreadable(settings, &error))?;
+        let now = first_look(state).await?;
         match state.fit(&now) {
             Ok(Fit::Exact) => {
                 tracing::info!("the schema is up to date");
@@ -104,6 +107,53 @@ pub(super) async fn prepare(state: &AppState) -> Result<(), PrepareError> {
     }
     wait_for_the_schema(state).await;
     Ok(())
+}
+
+/// What the schema is, as soon as the database is there; waits for it as long as the settings say, and says meanwhile why.
+async fn first_look(state: &AppState) -> Result<State, PrepareError> {
+    let settings = &state.settings;
+    let end = Instant::now() + settings.database_acquire_timeout;
+    let mut said = None;
+    loop {
+        let mut look = pin!(state.schema(&state.database));
+        // The pool waits longer from try to try, and keeps to itself what it waits for.
+        let cause: PrepareError = loop {
+            let waited = tokio::time::timeout(LOOK_AGAIN, &mut look).await;
+            let outcome = match waited {
+                Ok(Ok(found)) => return Ok(found),
+                Ok(Err(error)) if !is_absence(&error) => return Err(PrepareError::unreadable(settings, &error)),
+                Ok(Err(error)) => Some(error),
+                Err(_) => None,
+            };
+            match (state.probe.absence(LOOK_AGAIN).await, outcome) {
+                (Some(cause), _) => break PrepareError::database("DATABASE_URL", &settings.database, &cause),
+                (None, Some(error)) => break PrepareError::unreadable(settings, &error),
+                // It is there: what takes so long is a lock, or the way.
+                (None, None) if said.is_none() => {}
+                // It is back, which the pool may not have noticed.
+                (None, None) => {
+                    said = None;
+                    look.set(state.schema(&state.database));
+                }
+            }
+        };
+        if Instant::now() >= end {
+            return Err(cause);
+        }
+        if said.is_none_or(|at: Instant| at.elapsed() >= SAY_AGAIN) {
+            tracing::warn!("waiting for the database: {cause}");
+            said = Some(Instant::now());
+        }
+        tokio::time::sleep(LOOK_AGAIN.min(end.saturating_duration_since(Instant::now()))).await;
+    }
+}
+
+/// Whether the database is not there, or not yet. What it says of the login or its name does not pass by waiting.
+fn is_absence(error: &DbErr) -> bool {
+    match database::code(error) {
+        Some(code) => code.starts_with("08") || code.starts_with("57P") || code == "53300",
+        None => database::Trouble::of(error) == Some(database::Trouble::Unreachable),
+    }
 }
 
 async fn migrate(state: &AppState) -> Result<(), PrepareError> {
@@ -131,7 +181,7 @@ async fn migrate(state: &AppState) -> Result<(), PrepareError> {
 async fn wait_for_the_schema(state: &AppState) {
     let mut said = None;
     loop {
-        let found = match state.schema().await {
+        let found = match state.schema(state.probe.connection()).await {
             Ok(now) => match state.fit(&now) {
                 Ok(Fit::Exact) => return,
                 Ok(Fit::Ahead(names)) => {
@@ -143,7 +193,10 @@ async fn wait_for_the_schema(state: &AppState) {
                 }
                 Err(misfit) => misfit.to_string(),
             },
-            Err(error) => PrepareError::unreadable(&state.settings, &error).to_string(),
+            Err(error) => match state.probe.absence(LOOK_AGAIN).await {
+                Some(cause) => PrepareError::database("DATABASE_URL", &state.settings.database, &cause).to_string(),
+                None => PrepareError::unreadable(&state.settings, &error).to_string(),
+            },
         };
         state.lifecycle.enter(Phase::WaitingForSchema);
         if said.as_ref() != Some(&found) {

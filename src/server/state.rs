@@ -5,6 +5,7 @@ use super::{Lifecycle, Recent};
 use crate::api::DatabaseChecks;
 use crate::auth::Auth;
 use crate::config::{MigrateOnStart, Settings};
+use crate::database::{Pool, Probe};
 use crate::tenancy::Tenancy;
 use axum::extract::FromRef;
 use bulkhead_migrator::{Fit, Misfit, Runner, Standing, State};
@@ -20,7 +21,9 @@ pub struct AppState {
     /// The only way to tenants' data.
     pub tenancy: Tenancy,
     /// The pool that requests use: not for handlers, which would see every tenant's rows.
-    pub(super) database: DatabaseConnection,
+    pub(super) database: Pool,
+    /// What readiness asks the database with.
+    pub(crate) probe: Probe,
     /// Checks tokens and leads logins.
     pub auth: Arc<Auth>,
     /// Where the process stands.
@@ -28,6 +31,7 @@ pub struct AppState {
     /// Knows this build's migrations, and reads the schema's state.
     pub runner: Arc<Runner>,
     pub(crate) checks: Arc<Recent<DatabaseChecks>>,
+    schema_fits: Arc<AtomicBool>,
     started: Arc<AtomicBool>,
 }
 
@@ -36,23 +40,37 @@ impl AppState {
     #[must_use]
     pub fn new(
         settings: Arc<Settings>,
-        database: DatabaseConnection,
+        database: Pool,
         auth: Arc<Auth>,
         lifecycle: Lifecycle,
         runner: Arc<Runner>,
     ) -> Self {
         let tenancy = Tenancy::new(database.clone());
-        Self { settings, tenancy, database, auth, lifecycle, runner, checks: Arc::default(), started: Arc::default() }
+        let probe = Probe::new(&settings, database.availability().clone());
+        let (checks, schema_fits, started) = Default::default();
+        Self { settings, tenancy, database, probe, auth, lifecycle, runner, checks, schema_fits, started }
     }
 
-    /// Whether the database answers.
-    pub async fn ping(&self) -> Result<(), DbErr> {
-        self.database.ping().await
+    /// Whether the database is known to be away.
+    #[must_use]
+    pub fn database_is_away(&self) -> bool {
+        self.database.availability().is_away()
     }
 
-    /// The schema as it stands now.
-    pub async fn schema(&self) -> Result<State, DbErr> {
-        self.runner.state(&self.database).await
+    /// The schema as it stands now, seen on this connection.
+    pub async fn schema(&self, connection: &DatabaseConnection) -> Result<State, DbErr> {
+        self.runner.state(connection).await
+    }
+
+    /// Records whether this build serves with the schema that there is.
+    pub(crate) fn set_schema_fits(&self, fits: bool) {
+        self.schema_fits.store(fits, Ordering::Relaxed);
+    }
+
+    /// Whether it did when that could last be told.
+    #[must_use]
+    pub(crate) fn schema_fitted(&self) -> bool {
+        self.schema_fits.load(Ordering::Relaxed)
     }
 
     /// Whether this build serves with a schema in this state.

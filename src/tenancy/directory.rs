@@ -1,7 +1,7 @@
 //! The directory: which tenants there are, and who calls. The one place that looks across tenants.
 
 use crate::audit::{self, Action, Actor, Event, Origin};
-use crate::database::{self, Access};
+use crate::database::{self, Access, Pool};
 use crate::entity::tenant::{self, Status};
 use crate::entity::user::{self, Role};
 use sea_orm::ActiveValue::Set;
@@ -29,11 +29,7 @@ pub struct CallerRow {
 }
 
 impl CallerRow {
-    pub(super) async fn find(
-        pool: &DatabaseConnection,
-        external_id: &str,
-        subject: &str,
-    ) -> Result<Option<Self>, DbErr> {
+    pub(super) async fn find(pool: &Pool, external_id: &str, subject: &str) -> Result<Option<Self>, DbErr> {
         let backend = pool.get_database_backend();
         let sql = match backend {
             DbBackend::Postgres => "SELECT * FROM find_caller($1, $2)",

@@ -24,7 +24,7 @@ pub use scope::{OfTenant, Resource};
 pub use work::{Find, UnitOfWork};
 
 use crate::audit::{Actor, Record, Recorder, Refusals};
-use crate::database::{self, Access};
+use crate::database::{self, Access, Pool};
 use crate::error::{ApiError, ErrorCode};
 use sea_orm::{DatabaseConnection, DbErr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,7 +33,7 @@ use uuid::Uuid;
 /// Gives units of work on the pool. One for the process; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Tenancy {
-    pool: DatabaseConnection,
+    pool: Pool,
     recorder: Recorder,
     refusals: Arc<Refusals>,
     /// The faults of the database's isolation that are in the log already.
@@ -43,7 +43,7 @@ pub struct Tenancy {
 impl Tenancy {
     /// On this pool. Needs a runtime, for the audit log's recorder.
     #[must_use]
-    pub fn new(pool: DatabaseConnection) -> Self {
+    pub fn new(pool: Pool) -> Self {
         let recorder = Recorder::start(pool.clone());
         let refusals = Refusals::start(recorder.clone());
         Self { pool, recorder, refusals, faults: Arc::default() }
@@ -60,7 +60,7 @@ impl Tenancy {
     }
 
     async fn begin(&self, actor: Actor, access: Access) -> Result<UnitOfWork, ApiError> {
-        let transaction = database::begin(&self.pool, actor.tenant_id, access).await.map_err(no_role)?;
+        let transaction = self.pool.begin(actor.tenant_id, access).await.map_err(no_role)?;
         Ok(UnitOfWork::new(transaction, actor, self.recorder.clone()))
     }
 
@@ -84,9 +84,10 @@ impl Tenancy {
         CallerRow::find(&self.pool, external_id, subject).await.map_err(no_role)
     }
 
-    /// Who keeps tenants apart. Faults are logged when they are first seen, however often this is asked.
-    pub async fn isolation(&self) -> Result<Isolation, DbErr> {
-        let isolation = Isolation::look(&self.pool, Access::Read).await?;
+    /// Who keeps tenants apart, as seen on this connection. Faults are logged when they are first seen, however often
+    /// this is asked.
+    pub async fn isolation(&self, connection: &DatabaseConnection) -> Result<Isolation, DbErr> {
+        let isolation = Isolation::look(connection, Access::Read).await?;
         let faults = if let Isolation::NotEnforced(faults) = &isolation { faults.as_slice() } else { &[] };
         let mut seen = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         if *seen != faults {

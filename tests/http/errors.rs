@@ -56,7 +56,7 @@ fn page() -> String {
          {\"error\": {\"code\": \"RES_001\", \"message\": \"There is nothing at this address.\", \"request_id\": \"0193…\"}}\n\
          ```\n\n\
          Codes are stable: rely on them, not on messages. A 401 carries `WWW-Authenticate: Bearer` (RFC 6750), a 429 and a\n\
-         503 of a start carry `Retry-After` in seconds. Health endpoints answer 503 with their own body.\n\n\
+         503 carry `Retry-After` in seconds. Health endpoints answer 503 with their own body.\n\n\
          | code | status | message | what it means, what to change |\n|---|---|---|---|\n",
     );
     for error in ErrorCode::ALL {

@@ -12,6 +12,7 @@ mod cors;
 mod deploy;
 mod docs;
 mod errors;
+mod faults;
 mod health;
 mod identity;
 mod isolation;

@@ -256,7 +256,7 @@ async fn state(database: &Database, key: &str) -> AppState {
     let fetching = Arc::clone(&auth);
     tokio::spawn(async move { fetching.run().await });
     let pool = database.connect().await;
-    AppState::new(Arc::new(settings), pool, auth, Lifecycle::new(), Arc::new(runner))
+    AppState::new(Arc::new(settings), pool.into(), auth, Lifecycle::new(), Arc::new(runner))
 }
 
 async fn handlers_get_the_roles_that_their_signatures_name(database: Database) {

@@ -1,6 +1,7 @@
 //! Health: whether this instance lives (restart it if not), has started, and can serve (send it requests).
 
 use crate::auth::Standing;
+use crate::database::Trouble;
 use crate::error::ErrorCode;
 use crate::server::{AppState, OwnBody, Phase};
 use crate::tenancy::Isolation;
@@ -15,6 +16,9 @@ use utoipa::ToSchema;
 
 /// How long one check may take; slower is as good as failed, since the prober gives up soon after.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The error of a check of which the database said nothing, such as behind a lock.
+const LOCKED: Option<&str> = Some(ErrorCode::DatabaseUnreachable.code());
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Live {
@@ -66,7 +70,7 @@ pub(crate) struct Readiness {
 enum Overall {
     /// Requests can be served.
     Ready,
-    /// They can, but something that they will need is missing.
+    /// They can, but something that they will need is missing, or could not be looked at.
     Degraded,
     /// They cannot.
     Unavailable,
@@ -76,9 +80,10 @@ enum Overall {
 struct Checks {
     /// Whether the process takes requests: not before its start is done, not once it is told to stop.
     process: Check,
-    /// Whether the database answers.
+    /// Whether the database answers, and takes changes: `read-only` where it does not.
     database: Check,
-    /// Whether the schema is the one this build works with.
+    /// Whether the schema is the one this build works with; where that cannot be told (`timeout`, `unknown`), what was last
+    /// seen of it counts.
     schema: Check,
     /// Who keeps tenants apart: `database`, or `application` where the database has no means for it (SQLite);
     /// `not-enforced` where it could, but does not: the log and `bulkhead migrate verify` name why.
@@ -119,7 +124,7 @@ async fn readiness(state: &AppState) -> Readiness {
     };
     let look = async {
         let (database, schema) = tokio::join!(database(state), schema(state));
-        // Without its tables there is nothing to keep apart.
+        // Without its tables there is nothing to keep apart, and behind a lock nothing to see.
         let isolation = if schema.error.is_none() { isolation(state).await } else { schema.clone() };
         DatabaseChecks { database, schema, isolation }
     };
@@ -130,13 +135,16 @@ async fn readiness(state: &AppState) -> Readiness {
     // turn every instance away.
     let able = standing != Standing::Unreachable
         && isolation.error != Some(ErrorCode::NotIsolated.code())
-        && [&process, &database, &schema].iter().all(|check| check.error.is_none());
+        && process.error.is_none()
+        && database.error.is_none()
+        // Likewise a lock on the history: what it last said holds.
+        && (schema.error.is_none() || schema.error == LOCKED && state.schema_fitted());
     if able {
         state.set_started();
     }
     let status = if !able {
         Overall::Unavailable
-    } else if auth.error.is_some() || isolation.error.is_some() {
+    } else if [&auth, &schema, &isolation].iter().any(|check| check.error.is_some()) {
         Overall::Degraded
     } else {
         Overall::Ready
@@ -154,22 +162,31 @@ pub(crate) struct DatabaseChecks {
 
 async fn database(state: &AppState) -> Check {
     check(async {
-        state.ping().await.map_err(|error| {
-            tracing::warn!(%error, "the database does not answer");
-            ("unreachable", ErrorCode::DatabaseUnreachable)
-        })?;
-        Ok("ok")
+        match state.probe.takes_writes().await {
+            Ok(_) if state.database_is_away() => Err(("unreachable", ErrorCode::DatabaseUnreachable)),
+            Ok(true) => Ok("ok"),
+            Ok(false) => Err(("read-only", ErrorCode::DatabaseRefuses)),
+            Err(error) => {
+                tracing::warn!(%error, "the database does not answer");
+                Err(("unreachable", ErrorCode::DatabaseUnreachable))
+            }
+        }
     })
     .await
 }
 
 async fn schema(state: &AppState) -> Check {
     check(async {
-        let schema = state.schema().await.map_err(|error| {
+        let schema = state.schema(state.probe.connection()).await.map_err(|error| {
             tracing::warn!(%error, "the schema cannot be read");
-            ("unreadable", ErrorCode::SchemaNotReady)
+            match Trouble::of(&error) {
+                Some(_) => ("unknown", ErrorCode::DatabaseUnreachable),
+                None => ("unreadable", ErrorCode::SchemaNotReady),
+            }
         })?;
-        let status = match state.fit(&schema) {
+        let fit = state.fit(&schema);
+        state.set_schema_fits(fit.is_ok());
+        let status = match fit {
             Ok(_) => return Ok("ok"),
             Err(Misfit::NeverMigrated | Misfit::Pending(_) | Misfit::OutOfOrder(_)) => "behind",
             Err(Misfit::Ahead { .. }) => "ahead",
@@ -184,7 +201,7 @@ async fn schema(state: &AppState) -> Check {
 
 async fn isolation(state: &AppState) -> Check {
     check(async {
-        match state.tenancy.isolation().await {
+        match state.tenancy.isolation(state.probe.connection()).await {
             Ok(Isolation::Database) => Ok("database"),
             Ok(Isolation::Application) => Ok("application"),
             Ok(Isolation::NotEnforced(_)) => Err(("not-enforced", ErrorCode::NotIsolated)),

@@ -6,13 +6,16 @@ use crate::config::Environment;
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use axum::Json;
 use axum::extract::Request;
-use axum::http::StatusCode;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 /// Marks an answer of 4xx or 5xx whose body is its own and documented, such as readiness.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OwnBody;
+
+/// When to try again what may go well then, in seconds.
+const SHORTLY: HeaderValue = HeaderValue::from_static("1");
 
 /// Gives errors their shape; in development, their details too.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +38,9 @@ impl Concern for Envelope {
             *response.status_mut() = registered(status);
             ErrorCode::of_status(status).into()
         });
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().entry(RETRY_AFTER).or_insert(SHORTLY);
+        }
         let detail = error.detail.filter(|_| self.0 == Environment::Development);
         // Headers such as Allow and Retry-After belong to the answer; those about the old body do not.
         for about_the_body in [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING] {

@@ -1,6 +1,6 @@
 //! A database per test.
 
-use crate::{postgres, skip};
+use crate::{Cluster, postgres, skip};
 use bulkhead_migrator::{Options, Runner, Target};
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
@@ -22,8 +22,15 @@ pub struct Database {
 
 #[derive(Debug)]
 enum Kind {
-    Sqlite { _folder: TempDir },
-    Postgres { server: &'static str, name: String },
+    Sqlite {
+        _folder: TempDir,
+    },
+    Postgres {
+        server: &'static str,
+        name: String,
+    },
+    /// The cluster takes it along.
+    Cluster,
 }
 
 impl Database {
@@ -49,6 +56,12 @@ impl Database {
         let server = postgres::server().await?;
         let template = TEMPLATE.get_or_init(|| async { template(server).await }).await;
         Self::create(template).await
+    }
+
+    /// An empty database of a server that may be broken.
+    #[must_use]
+    pub fn of(cluster: &Cluster) -> Self {
+        Self { url: cluster.url.clone(), kind: Kind::Cluster }
     }
 
     /// As [`Database::postgres`], on a server of this process's own, which lets in every role without a password.
@@ -85,7 +98,7 @@ impl Database {
     pub async fn tables(&self) -> Vec<String> {
         let sql = match self.kind {
             Kind::Sqlite { .. } => "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name",
-            Kind::Postgres { .. } => {
+            Kind::Postgres { .. } | Kind::Cluster => {
                 "SELECT tablename::text AS name FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename"
             }
         };

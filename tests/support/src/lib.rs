@@ -10,7 +10,7 @@ mod skip;
 
 pub use database::Database;
 pub use pgbouncer::PgBouncer;
-pub use postgres::program as postgres_program;
+pub use postgres::{Cluster, program as postgres_program};
 pub use provider::Provider;
 pub use proxy::{Proxy, ProxyKind};
 pub use rustix::process::Signal;

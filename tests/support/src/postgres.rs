@@ -1,6 +1,7 @@
 //! A throw-away PostgreSQL: started once per test process from the machine's own `initdb`, gone with it.
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use sea_orm::{ConnectionTrait, Database};
 use std::fs;
 use std::net::TcpListener;
@@ -14,23 +15,143 @@ use tokio::sync::OnceCell;
 ///
 /// `None` where there is neither; the caller says what it skips.
 pub(crate) async fn server() -> Option<&'static str> {
-    static SERVER: OnceCell<Option<Running>> = OnceCell::const_new();
+    static SERVER: OnceCell<Option<(String, Option<Cluster>)>> = OnceCell::const_new();
     let running = SERVER
         .get_or_init(|| async {
             if let Ok(url) = std::env::var("TEST_DATABASE_URL") {
-                return Some(Running { url, _watchdog: None });
+                return Some((url, None));
             }
-            let programs = programs()?;
-            Some(start(&programs).await.expect("a throw-away PostgreSQL starts"))
+            let cluster = Cluster::start(&programs()?).await.expect("a throw-away PostgreSQL starts");
+            Some((cluster.url.clone(), Some(cluster)))
         })
         .await;
-    running.as_ref().map(|running| running.url.as_str())
+    running.as_ref().map(|(url, _)| url.as_str())
 }
 
-struct Running {
-    url: String,
-    /// Ends the server when its standard input closes, which the end of this process does, however it ends.
-    _watchdog: Option<Child>,
+/// A PostgreSQL server, gone with this value.
+#[derive(Debug)]
+pub struct Cluster {
+    /// What to set DATABASE_URL to.
+    pub url: String,
+    folder: PathBuf,
+    programs: PathBuf,
+    port: u16,
+    /// Each ends its server when its standard input closes, which the end of this process does, however it ends.
+    watchdogs: Vec<Child>,
+}
+
+impl Cluster {
+    /// One for faults that the tests' common one must not have; `None`, with a loud skip, where there is no PostgreSQL.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn new() -> Option<Self> {
+        let Some(programs) = programs() else {
+            crate::skip("no PostgreSQL: install postgresql");
+            return None;
+        };
+        Some(Self::start(&programs).await.expect("a throw-away PostgreSQL starts"))
+    }
+
+    /// Sends its processes a signal: STOP and CONT make it hang and go on.
+    ///
+    /// # Panics
+    /// When its processes cannot be listed.
+    pub fn signal(&self, signal: Signal) {
+        let server = self.pid().expect("it runs");
+        let listed = Command::new("ps").args(["-A", "-o", "pid=,ppid="]).output().expect("ps runs");
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let pairs = listed.lines().filter_map(|line| {
+            let mut numbers = line.split_whitespace().map(|number| number.parse().ok());
+            Some((numbers.next()??, numbers.next()??))
+        });
+        let children = pairs.filter(|(_, parent)| *parent == server).map(|(child, _)| child);
+        for pid in std::iter::once(server).chain(children) {
+            // One that has ended meanwhile needs none.
+            let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, signal));
+        }
+    }
+
+    fn pid(&self) -> Option<i32> {
+        fs::read_to_string(self.folder.join("data/postmaster.pid")).ok()?.lines().next()?.parse().ok()
+    }
+
+    /// Stops it at once, whoever is connected.
+    pub async fn stop(&self) {
+        let pid = self.pid().and_then(Pid::from_raw).expect("it runs");
+        kill_process(pid, Signal::INT).expect("the signal is delivered");
+        crate::eventually("PostgreSQL stops", async || self.pid().is_none().then_some(())).await;
+    }
+
+    /// Starts it again where it was.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_again(&mut self) {
+        self.run().await.expect("PostgreSQL starts again");
+    }
+
+    fn command(program: &Path) -> Result<Command> {
+        let mut command = Command::new(program);
+        command.env_remove("PGDATA").env_remove("PGPORT").env_remove("PGHOST").current_dir("/");
+        if let Some((user, group)) = owner()? {
+            command.uid(user).gid(group);
+        }
+        Ok(command)
+    }
+
+    async fn start(programs: &Path) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("bulkhead-postgres-").tempdir_in("/tmp")?.keep();
+        if let Some((user, group)) = owner()? {
+            chown(&folder, Some(user), Some(group))?;
+        }
+        let port = free_port()?;
+        let url = format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
+        let mut cluster = Self { url, folder, programs: programs.to_owned(), port, watchdogs: Vec::new() };
+        let made = Self::command(&programs.join("initdb"))?
+            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--pgdata"])
+            .arg(cluster.folder.join("data"))
+            .output()?;
+        ensure!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        cluster.run().await?;
+        Ok(cluster)
+    }
+
+    async fn run(&mut self) -> Result<()> {
+        let watchdog = Self::command(Path::new("/bin/sh"))?
+            .args(["-c", WATCHDOG, "watchdog"])
+            .arg(&self.folder)
+            .arg(self.programs.join("postgres"))
+            .arg("-D")
+            .arg(self.folder.join("data"))
+            .args(["-p", &self.port.to_string(), "-k"])
+            .arg(&self.folder)
+            .args(["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=300"])
+            // Nothing here outlives the process, so nothing is worth a wait for the disk.
+            .args(["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        self.watchdogs.push(watchdog);
+        crate::eventually(&format!("PostgreSQL answers (see {})", self.folder.join("log").display()), async || {
+            let connection = Database::connect(&self.url).await.ok()?;
+            let answers = connection.execute_unprepared("SELECT 1").await.is_ok();
+            connection.close().await.ok()?;
+            answers.then_some(())
+        })
+        .await;
+        Ok(())
+    }
+}
+
+impl Drop for Cluster {
+    /// Goes on with what was made to hang, which could not end else.
+    fn drop(&mut self) {
+        if self.pid().is_some() {
+            self.signal(Signal::CONT);
+        }
+    }
 }
 
 const WATCHDOG: &str = r#"
@@ -42,54 +163,6 @@ const WATCHDOG: &str = r#"
     wait "$server"
     rm -rf "$folder"
 "#;
-
-async fn start(programs: &Path) -> Result<Running> {
-    let folder = tempfile::Builder::new().prefix("bulkhead-postgres-").tempdir_in("/tmp")?.keep();
-    let owner = owner()?;
-    if let Some((user, group)) = owner {
-        chown(&folder, Some(user), Some(group))?;
-    }
-    let command = |program: &Path| {
-        let mut command = Command::new(program);
-        command.env_remove("PGDATA").env_remove("PGPORT").env_remove("PGHOST").current_dir("/");
-        if let Some((user, group)) = owner {
-            command.uid(user).gid(group);
-        }
-        command
-    };
-    let data = folder.join("data");
-    let made = command(&programs.join("initdb"))
-        .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--pgdata"])
-        .arg(&data)
-        .output()?;
-    ensure!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-
-    let port = free_port()?;
-    let watchdog = command(Path::new("/bin/sh"))
-        .args(["-c", WATCHDOG, "watchdog"])
-        .arg(&folder)
-        .arg(programs.join("postgres"))
-        .arg("-D")
-        .arg(&data)
-        .args(["-p", &port.to_string(), "-k"])
-        .arg(&folder)
-        .args(["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=300"])
-        // Nothing here outlives the process, so nothing is worth a wait for the disk.
-        .args(["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let url = format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
-    crate::eventually(&format!("PostgreSQL answers (see {})", folder.join("log").display()), async || {
-        let connection = Database::connect(&url).await.ok()?;
-        let answers = connection.execute_unprepared("SELECT 1").await.is_ok();
-        connection.close().await.ok()?;
-        answers.then_some(())
-    })
-    .await;
-    Ok(Running { url, _watchdog: Some(watchdog) })
-}
 
 /// A program of PostgreSQL's, such as `pg_dump`, of the version of the server; `None` where there is none.
 #[must_use]

@@ -1,0 +1,121 @@
+//! Asks the database in sessions that are not the requests': whether it is there, and whether it takes changes.
+
+use super::{Availability, code};
+use crate::config::{DatabaseUrl, Settings};
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
+use sea_orm::sqlx::{self, ConnectOptions, Connection};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, RuntimeErr, Statement};
+use std::time::Duration;
+
+/// Whether a new session's transactions may write: not on a standby (postgresql.org/docs/current/hot-standby.html), and
+/// not where the server, the database or the role has `default_transaction_read_only`.
+const TAKES_WRITES: &str =
+    "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off' AS takes_writes";
+
+/// How long to wait for the one connection; longer than a check may take, so that it is always the check that ends.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the connection stays open that nobody uses.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What readiness asks with. Opens no connection yet; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// One connection, kept: for what a session's age is nothing to.
+    connection: DatabaseConnection,
+    /// For new sessions (PostgreSQL).
+    options: Option<PgConnectOptions>,
+    availability: Availability,
+}
+
+impl Probe {
+    /// For the database of these settings, of whose requests' pool `availability` is.
+    #[must_use]
+    pub fn new(settings: &Settings, availability: Availability) -> Self {
+        let (connection, options) = match &settings.database {
+            DatabaseUrl::Postgres(options) => {
+                let options = super::quiet(options.as_ref().clone().application_name("bulkhead health"));
+                let pool = super::sessions(settings, PgPoolOptions::new()).max_connections(1);
+                let pool = pool.acquire_timeout(ACQUIRE_TIMEOUT).idle_timeout(IDLE_TIMEOUT);
+                (pool.connect_lazy_with(options.clone()).into(), Some(options))
+            }
+            DatabaseUrl::Sqlite(options) => {
+                let options = super::sqlite(options).busy_timeout(ACQUIRE_TIMEOUT);
+                let pool = super::sqlite_pool_options(settings).max_connections(1);
+                (pool.acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options).into(), None)
+            }
+        };
+        Self { connection, options, availability }
+    }
+
+    /// The connection of its own, on which a lock keeps nobody but readiness waiting.
+    #[must_use]
+    pub fn connection(&self) -> &DatabaseConnection {
+        &self.connection
+    }
+
+    /// Whether the database takes changes. A new session asks, since what sessions may is decided when they begin.
+    pub async fn takes_writes(&self) -> Result<bool, DbErr> {
+        let Some(options) = &self.options else { return self.sqlite_takes_writes().await };
+        let asked = ask(options).await.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())));
+        match asked {
+            // too_many_connections: others have taken the last one. Those that are open serve.
+            Err(error) if code(&error).as_deref() == Some("53300") => self.kept_takes_writes().await,
+            Err(error) => {
+                self.availability.doubt();
+                Err(error)
+            }
+            answer => answer,
+        }
+    }
+
+    async fn kept_takes_writes(&self) -> Result<bool, DbErr> {
+        let statement = Statement::from_string(self.connection.get_database_backend(), TAKES_WRITES);
+        let row = self.connection.query_one_raw(statement).await?;
+        row.map_or(Ok(false), |row| row.try_get("", "takes_writes"))
+    }
+
+    /// As the last change went; where that was refused, as one goes that changes nothing. It is the version that SQLite
+    /// keeps for its user (sqlite.org/pragma.html, "PRAGMA user_version"), which nothing here uses.
+    async fn sqlite_takes_writes(&self) -> Result<bool, DbErr> {
+        self.connection.ping().await?;
+        if self.availability.refuses_writes() {
+            if let Err(error) = self.connection.execute_unprepared("PRAGMA user_version = 0").await {
+                tracing::warn!(%error, "the database takes no changes");
+                return Ok(false);
+            }
+            self.availability.took_a_write();
+        }
+        Ok(true)
+    }
+
+    /// Why the database cannot be reached now; `None` where it can, and for SQLite.
+    pub(crate) async fn absence(&self, timeout: Duration) -> Option<sqlx::Error> {
+        reach(self.options.as_ref()?, timeout).await.err()
+    }
+}
+
+/// Asks in a new session.
+async fn ask(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
+    let mut connection = options.connect().await?;
+    let answer = sqlx::query_scalar(TAKES_WRITES).fetch_one(&mut connection).await;
+    // Not in the way of the answer; what is dropped is closed.
+    let _ = PgConnection::close(connection).await;
+    answer
+}
+
+/// Whether the database answers a new session. One that it refuses for a reason of the session, such as a password, or
+/// too many others, is an answer, too.
+pub(super) async fn reach(options: &PgConnectOptions, timeout: Duration) -> Result<(), sqlx::Error> {
+    match tokio::time::timeout(timeout, ask(options)).await {
+        Ok(Ok(_)) => Ok(()),
+        // Class 08: connection exception. 57P: the server stops, has crashed, or does not take sessions yet.
+        Ok(Err(sqlx::Error::Database(error)))
+            if !error.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P")) =>
+        {
+            Ok(())
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time"))),
+    }
+}

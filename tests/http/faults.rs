@@ -1,0 +1,307 @@
+//! A database that is away, hangs, ends its sessions or takes no changes: what clients are told, how soon, and that all
+//! goes on by itself.
+
+use crate::clinic::{Clinic, a_document};
+use crate::identity::{Answer, World};
+use crate::{bulkhead, run, stderr};
+use futures_util::future::join_all;
+use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+use test_support::provider::Shape;
+use test_support::{Cluster, Database, Server, Signal, eventually};
+
+/// A server with a tenant in it.
+struct Scene<'w> {
+    server: Server<'w>,
+    clinic: Clinic,
+    owner: DatabaseConnection,
+    user: Value,
+}
+
+impl<'w> Scene<'w> {
+    async fn new(world: &'w World, more: &[(&str, &str)]) -> Self {
+        let server = world.server(more).await;
+        let owner = world.database.connect().await;
+        let clinic = Clinic::open(&owner, world, &server).await;
+        let user = clinic.user("ada@example.org").await["id"].clone();
+        Self { server, clinic, owner, user }
+    }
+
+    async fn execute(&self, sql: &str) {
+        self.owner.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    async fn write(&self) -> Answer {
+        self.clinic.admin.post("documents", &a_document(&self.user)).await
+    }
+
+    async fn readiness(&self) -> (u16, Value) {
+        let (status, body) = self.server.get_json("/api/v1/health/ready").await;
+        (status.as_u16(), body)
+    }
+
+    /// How long it takes until readiness has this status.
+    async fn until_readiness_is(&self, status: u16) -> Duration {
+        let begun = Instant::now();
+        eventually(&format!("readiness is {status}"), async || (self.readiness().await.0 == status).then_some(()))
+            .await;
+        begun.elapsed()
+    }
+
+    /// How long it takes until a change is taken.
+    async fn until_written(&self) -> Duration {
+        let begun = Instant::now();
+        eventually("a change is taken", async || (self.write().await.status == 201).then_some(())).await;
+        begun.elapsed()
+    }
+}
+
+/// What a client may try again: 503 with this code, and when.
+fn assert_try_again(answer: &Answer, code: &str) {
+    assert_eq!((answer.outcome(), answer.header("retry-after")), ((503, code), "1"), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn what_the_database_says_of_itself_is_a_503() {
+    let Some(database) = Database::postgres().await else { return };
+    let world = World::new(Shape::Plain, database).await;
+    let scene = Scene::new(&world, &[]).await;
+    for (state, code) in [
+        ("57P01", "SYS_001"),
+        ("57P02", "SYS_001"),
+        ("57P03", "SYS_001"),
+        ("08006", "SYS_001"),
+        ("53300", "SYS_001"),
+        ("25006", "SYS_008"),
+        ("53100", "SYS_008"),
+        ("53200", "SYS_008"),
+        ("58030", "SYS_008"),
+        ("57014", "SYS_006"),
+        ("55P03", "SYS_006"),
+        ("40P01", "SYS_006"),
+        ("40001", "SYS_006"),
+    ] {
+        // As a statement fails, as COMMIT does, and as the audit log's recorder does.
+        for (table, constraint) in [("documents", false), ("documents", true), ("audit_logs", false)] {
+            let trigger = if constraint { "CONSTRAINT TRIGGER fails AFTER" } else { "TRIGGER fails BEFORE" };
+            let late = if constraint { "DEFERRABLE INITIALLY DEFERRED" } else { "" };
+            let fault = format!(
+                "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
+                     $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$;
+                 CREATE {trigger} INSERT ON {table} {late} FOR EACH ROW EXECUTE FUNCTION fail()"
+            );
+            scene.execute(&fault).await;
+            let answer =
+                if table == "documents" { scene.write().await } else { scene.clinic.admin.get("documents").await };
+            assert_try_again(&answer, code);
+            scene.execute(&format!("DROP TRIGGER fails ON {table}; DROP FUNCTION fail()")).await;
+        }
+    }
+    assert_eq!(scene.write().await.status, 201);
+}
+
+#[tokio::test]
+async fn sessions_that_are_ended_are_503_and_the_next_request_goes_well() {
+    let Some(database) = Database::postgres().await else { return };
+    let world = World::new(Shape::Plain, database).await;
+    let scene = Scene::new(&world, &[]).await;
+    // So that there always is a statement at work.
+    scene
+        .execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END $$;
+             CREATE TRIGGER slow BEFORE INSERT ON documents FOR EACH ROW EXECUTE FUNCTION slow()",
+        )
+        .await;
+    let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE application_name = 'bulkhead' AND datname = current_database()";
+    let mut lost = 0;
+    for _ in 0..10 {
+        let writing = join_all((0..8).map(|_| scene.write()));
+        let ending = async {
+            let busy =
+                "SELECT 1 AS one FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+            eventually("a statement is at work", async || {
+                let statement = sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, busy);
+                scene.owner.query_one_raw(statement).await.unwrap()
+            })
+            .await;
+            scene.execute(ended).await;
+        };
+        let (answers, ()) = tokio::join!(writing, ending);
+        for answer in answers.iter().filter(|answer| answer.status != 201) {
+            assert_try_again(answer, "SYS_001");
+            lost += 1;
+        }
+        assert_eq!(scene.write().await.status, 201, "all sessions are new");
+    }
+    assert!(lost > 0, "no request lost its session");
+}
+
+#[tokio::test]
+async fn a_read_only_database_is_not_ready_and_sessions_of_that_time_are_replaced() {
+    let Some(database) = Database::postgres().await else { return };
+    let world = World::new(Shape::Plain, database).await;
+    let scene = Scene::new(&world, &[]).await;
+    let default = |value: &str| {
+        format!(
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = {value}', current_database()); END $$"
+        )
+    };
+    let owner = scene.owner.begin().await.unwrap();
+    owner.execute_unprepared(&default("on")).await.unwrap();
+    owner.commit().await.unwrap();
+    // All sessions but the test's are opened anew, as they are when a server becomes a standby.
+    scene
+        .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'bulkhead%' AND datname = current_database()")
+        .await;
+    let told = scene.until_readiness_is(503).await;
+    assert!(told < Duration::from_secs(2), "{told:?}");
+    let (_, body) = scene.readiness().await;
+    assert_eq!(body["checks"]["database"]["status"], "read-only", "{body}");
+    assert_eq!(body["checks"]["database"]["error"], "SYS_008", "{body}");
+    for answer in join_all((0..20).map(|_| scene.write())).await {
+        assert_try_again(&answer, "SYS_008");
+    }
+    // What reads cannot be recorded.
+    assert_try_again(&scene.clinic.admin.get("documents").await, "SYS_008");
+
+    scene.execute(&format!("SET default_transaction_read_only = off; {}", default("off"))).await;
+    let back = tokio::join!(scene.until_readiness_is(200), scene.until_written());
+    assert!(back.0 < Duration::from_secs(2) && back.1 < Duration::from_secs(2), "{back:?}");
+    // Every session is as good as the first, at the latest once a second one has been found not to be.
+    eventually("twenty changes at once are taken", async || {
+        let answers = join_all((0..20).map(|_| scene.write())).await;
+        answers.iter().all(|answer| answer.status == 201).then_some(())
+    })
+    .await;
+    assert!(back.1 < Duration::from_secs(2), "{back:?}");
+}
+
+#[tokio::test]
+async fn a_locked_table_and_a_pool_that_is_used_up_turn_no_instance_away() {
+    let Some(database) = Database::postgres().await else { return };
+    let world = World::new(Shape::Plain, database).await;
+    let scene = Scene::new(&world, &[("DATABASE_MAX_CONNECTIONS", "2")]).await;
+    let other = world.database.connect().await;
+    // The look at the catalogue waits for the lock of either.
+    for table in ["documents", "seaql_migrations"] {
+        let lock = other.begin().await.unwrap();
+        lock.execute_unprepared(&format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await.unwrap();
+        let writing = join_all((0..4).map(|_| scene.write()));
+        let asking = async {
+            let end = Instant::now() + Duration::from_secs(4);
+            let mut seen = Vec::new();
+            while Instant::now() < end {
+                let (code, body) = scene.readiness().await;
+                assert_eq!((code, &body["status"]), (200, &"degraded".into()), "{table}: {body}");
+                seen.push(body);
+            }
+            lock.rollback().await.unwrap();
+            seen.len()
+        };
+        let (answers, looks) = tokio::join!(writing, asking);
+        assert!(looks >= 2);
+        for answer in answers {
+            assert_eq!(answer.status, 201, "{table}: {}", answer.body);
+        }
+        eventually("it is ready", async || (scene.readiness().await.1["status"] == "ready").then_some(())).await;
+    }
+    assert!(!scene.server.log().iter().any(|line| line.contains("the database is away")), "it was there all the time");
+}
+
+#[tokio::test]
+async fn while_the_database_hangs_requests_fail_at_once_and_go_on_with_it() {
+    let Some(cluster) = Cluster::new().await else { return };
+    let world = World::new(Shape::Plain, Database::of(&cluster)).await;
+    let scene = Scene::new(&world, &[]).await;
+    cluster.signal(Signal::STOP);
+    let hung = Instant::now();
+    // Those at work when it begins fail as soon as it is known.
+    let (answers, told) = tokio::join!(join_all((0..20).map(|_| scene.write())), scene.until_readiness_is(503));
+    assert!(told < Duration::from_secs(2), "{told:?}");
+    assert!(hung.elapsed() < Duration::from_secs(3), "{:?}", hung.elapsed());
+    answers.iter().for_each(|answer| assert_try_again(answer, "SYS_001"));
+    for _ in 0..20 {
+        let begun = Instant::now();
+        assert_try_again(&scene.write().await, "SYS_001");
+        assert!(begun.elapsed() < Duration::from_millis(250), "{:?}", begun.elapsed());
+    }
+    cluster.signal(Signal::CONT);
+    let back = tokio::join!(scene.until_readiness_is(200), scene.until_written());
+    assert!(back.0 < Duration::from_secs(3) && back.1 < Duration::from_secs(3), "{back:?}");
+}
+
+#[tokio::test]
+async fn while_the_database_is_away_requests_fail_at_once_and_go_on_when_it_is_back() {
+    let Some(mut cluster) = Cluster::new().await else { return };
+    let world = World::new(Shape::Plain, Database::of(&cluster)).await;
+    let scene = Scene::new(&world, &[]).await;
+    cluster.stop().await;
+    let gone = Instant::now();
+    for _ in 0..20 {
+        assert_try_again(&scene.write().await, "SYS_001");
+    }
+    assert!(gone.elapsed() < Duration::from_secs(3), "{:?}", gone.elapsed());
+    assert_eq!(scene.readiness().await.0, 503);
+    cluster.start_again().await;
+    let back = tokio::join!(scene.until_readiness_is(200), scene.until_written());
+    assert!(back.0 < Duration::from_secs(2) && back.1 < Duration::from_secs(2), "{back:?}");
+    scene.server.log_line("the database is back", "INFO").await;
+}
+
+#[tokio::test]
+async fn who_has_its_sessions_serves_while_the_server_takes_no_more() {
+    let Some(cluster) = Cluster::new().await else { return };
+    let world = World::new(Shape::Plain, Database::of(&cluster)).await;
+    let scene = Scene::new(&world, &[("DATABASE_MAX_CONNECTIONS", "1")]).await;
+    // Every connection that is left but those of the server and of the test.
+    let mut others = Vec::new();
+    while let Ok(connection) = sea_orm::Database::connect(limited(&cluster.url)).await {
+        others.push(connection);
+    }
+    assert!(!others.is_empty());
+    assert_eq!(scene.write().await.status, 201);
+    let (status, body) = scene.readiness().await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(scene.write().await.status, 201);
+    drop(others);
+}
+
+/// An address whose pools give up soon.
+fn limited(url: &str) -> sea_orm::ConnectOptions {
+    let mut options = sea_orm::ConnectOptions::new(url);
+    options.max_connections(1).acquire_timeout(Duration::from_millis(300)).sqlx_logging(false);
+    options
+}
+
+#[tokio::test]
+async fn a_start_waits_for_the_database_and_says_why() {
+    let Some(mut cluster) = Cluster::new().await else { return };
+    let database = Database::of(&cluster);
+    cluster.stop().await;
+    let server = Server::listening(bulkhead(), &[], &database, &[]).await;
+    let line = server.log_line("waiting for the database", "WARN").await;
+    assert!(line.contains("refused"), "{line}");
+    cluster.start_again().await;
+    let begun = Instant::now();
+    server.wait_until_ready().await;
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_start_waits_for_a_name_that_does_not_resolve_and_ends_with_the_cause() {
+    for (url, cause) in
+        [("postgres://me:hunter2@database.invalid/app", "lookup"), ("postgres://me:hunter2@127.0.0.1:1/app", "refused")]
+    {
+        let begun = Instant::now();
+        let environment = [("PORT", "0"), ("DATABASE_URL", url), ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "3")];
+        let output = run(&[], &environment).await;
+        assert!(begun.elapsed() >= Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert_eq!(output.status.code(), Some(1));
+        let told = stderr(&output);
+        assert!(told.starts_with("DATABASE_URL: cannot use postgres://***@") && told.contains(cause), "{told}");
+        let log = crate::stdout(&output);
+        assert!(log.matches("waiting for the database").count() >= 2 && log.contains(cause), "{log}");
+    }
+}
