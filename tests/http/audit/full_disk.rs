@@ -100,6 +100,9 @@ mod on_linux {
         let before = futures_util::future::join_all((0..WRITERS).map(until_full)).await.concat();
         assert!(!before.is_empty(), "it was full from the beginning");
 
+        // Not even what changes nothing can be written.
+        server.limit_file_size(Some(0));
+        assert_eq!(write(&clinic, &server, &admin).await, Err(503));
         let (status, body) = server.get_json("/api/v1/health/ready").await;
         assert_eq!((status.as_u16(), &body["checks"]["database"]["error"]), (503, &"SYS_008".into()), "{body}");
         server.limit_file_size(None);
