@@ -16,7 +16,7 @@ const TAKES_WRITES: &str =
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the connection stays open that nobody uses.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What readiness asks with. Opens no connection yet; cheap to clone.
 #[derive(Debug, Clone)]

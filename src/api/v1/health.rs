@@ -117,11 +117,6 @@ pub(crate) async fn ready(State(state): State<AppState>) -> Response {
 }
 
 async fn readiness(state: &AppState) -> Readiness {
-    let phase = state.lifecycle.phase();
-    let process = match phase {
-        Phase::Serving => Check { status: "ok", latency_ms: None, error: None },
-        _ => Check { status: phase.name(), latency_ms: None, error: Some(ErrorCode::Overloaded.code()) },
-    };
     let look = async {
         let (database, schema) = tokio::join!(database(state), schema(state));
         // Without its tables there is nothing to keep apart, and behind a lock nothing to see.
@@ -129,6 +124,12 @@ async fn readiness(state: &AppState) -> Readiness {
         DatabaseChecks { database, schema, isolation }
     };
     let DatabaseChecks { database, schema, isolation } = state.checks.or_look(Box::pin(look)).await;
+    // Last: a look that outlasts the beginning of a stop does not say that the instance is ready.
+    let phase = state.lifecycle.phase();
+    let process = match phase {
+        Phase::Serving => Check { status: "ok", latency_ms: None, error: None },
+        _ => Check { status: phase.name(), latency_ms: None, error: Some(ErrorCode::Overloaded.code()) },
+    };
     let standing = state.auth.standing();
     let auth = auth(standing);
     // Where it cannot be told who keeps tenants apart, row-level security may well do so: a locked table is no reason to

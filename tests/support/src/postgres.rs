@@ -77,6 +77,9 @@ impl Cluster {
     }
 
     /// Stops it at once, whoever is connected.
+    ///
+    /// # Panics
+    /// When it does not run, or does not stop.
     pub async fn stop(&self) {
         let pid = self.pid().and_then(Pid::from_raw).expect("it runs");
         kill_process(pid, Signal::INT).expect("the signal is delivered");
