@@ -86,6 +86,8 @@ pub struct Settings {
     pub max_body_bytes: u32,
     /// The longest metadata of a document, in bytes as it is sent.
     pub max_metadata_bytes: u32,
+    /// The most bytes of rows that a page of a list has; one row it has at least.
+    pub max_page_bytes: u32,
     /// How long a request's body may take to arrive.
     pub body_timeout: Duration,
     /// Requests a minute that one client address may make in the long run; 0 is no limit.
@@ -341,6 +343,7 @@ impl Settings {
             request_timeout: reader.seconds("REQUEST_TIMEOUT_SECONDS", 30, 1),
             max_body_bytes,
             max_metadata_bytes: reader.metadata(max_body_bytes),
+            max_page_bytes: reader.at_least("MAX_PAGE_BYTES", 1024 * 1024, 1),
             body_timeout: reader.seconds("BODY_TIMEOUT_SECONDS", 5, 1),
             rate_limit_per_minute: reader.within("RATE_LIMIT_PER_MINUTE", 600, 0..=RATE_LIMIT_MOST),
             rate_limit_burst: reader.within("RATE_LIMIT_BURST", 100, 1..=RATE_LIMIT_MOST),

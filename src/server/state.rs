@@ -2,7 +2,7 @@
 
 use super::prepare::leniency;
 use super::{Lifecycle, Recent};
-use crate::api::DatabaseChecks;
+use crate::api::{DatabaseChecks, Pages};
 use crate::auth::Auth;
 use crate::config::{MigrateOnStart, Settings};
 use crate::tenancy::Tenancy;
@@ -28,6 +28,7 @@ pub struct AppState {
     /// Knows this build's migrations, and reads the schema's state.
     pub runner: Arc<Runner>,
     pub(crate) checks: Arc<Recent<DatabaseChecks>>,
+    pub(crate) pages: Pages,
     started: Arc<AtomicBool>,
 }
 
@@ -42,7 +43,8 @@ impl AppState {
         runner: Arc<Runner>,
     ) -> Self {
         let tenancy = Tenancy::new(database.clone());
-        Self { settings, tenancy, database, auth, lifecycle, runner, checks: Arc::default(), started: Arc::default() }
+        let (pages, checks, started) = (Pages::new(&settings), Arc::default(), Arc::default());
+        Self { settings, tenancy, database, auth, lifecycle, runner, checks, pages, started }
     }
 
     /// Whether the database answers.

@@ -14,7 +14,6 @@ use crate::error::{ApiError, ErrorCode};
 use crate::json::{self, Bounds, Fault};
 use crate::server::AppState;
 use crate::tenancy::{Resource, UnitOfWork};
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -100,12 +99,12 @@ pub(crate) async fn list(
     State(state): State<AppState>,
     principal: Principal,
     Parameters(filter): Parameters<DocumentFilter>,
-) -> Result<Json<List<Document>>, ApiError> {
-    let page = page::<document::Entity>(&state, principal.actor(), filter.cursor.as_deref(), filter.limit, |find| {
+) -> Result<Response, ApiError> {
+    page::<document::Entity, Document>(&state, principal.actor(), filter.cursor.as_deref(), filter.limit, |find| {
         find.filter_some(filter.status, |status| document::Column::Status.eq(status))
             .filter_some(filter.user_id, |owner| document::Column::UserId.eq(owner))
-    });
-    Ok(Json(List::of(page.await?)))
+    })
+    .await
 }
 
 /// A size in bytes: not below nothing.
