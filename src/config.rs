@@ -84,6 +84,10 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// The longest request body, in bytes.
     pub max_body_bytes: u32,
+    /// The longest metadata of a document, in bytes as it is sent.
+    pub max_metadata_bytes: u32,
+    /// The most bytes of rows that a page of a list has; one row it has at least.
+    pub max_page_bytes: u32,
     /// How long a request's body may take to arrive.
     pub body_timeout: Duration,
     /// Requests a minute that one client address may make in the long run; 0 is no limit.
@@ -305,6 +309,7 @@ impl Settings {
         let migration_database = own.or_else(|| database.clone());
         let max_concurrent_requests = reader.at_least("MAX_CONCURRENT_REQUESTS", 512, 1);
 
+        let max_body_bytes = reader.at_least("MAX_BODY_BYTES", 1024 * 1024, 1);
         let settings = Self {
             environment,
             host: reader.value("HOST", IpAddr::V6(Ipv6Addr::UNSPECIFIED), "an IP address such as :: or 127.0.0.1"),
@@ -336,7 +341,9 @@ impl Settings {
             ),
             max_connections: reader.at_least("MAX_CONNECTIONS", 4096, 1),
             request_timeout: reader.seconds("REQUEST_TIMEOUT_SECONDS", 30, 1),
-            max_body_bytes: reader.at_least("MAX_BODY_BYTES", 1024 * 1024, 1),
+            max_body_bytes,
+            max_metadata_bytes: reader.metadata(max_body_bytes),
+            max_page_bytes: reader.at_least("MAX_PAGE_BYTES", 1024 * 1024, 1),
             body_timeout: reader.seconds("BODY_TIMEOUT_SECONDS", 5, 1),
             rate_limit_per_minute: reader.within("RATE_LIMIT_PER_MINUTE", 600, 0..=RATE_LIMIT_MOST),
             rate_limit_burst: reader.within("RATE_LIMIT_BURST", 100, 1..=RATE_LIMIT_MOST),
@@ -387,6 +394,15 @@ impl Reader<'_> {
             self.mistake(name, &format!("must be {least} or more, not {value}"));
         }
         value
+    }
+
+    /// A body has to hold it.
+    fn metadata(&mut self, max_body_bytes: u32) -> u32 {
+        let most = self.at_least("MAX_METADATA_BYTES", max_body_bytes.min(64 * 1024), 2);
+        if most > max_body_bytes {
+            self.mistake("MAX_METADATA_BYTES", &format!("must not exceed MAX_BODY_BYTES, {max_body_bytes}"));
+        }
+        most
     }
 
     fn within(&mut self, name: &'static str, default: u32, range: RangeInclusive<u32>) -> u32 {
@@ -560,6 +576,16 @@ mod tests {
             let error = read(&[(name, "1000001")]).0.unwrap_err().to_string();
             assert!(error.starts_with(name) && error.ends_with("to 1000000, not 1000001"), "{error}");
         }
+    }
+
+    #[test]
+    fn metadata_is_no_longer_than_a_body() {
+        let bounds = |pairs: &[(&str, &str)]| read(pairs).0.map(|settings| settings.max_metadata_bytes);
+        assert_eq!(bounds(&[]).unwrap(), 65_536);
+        assert_eq!(bounds(&[("MAX_BODY_BYTES", "1000")]).unwrap(), 1000, "the default follows");
+        assert_eq!(bounds(&[("MAX_BODY_BYTES", "1000"), ("MAX_METADATA_BYTES", "1000")]).unwrap(), 1000);
+        let error = bounds(&[("MAX_BODY_BYTES", "1000"), ("MAX_METADATA_BYTES", "1001")]).unwrap_err();
+        assert_eq!(error.to_string(), "MAX_METADATA_BYTES: must not exceed MAX_BODY_BYTES, 1000");
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub const APP_ROLE: &str = "bulkhead_app";
 /// A statement slower than this is a warning in the log (its text, never its values).
 const SLOW_STATEMENT: Duration = Duration::from_secs(1);
 
+/// How many rows of SQLite's the driver makes before they are asked for. They may be large, and each connection has as many.
+const SQLITE_ROWS_AHEAD: usize = 4;
+
 /// How long a SQLite writer waits for another one.
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -270,7 +273,8 @@ async fn may_serve_again(connection: &mut SqliteConnection) -> bool {
 /// In WAL mode only FULL syncs at every commit (sqlite.org/pragma.html, "PRAGMA synchronous"): with NORMAL, a power cut
 /// could take what was answered as done.
 fn sqlite(options: &SqliteConnectOptions) -> SqliteConnectOptions {
-    quiet(options.clone()).journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full)
+    let options = quiet(options.clone()).row_buffer_size(SQLITE_ROWS_AHEAD);
+    options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full)
 }
 
 fn quiet<O: ConnectOptions>(options: O) -> O {

@@ -1,7 +1,7 @@
 //! Bulkhead: a multi-tenant HTTP API for health data.
 //!
 //! Arrows point inwards: [`cli`] -> [`server`] -> [`api`] -> [`auth`] -> [`tenancy`] -> [`audit`] -> [`entity`];
-//! [`config`], [`database`], [`error`] and [`telemetry`] depend on none of them.
+//! [`config`], [`database`], [`error`], `json` and [`telemetry`] depend on none of them.
 
 pub mod api;
 pub mod audit;
@@ -11,6 +11,7 @@ pub mod config;
 pub mod database;
 pub mod entity;
 pub mod error;
+mod json;
 pub mod server;
 pub mod telemetry;
 pub mod tenancy;

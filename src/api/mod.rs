@@ -6,3 +6,4 @@ pub(crate) mod v1;
 
 pub(crate) use v1::health::DatabaseChecks;
 pub(crate) use v1::is_email;
+pub(crate) use v1::rows::Pages;

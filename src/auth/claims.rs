@@ -1,9 +1,10 @@
 //! A token's claims as they came: a JSON object in which no name comes twice.
 
-use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use crate::json::{self, Bounds};
+use serde::de::Error;
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use std::fmt;
 
 /// The members of a JSON object. A name that comes twice in it, or in an object within it, is refused (RFC 7519, section 4):
 /// two readers of the same token could otherwise see two different claims.
@@ -37,74 +38,11 @@ impl RawClaims {
 
 impl<'de> Deserialize<'de> for RawClaims {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Unambiguous::deserialize(deserializer)?.0 {
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        // A token is no longer than a header may be.
+        match json::parse(&text, Bounds { values: usize::MAX, exact_numbers: false }).map_err(D::Error::custom)? {
             Value::Object(members) => Ok(Self(members)),
             _ => Err(D::Error::custom("the claims are not an object")),
         }
-    }
-}
-
-/// A JSON value of which no object, however deep, has a name twice. `Value` itself would keep the last one.
-struct Unambiguous(Value);
-
-impl<'de> Deserialize<'de> for Unambiguous {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyValue).map(Self)
-    }
-}
-
-struct AnyValue;
-
-impl<'de> Visitor<'de> for AnyValue {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON without a name that comes twice")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(Unambiguous(item)) = access.next_element()? {
-            items.push(item);
-        }
-        Ok(items.into())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut members = Map::new();
-        while let Some((name, Unambiguous(value))) = access.next_entry::<String, Unambiguous>()? {
-            if members.insert(name, value).is_some() {
-                return Err(A::Error::custom("a name comes twice"));
-            }
-        }
-        Ok(members.into())
     }
 }

@@ -1,5 +1,6 @@
 //! A document: what is known of a file that is stored elsewhere.
 
+use super::JsonText;
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -43,7 +44,7 @@ pub struct Model {
     /// How far its processing is.
     pub status: Status,
     /// What else is known of it: a JSON object.
-    pub metadata: Json,
+    pub metadata: JsonText,
     /// When the row was made.
     pub created_at: TimeDateTimeWithTimeZone,
     /// When the row last changed.

@@ -2,8 +2,11 @@
 
 pub mod audit_log;
 pub mod document;
+mod json_text;
 pub mod tenant;
 pub mod user;
+
+pub use json_text::JsonText;
 
 use sea_orm::ActiveEnum;
 

@@ -2,7 +2,7 @@
 
 use super::prepare::leniency;
 use super::{Lifecycle, Recent};
-use crate::api::DatabaseChecks;
+use crate::api::{DatabaseChecks, Pages};
 use crate::auth::Auth;
 use crate::config::{MigrateOnStart, Settings};
 use crate::database::{Pool, Probe};
@@ -31,6 +31,7 @@ pub struct AppState {
     /// Knows this build's migrations, and reads the schema's state.
     pub runner: Arc<Runner>,
     pub(crate) checks: Arc<Recent<DatabaseChecks>>,
+    pub(crate) pages: Pages,
     schema_fits: Arc<AtomicBool>,
     started: Arc<AtomicBool>,
 }
@@ -47,8 +48,8 @@ impl AppState {
     ) -> Self {
         let tenancy = Tenancy::new(database.clone());
         let probe = Probe::new(&settings, database.availability().clone());
-        let (checks, schema_fits, started) = Default::default();
-        Self { settings, tenancy, database, probe, auth, lifecycle, runner, checks, schema_fits, started }
+        let (pages, (checks, schema_fits, started)) = (Pages::new(&settings), Default::default());
+        Self { settings, tenancy, database, probe, auth, lifecycle, runner, checks, pages, schema_fits, started }
     }
 
     /// Whether the database is known to be away.

@@ -19,7 +19,7 @@ pub use operate::{
     Change, Operated, Refusal, TenantOverview, grant_role, list_tenants, list_users, restore_user, resume_tenant,
     suspend_tenant, tenant_overview,
 };
-pub use page::{Cursor, Page};
+pub use page::Cursor;
 pub use scope::{OfTenant, Resource};
 pub use work::{Find, UnitOfWork};
 

@@ -5,15 +5,6 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// A page of a list, newest first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page<T> {
-    /// Its rows.
-    pub items: Vec<T>,
-    /// Where the next page begins; none behind the last one.
-    pub next: Option<Cursor>,
-}
-
 /// The place behind which a page begins: the last row's time and id. It says nothing of whose the row is, and a page
 /// holds rows of the caller's tenant whatever it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,12 @@
 //! The unit of work: one transaction, one tenant, one entry in the audit log.
 
 use super::admins::{self, Loss};
-use super::page::{Cursor, Page};
+use super::page::Cursor;
 use super::scope::{OfTenant, Resource};
 use crate::audit::{self, Actor, Event, Recorder};
 use crate::database::Transaction;
 use crate::error::{ApiError, ErrorCode};
+use futures_util::TryStreamExt;
 use sea_orm::sea_query::{Expr, ExprTrait, IntoCondition};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DbBackend, DbErr, Order, QueryFilter, QueryOrder, QuerySelect,
@@ -154,18 +155,67 @@ impl<E: OfTenant> Find<'_, E> {
         Ok(self.select.filter(E::ID.eq(id)).lock_exclusive().one(self.transaction).await?)
     }
 
-    /// `limit` rows at most by a number that ascends with time, newest first: those below `before`.
+    /// Hands rows to `put`, newest first by a number that ascends with time: those below `before`, `limit` at most, until
+    /// `put` says that it has no room for one. Returns the last one's number where there are more.
     pub async fn by_number(
         self,
-        column: E::Column,
+        (column, number): (E::Column, impl Fn(&E::Model) -> i64),
         before: Option<i64>,
         limit: u64,
-    ) -> Result<Vec<E::Model>, ApiError> {
-        let select = match before {
-            Some(before) => self.select.filter(column.lt(before)),
-            None => self.select,
+        put: impl FnMut(E::Model) -> Result<bool, ApiError>,
+    ) -> Result<Option<i64>, ApiError> {
+        let behind = |before: Option<i64>| {
+            let mut select = self.select.clone();
+            if let Some(before) = before {
+                select = select.filter(column.lt(before));
+            }
+            select.order_by_desc(column)
         };
-        Ok(select.order_by_desc(column).limit(limit).all(self.transaction).await?)
+        hand_out(behind, before, self.transaction, limit, number, put).await
+    }
+}
+
+/// How many rows are asked for at once: a page of the usual length, and one more, which tells whether there are more.
+const BATCH: u64 = 51;
+
+/// Hands the first `limit` rows of those `behind` a place to `put`, until it says that it has no room for one. Returns the
+/// place of the last one where there are more.
+///
+/// Each row is dropped before the next one is taken, so that few of them are in memory at once. Of those that are asked for
+/// and not taken SQLite makes none: the driver resets the statement (launchbadge/sqlx, sqlx-sqlite/src/connection/worker.rs).
+/// PostgreSQL sends them all, and the driver reads past them before the connection's next statement (sqlx-postgres,
+/// src/connection/mod.rs, `wait_until_ready`), which is why a long page is asked for in batches.
+async fn hand_out<E: OfTenant, P: Copy>(
+    behind: impl Fn(Option<P>) -> Select<E>,
+    start: Option<P>,
+    transaction: &Transaction,
+    limit: u64,
+    place: impl Fn(&E::Model) -> P,
+    mut put: impl FnMut(E::Model) -> Result<bool, ApiError>,
+) -> Result<Option<P>, ApiError> {
+    let (mut count, mut last) = (0, start);
+    loop {
+        let mut asked = Ord::min(BATCH, limit + 1 - count);
+        let mut rows = behind(last).limit(asked).stream(&**transaction).await?;
+        let mut more = false;
+        // To the end, so that what PostgreSQL says of the statement is read within the request.
+        while let Some(row) = rows.try_next().await? {
+            let here = place(&row);
+            more = count == limit;
+            if more {
+                continue;
+            }
+            if !put(row)? {
+                // What is left is read now, not while others think that the connection is free.
+                drop(rows);
+                transaction.execute_unprepared("SELECT 1").await?;
+                return Ok(last);
+            }
+            (count, last, asked) = (count + 1, Some(here), asked - 1);
+        }
+        if more || asked > 0 {
+            return Ok(last.filter(|_| more));
+        }
     }
 }
 
@@ -176,25 +226,25 @@ impl<E: Resource> Find<'_, E> {
         self.filter(E::DELETED_AT.is_null())
     }
 
-    /// A page of `limit` rows, newest first: those behind `after`.
-    pub async fn page(self, after: Option<Cursor>, limit: u64) -> Result<Page<E::Model>, ApiError> {
-        let mut select = self.select;
-        if let Some(Cursor { at, id }) = after {
-            let at = moment(self.transaction.get_database_backend(), at);
-            // As a pair, which an index on both columns answers.
-            let place = Expr::tuple([Expr::col((E::default(), E::CREATED_AT)), Expr::col((E::default(), E::ID))]);
-            select = select.filter(place.lt(Expr::tuple([Expr::val(at), Expr::val(id)])));
-        }
-        let mut items = select
-            .order_by(E::CREATED_AT, Order::Desc)
-            .order_by(E::ID, Order::Desc)
-            .limit(limit + 1)
-            .all(self.transaction)
-            .await?;
-        let more = items.len() as u64 > limit;
-        items.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        let next = items.last().filter(|_| more).map(|last| Cursor::of(E::place(last)));
-        Ok(Page { items, next })
+    /// Hands rows to `put`, newest first: those behind `after`, `limit` at most, until `put` says that it has no room for
+    /// one. Returns the place behind which there are more.
+    pub async fn page(
+        self,
+        after: Option<Cursor>,
+        limit: u64,
+        put: impl FnMut(E::Model) -> Result<bool, ApiError>,
+    ) -> Result<Option<Cursor>, ApiError> {
+        let backend = self.transaction.get_database_backend();
+        let behind = |after: Option<Cursor>| {
+            let mut select = self.select.clone();
+            if let Some(Cursor { at, id }) = after {
+                // As a pair, which an index on both columns answers.
+                let place = Expr::tuple([Expr::col((E::default(), E::CREATED_AT)), Expr::col((E::default(), E::ID))]);
+                select = select.filter(place.lt(Expr::tuple([Expr::val(moment(backend, at)), Expr::val(id)])));
+            }
+            select.order_by(E::CREATED_AT, Order::Desc).order_by(E::ID, Order::Desc)
+        };
+        hand_out(behind, after, self.transaction, limit, |row| Cursor::of(E::place(row)), put).await
     }
 }
 

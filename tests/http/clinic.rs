@@ -99,6 +99,12 @@ impl Caller {
         Answer::read(request.send().await.unwrap()).await
     }
 
+    /// The text of what is at a path.
+    pub(crate) async fn text(&self, path: &str) -> String {
+        let request = self.http.get(format!("{}/api/v1/{path}", self.base)).bearer_auth(&self.token);
+        request.send().await.unwrap().text().await.unwrap()
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, None, None).await
     }

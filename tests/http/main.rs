@@ -5,6 +5,7 @@
 mod attacks;
 mod audit;
 mod backup;
+mod bounds;
 mod browser;
 mod clinic;
 mod command_line;

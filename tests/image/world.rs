@@ -62,17 +62,26 @@ impl World {
         let run = identity.introduce_trusted(Run::with(&database)).set("RATE_LIMIT_PER_MINUTE", "0");
         let container = adjust(run).start();
         container.ready().await;
-        let tenant = Person::ada(Shape::Plain).tenant;
-        let made = container.exec(&[], &["tenant", "create", "--name", "A clinic", "--external-id", &tenant]);
+        let world = Self { container, identity, database };
+        world.make_tenant(&Person::ada(Shape::Plain).tenant);
+        Some(world)
+    }
+
+    /// Makes a tenant.
+    pub(crate) fn make_tenant(&self, external_id: &str) {
+        let made = self.container.exec(&[], &["tenant", "create", "--name", "A clinic", "--external-id", external_id]);
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        Some(Self { container, identity, database })
+    }
+
+    /// A token of an admin of this tenant.
+    pub(crate) fn admin(&self, tenant: &str) -> String {
+        let admin = Person { role: "admin".to_owned(), tenant: tenant.to_owned(), ..Person::ada(Shape::Plain) };
+        let provider = &self.identity.provider;
+        provider.token(&provider.claims(&admin)).encode()
     }
 
     /// A request of Ada's.
     pub(crate) fn request(&self, client: &reqwest::Client, path: &str) -> reqwest::RequestBuilder {
-        let ada = Person { role: "admin".to_owned(), ..Person::ada(Shape::Plain) };
-        let provider = &self.identity.provider;
-        let token = provider.token(&provider.claims(&ada)).encode();
-        client.get(self.container.url(path)).bearer_auth(token)
+        client.get(self.container.url(path)).bearer_auth(self.admin(&Person::ada(Shape::Plain).tenant))
     }
 }

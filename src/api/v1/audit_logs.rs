@@ -7,8 +7,8 @@ use crate::auth::Admin;
 use crate::entity::audit_log::{self, Column};
 use crate::error::{ApiError, ErrorCode};
 use crate::server::AppState;
-use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use sea_orm::ColumnTrait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -94,7 +94,7 @@ pub(crate) async fn list(
     State(state): State<AppState>,
     Admin(principal): Admin,
     Parameters(filter): Parameters<AuditFilter>,
-) -> Result<Json<List<AuditLog>>, ApiError> {
+) -> Result<Response, ApiError> {
     let limit = limit(filter.limit)?;
     let before = filter.cursor.as_deref().map(str::parse::<i64>).transpose().map_err(|_| {
         ApiError::detailed(ErrorCode::BadFormat, "cursor must be the next_cursor of a page")
@@ -104,19 +104,28 @@ pub(crate) async fn list(
         let what = "resource_id goes with resource_type";
         return Err(ApiError::detailed(ErrorCode::MissingField, what).of_field("resource_type".to_owned()));
     }
+    let turn = state.pages.turn(principal.tenant_id).await;
     let work = state.tenancy.read(principal.actor()).await?;
-    let mut rows = work
+    let (mut rows, mut read) = (state.pages.begin(), None);
+    let put = |row: audit_log::Model| {
+        let sequence = row.sequence;
+        let taken = rows.push(&AuditLog::from(row))?;
+        if taken {
+            let [_, newest] = *read.get_or_insert([sequence, sequence]);
+            read = Some([sequence, newest]);
+        }
+        Ok(taken)
+    };
+    let next = work
         .find::<audit_log::Entity>()
         .filter_some(filter.action, |action| Column::Action.eq(action.name()))
         .filter_some(filter.user_id, |user| Column::UserId.eq(user))
         .filter_some(filter.resource_type, |kind| Column::ResourceType.eq(kind.0))
         .filter_some(filter.resource_id, |id| Column::ResourceId.eq(id))
-        .by_number(Column::Sequence, before, limit + 1)
+        .by_number((Column::Sequence, |row| row.sequence), before, limit, put)
         .await?;
-    let more = rows.len() as u64 > limit;
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next = rows.last().filter(|_| more).map(|last| last.sequence.to_string());
-    let read = rows.first().zip(rows.last()).map(|(newest, oldest)| vec![oldest.sequence, newest.sequence]);
+    drop(turn);
+    let read = read.map(Vec::from);
     work.finish(Event::new(Action::DataAccess, "audit_logs").with("sequences", read)).await?;
-    Ok(Json(List::new(rows.into_iter().map(AuditLog::from).collect(), next)))
+    rows.answer(next.map(|number| number.to_string()).as_deref())
 }

@@ -9,18 +9,19 @@ use crate::api::body::{Body, Parameters};
 use crate::audit::{Action, Event};
 use crate::auth::{Member, Principal};
 use crate::entity::document::{self, Status};
-use crate::entity::user;
+use crate::entity::{JsonText, user};
 use crate::error::{ApiError, ErrorCode};
+use crate::json::{self, Bounds, Fault};
 use crate::server::AppState;
 use crate::tenancy::{Resource, UnitOfWork};
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sea_orm::ActiveValue::Set;
 use sea_orm::ColumnTrait;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -45,7 +46,7 @@ pub(crate) struct Document {
     status: Status,
     /// What else is known of it.
     #[schema(value_type = Object, example = json!({"pages": 3}))]
-    metadata: Value,
+    metadata: JsonText,
     #[serde(with = "time::serde::rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     created_at: OffsetDateTime,
@@ -98,12 +99,12 @@ pub(crate) async fn list(
     State(state): State<AppState>,
     principal: Principal,
     Parameters(filter): Parameters<DocumentFilter>,
-) -> Result<Json<List<Document>>, ApiError> {
-    let page = page::<document::Entity>(&state, principal.actor(), filter.cursor.as_deref(), filter.limit, |find| {
+) -> Result<Response, ApiError> {
+    page::<document::Entity, Document>(&state, principal.actor(), filter.cursor.as_deref(), filter.limit, |find| {
         find.filter_some(filter.status, |status| document::Column::Status.eq(status))
             .filter_some(filter.user_id, |owner| document::Column::UserId.eq(owner))
-    });
-    Ok(Json(List::of(page.await?)))
+    })
+    .await
 }
 
 /// A size in bytes: not below nothing.
@@ -139,9 +140,10 @@ pub(crate) struct NewDocument {
     size_bytes: Size,
     /// `processing` where it is left out.
     status: Option<Status>,
-    /// What else is known of it.
+    /// What else is known of it: 64 KiB at most (the instance's MAX_METADATA_BYTES), 1000 members and items, 32 levels; no
+    /// name twice in an object, and no number that an IEEE 754 double would change.
     #[schema(value_type = Option<Object>, example = json!({"pages": 3}))]
-    metadata: Option<Map<String, Value>>,
+    metadata: Option<Box<RawValue>>,
 }
 
 /// Makes a document.
@@ -170,7 +172,10 @@ pub(crate) async fn create(
         let what = format!("storage_key must begin with {tenant}/, and have no part that is empty, . or ..");
         return Err(ApiError::detailed(ErrorCode::InvalidInput, what).of_field("storage_key".to_owned()));
     }
-    let metadata = storable(body.metadata.unwrap_or_default())?;
+    let metadata = match body.metadata {
+        Some(text) => storable(&text, &state)?,
+        None => JsonText::new(&json!({})).map_err(|error| ApiError::internal(&error))?,
+    };
     let work = state.tenancy.write(principal.actor()).await?;
     let work = of_live_owner(work, owner).await?;
     let row = document::ActiveModel {
@@ -215,9 +220,9 @@ pub(crate) struct DocumentChanges {
     #[schema(value_type = Option<i64>, minimum = 0, example = 48_213)]
     size_bytes: Option<Size>,
     status: Option<Status>,
-    /// Takes the place of all that was there.
+    /// Takes the place of all that was there. Its bounds are those of a new document.
     #[schema(value_type = Option<Object>, example = json!({"pages": 3}))]
-    metadata: Option<Map<String, Value>>,
+    metadata: Option<Box<RawValue>>,
 }
 
 /// Changes a document.
@@ -239,6 +244,7 @@ pub(crate) async fn update(
     expected: Expected,
     Body(body): Body<DocumentChanges>,
 ) -> Result<Response, ApiError> {
+    let metadata = body.metadata.map(|text| storable(&text, &state)).transpose()?;
     let mut fields = Vec::new();
     let changes = document::ActiveModel {
         user_id: set(body.user_id, "user_id", &mut fields),
@@ -246,7 +252,7 @@ pub(crate) async fn update(
         content_type: set(body.content_type.map(|text| text.0), "content_type", &mut fields),
         size_bytes: set(body.size_bytes.map(|size| size.0), "size_bytes", &mut fields),
         status: set(body.status, "status", &mut fields),
-        metadata: set(body.metadata.map(storable).transpose()?, "metadata", &mut fields),
+        metadata: set(metadata, "metadata", &mut fields),
         ..Default::default()
     };
     let mut work = state.tenancy.write(principal.actor()).await?;
@@ -301,14 +307,27 @@ async fn of_live_owner(work: UnitOfWork, owner: Uuid) -> Result<UnitOfWork, ApiE
     Err(work.refuse(event, missing).await)
 }
 
-/// PostgreSQL's jsonb has no place for U+0000 (postgresql.org/docs/current/datatype-json.html).
-fn storable(metadata: Map<String, Value>) -> Result<Value, ApiError> {
-    let metadata = Value::from(metadata);
-    if holds_nul(&metadata) {
-        let what = "metadata must not hold the character U+0000";
-        return Err(ApiError::detailed(ErrorCode::InvalidInput, what).of_field("metadata".to_owned()));
+/// The most members of objects and items of arrays that a document's metadata may have, all together.
+const MOST_VALUES: usize = 1000;
+
+/// Metadata as it is stored: an object within bounds, which comes back as it was sent.
+fn storable(text: &RawValue, state: &AppState) -> Result<JsonText, ApiError> {
+    let refused =
+        |code, what: String| Err(ApiError::detailed(code, format!("metadata: {what}")).of_field("metadata".to_owned()));
+    let most = state.settings.max_metadata_bytes;
+    if text.get().len() as u64 > u64::from(most) {
+        return refused(ErrorCode::InvalidInput, format!("it has more than {most} bytes (MAX_METADATA_BYTES)"));
     }
-    Ok(metadata)
+    match json::parse(text, Bounds { values: MOST_VALUES, exact_numbers: true }) {
+        // PostgreSQL's jsonb has no place for U+0000 (postgresql.org/docs/current/datatype-json.html).
+        Ok(metadata) if holds_nul(&metadata) => {
+            refused(ErrorCode::InvalidInput, "it must not hold the character U+0000".to_owned())
+        }
+        Ok(metadata @ Value::Object(_)) => JsonText::new(&metadata).map_err(|error| ApiError::internal(&error)),
+        Ok(_) => refused(ErrorCode::InvalidInput, "it must be an object".to_owned()),
+        Err(fault @ Fault::NotJson(_)) => refused(ErrorCode::BadFormat, fault.to_string()),
+        Err(fault) => refused(ErrorCode::InvalidInput, fault.to_string()),
+    }
 }
 
 fn holds_nul(value: &Value) -> bool {

@@ -5,6 +5,7 @@ mod auth;
 mod documents;
 pub(super) mod health;
 mod resource;
+pub(super) mod rows;
 mod tenant;
 mod users;
 mod version;

@@ -3,7 +3,7 @@
 use crate::audit::{Action, Actor, Event};
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::server::AppState;
-use crate::tenancy::{Cursor, Find, Page, Resource, UnitOfWork};
+use crate::tenancy::{Cursor, Find, Resource, UnitOfWork};
 use axum::Json;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
@@ -41,23 +41,14 @@ fn cursor(given: Option<&str>) -> Result<Option<Cursor>, ApiError> {
 }
 
 /// A page of a list, newest first.
-#[derive(Serialize, ToSchema)]
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "for the document alone")]
 pub(crate) struct List<T> {
-    /// The page's rows.
+    /// The page's rows: as many as are asked for, or fewer where they would be too long together.
     items: Vec<T>,
     /// Send it as `cursor` for the next page; null behind the last one.
     #[schema(example = "AAZGuJ1i8VgBk2uA3EF7cb9r2hYVtq9E")]
     next_cursor: Option<String>,
-}
-
-impl<T> List<T> {
-    pub(super) fn of<M: Into<T>>(page: Page<M>) -> Self {
-        Self { items: page.items.into_iter().map(Into::into).collect(), next_cursor: page.next.map(Cursor::encode) }
-    }
-
-    pub(super) fn new(items: Vec<T>, next_cursor: Option<String>) -> Self {
-        Self { items, next_cursor }
-    }
 }
 
 /// The id of a path.
@@ -112,20 +103,30 @@ pub(super) async fn read<E: Resource>(state: &AppState, actor: Actor, id: Uuid) 
     Ok(row)
 }
 
-/// Reads a page of live rows of the caller's tenant; `narrow` adds to the query.
-pub(super) async fn list<E: Resource>(
+/// Answers with a page of live rows of the caller's tenant, each as `T`; `narrow` adds to the query.
+pub(super) async fn list<E: Resource, T: From<E::Model> + Serialize>(
     state: &AppState,
     actor: Actor,
     after: Option<&str>,
     asked: Option<u64>,
     narrow: impl FnOnce(Find<'_, E>) -> Find<'_, E>,
-) -> Result<Page<E::Model>, ApiError> {
+) -> Result<Response, ApiError> {
     let (after, limit) = (cursor(after)?, limit(asked)?);
+    let turn = state.pages.turn(actor.tenant_id).await;
     let work = state.tenancy.read(actor).await?;
-    let page = narrow(work.find::<E>().live()).page(after, limit).await?;
-    let ids: Vec<String> = page.items.iter().map(|row| E::place(row).1.to_string()).collect();
+    let (mut rows, mut ids) = (state.pages.begin(), Vec::new());
+    let put = |row: E::Model| {
+        let id = E::place(&row).1;
+        let taken = rows.push(&T::from(row))?;
+        if taken {
+            ids.push(id.to_string());
+        }
+        Ok(taken)
+    };
+    let next = narrow(work.find::<E>().live()).page(after, limit, put).await?;
+    drop(turn);
     work.finish(looked::<E>().with("ids", ids)).await?;
-    Ok(page)
+    rows.answer(next.map(Cursor::encode).as_deref())
 }
 
 /// Makes a row in the caller's tenant.

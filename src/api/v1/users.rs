@@ -10,7 +10,6 @@ use crate::entity::user::{self, Role};
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::server::AppState;
 use crate::tenancy::{Loss, UnitOfWork};
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -97,11 +96,11 @@ pub(crate) async fn list(
     State(state): State<AppState>,
     principal: Principal,
     Parameters(filter): Parameters<UserFilter>,
-) -> Result<Json<List<User>>, ApiError> {
-    let page = page::<user::Entity>(&state, principal.actor(), filter.cursor.as_deref(), filter.limit, |find| {
+) -> Result<Response, ApiError> {
+    page::<user::Entity, User>(&state, principal.actor(), filter.cursor.as_deref(), filter.limit, |find| {
         find.filter_some(filter.role, |role| user::Column::Role.eq(role))
-    });
-    Ok(Json(List::of(page.await?)))
+    })
+    .await
 }
 
 #[derive(Deserialize, ToSchema)]

@@ -6,6 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 #[cfg(target_os = "linux")]
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
+use std::fs;
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -135,6 +136,17 @@ impl<'d> Server<'d> {
     /// When it has ended already.
     pub fn signal(&self, signal: Signal) {
         send(&self.child, signal);
+    }
+
+    /// The most memory that it has had, in bytes; `None` where the system does not say.
+    ///
+    /// # Panics
+    /// When it has ended already.
+    #[must_use]
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", id(&self.child).as_raw_nonzero())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
     }
 
     /// Lets it write no file beyond this many bytes, until it is told otherwise; `None` is no limit. A write beyond it
