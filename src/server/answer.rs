@@ -12,8 +12,8 @@ use tokio::time::{Instant, Sleep};
 /// is not whole.
 pub(super) struct Answer {
     body: Body,
-    /// Whether all of it was there from the beginning.
-    whole: bool,
+    /// Whether a part of it has been written.
+    begun: bool,
     deadline: Instant,
     /// Made where the body is first waited for; most bodies are there as a whole.
     timer: Option<Pin<Box<Sleep>>>,
@@ -22,8 +22,7 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn new(body: Body, deadline: Instant, connection: Connection) -> Self {
-        let whole = body.size_hint().exact().is_some();
-        Self { body, whole, deadline, timer: None, connection }
+        Self { body, begun: false, deadline, timer: None, connection }
     }
 }
 
@@ -37,9 +36,12 @@ impl HttpBody for Answer {
             Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::TimedOut).into())))
         };
         match Pin::new(&mut self.body).poll_frame(cx) {
-            // What is there as a whole is on its way; the refusal of a request that took too long is, too.
-            Poll::Ready(Some(Ok(_))) if !self.whole && Instant::now() >= self.deadline => late(),
-            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
+            // The first one may be the refusal of a request that took too long.
+            Poll::Ready(Some(Ok(_))) if self.begun && Instant::now() >= self.deadline => late(),
+            Poll::Ready(frame) => {
+                self.begun = true;
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
             Poll::Pending => {
                 let deadline = self.deadline;
                 let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
