@@ -9,12 +9,15 @@ mod chain;
 mod event;
 mod recorder;
 mod repeats;
+mod shown;
 mod verify;
 
+pub(crate) use chain::instant;
 pub use chain::{Entry, GENESIS, append};
-pub use event::{Action, Actor, Event, Origin, Record};
+pub use event::{Action, Actor, Event, Origin, Record, change};
 pub use recorder::Recorder;
 pub use repeats::Refusals;
+pub use shown::{ID_ENDS, IDS, IdEnds, Shown, end_bytes, id_end};
 pub use verify::{Break, Verified, entries, verify};
 
 use uuid::Uuid;

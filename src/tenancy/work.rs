@@ -38,7 +38,8 @@ impl UnitOfWork {
 
     /// A query on the tenant's rows of `E`.
     pub fn find<E: OfTenant>(&self) -> Find<'_, E> {
-        Find { select: E::find().filter(E::TENANT.eq(self.tenant())), transaction: &self.transaction }
+        let tenant = self.tenant();
+        Find { tenant, select: E::find().filter(E::TENANT.eq(tenant)), transaction: &self.transaction }
     }
 
     /// Makes a row; its tenant is this one, whatever `row` says. What clashes with a row is a conflict, what cites one
@@ -123,8 +124,9 @@ impl UnitOfWork {
 /// A query on one tenant's rows.
 #[derive(Debug)]
 pub struct Find<'w, E: OfTenant> {
-    select: Select<E>,
-    transaction: &'w Transaction,
+    pub(super) tenant: Uuid,
+    pub(super) select: Select<E>,
+    pub(super) transaction: &'w Transaction,
 }
 
 impl<E: OfTenant> Find<'_, E> {
@@ -152,20 +154,6 @@ impl<E: OfTenant> Find<'_, E> {
     /// The row of this id, which nobody else may change until the work ends.
     pub async fn one_to_change(self, id: Uuid) -> Result<Option<E::Model>, ApiError> {
         Ok(self.select.filter(E::ID.eq(id)).lock_exclusive().one(self.transaction).await?)
-    }
-
-    /// `limit` rows at most by a number that ascends with time, newest first: those below `before`.
-    pub async fn by_number(
-        self,
-        column: E::Column,
-        before: Option<i64>,
-        limit: u64,
-    ) -> Result<Vec<E::Model>, ApiError> {
-        let select = match before {
-            Some(before) => self.select.filter(column.lt(before)),
-            None => self.select,
-        };
-        Ok(select.order_by_desc(column).limit(limit).all(self.transaction).await?)
     }
 }
 
@@ -199,7 +187,7 @@ impl<E: Resource> Find<'_, E> {
 }
 
 /// SQLite compares times as text, which the schema writes with milliseconds.
-fn moment(backend: DbBackend, at: OffsetDateTime) -> Value {
+pub(super) fn moment(backend: DbBackend, at: OffsetDateTime) -> Value {
     const MILLIS: &[BorrowedFormatItem<'_>] =
         format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
     match backend {

@@ -11,4 +11,5 @@ mod full_disk;
 mod logins;
 mod operations;
 mod privacy;
+mod search;
 mod tampering;

@@ -1,6 +1,6 @@
 //! What resources have in common: lists, ids, ETags, and the errors that any of their operations may answer.
 
-use crate::audit::{Action, Actor, Event};
+use crate::audit::{self, Action, Actor, Event};
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::server::AppState;
 use crate::tenancy::{Cursor, Find, Page, Resource, UnitOfWork};
@@ -123,8 +123,7 @@ pub(super) async fn list<E: Resource>(
     let (after, limit) = (cursor(after)?, limit(asked)?);
     let work = state.tenancy.read(actor).await?;
     let page = narrow(work.find::<E>().live()).page(after, limit).await?;
-    let ids: Vec<String> = page.items.iter().map(|row| E::place(row).1.to_string()).collect();
-    work.finish(looked::<E>().with("ids", ids)).await?;
+    work.finish(looked::<E>().showing(page.items.iter().map(E::place))).await?;
     Ok(page)
 }
 
@@ -147,7 +146,8 @@ pub(super) async fn change<E: Resource>(
     changes: E::ActiveModel,
     fields: Vec<&'static str>,
 ) -> Result<E::Model, ApiError> {
-    if fields.is_empty() || !expected.any() {
+    let (names_word, mut from) = (fields.contains(&E::WORD), None);
+    if fields.is_empty() || names_word || !expected.any() {
         let row = match to_change::<E>(&work, id, expected).await? {
             Ok(row) => row,
             Err((found, error)) => return Err(work.refuse(looked::<E>().on(id).with("found", found), error).await),
@@ -156,10 +156,15 @@ pub(super) async fn change<E: Resource>(
             work.finish(looked::<E>().on(id).with("found", true)).await?;
             return Ok(row);
         }
+        from = names_word.then(|| E::word(&row));
     }
     match work.update::<E>(id, changes).await {
         Ok(Some(row)) => {
-            work.commit(Event::new(Action::Updated, E::NAME).on(id).with("fields", fields)).await?;
+            let mut event = Event::new(Action::Updated, E::NAME).on(id).with("fields", fields);
+            if let Some(from) = from {
+                event = event.with(E::WORD, audit::change(from, E::word(&row)));
+            }
+            work.commit(event).await?;
             Ok(row)
         }
         Ok(None) => Err(not_found::<E>(work, id).await),
