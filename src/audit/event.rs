@@ -49,6 +49,8 @@ actions! {
     LoginRefused = "LOGIN_REFUSED",
     /// A caller with a valid token was refused.
     AccessRefused = "ACCESS_REFUSED",
+    /// A chain that did not hold was repaired by an operator.
+    ChainRepaired = "CHAIN_REPAIRED",
 }
 
 /// From where something is done.

@@ -17,7 +17,7 @@ pub use admins::Loss;
 pub use directory::{CallerRow, NewTenant, TenantRow, create_tenant, tenants};
 pub use isolation::Isolation;
 pub use operate::{
-    Change, Operated, Refusal, TenantOverview, grant_role, list_tenants, list_users, restore_user,
+    Change, Operated, Refusal, TenantOverview, grant_role, list_tenants, list_users, repair_audit_log, restore_user,
     resume_tenant, suspend_tenant, tenant_overview,
 };
 pub use page::{Cursor, Page};

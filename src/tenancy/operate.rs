@@ -44,6 +44,8 @@ pub enum Refusal {
     SubjectTaken,
     /// The tenant would have no admin left.
     LastAdmin,
+    /// The tenant's audit log holds.
+    ChainHolds,
 }
 
 /// What was there before a command, and what is there now.
@@ -232,6 +234,23 @@ pub async fn restore_user(
     }
     record(transaction, tenant.id, vec![event]).await?;
     Ok(Ok(Change::made(from, to)))
+}
+
+/// Repairs the tenant's audit log, which does not hold; the entry says why. The system's log can be repaired, too.
+pub async fn repair_audit_log(
+    connection: &DatabaseConnection,
+    external_id: &str,
+    reason: &str,
+) -> Operated<audit::Repaired> {
+    let (transaction, tenant) = match open(connection, external_id).await? {
+        Ok(opened) => opened,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let Some(repaired) = audit::repair(&transaction, tenant.id, OPERATOR, reason).await? else {
+        return Ok(Err(Refusal::ChainHolds));
+    };
+    transaction.commit().await?;
+    Ok(Ok(repaired))
 }
 
 /// A transaction of the tenant, which holds its row: commands, and whoever takes an admin away, take turns.
