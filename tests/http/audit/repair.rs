@@ -52,7 +52,7 @@ impl Clinic {
     }
 
     /// Does what nobody may.
-    async fn tamper(&self, sql: &str) {
+    pub(super) async fn tamper(&self, sql: &str) {
         let triggers = self.disarm().await;
         self.execute(sql).await;
         self.arm(triggers).await;

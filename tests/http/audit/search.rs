@@ -322,6 +322,14 @@ async fn entries_between_two_times_are_found_whatever_the_clock_did(database: Da
         assert_eq!(find(&format!("{query}&until={}", at(6)), limit).await, [5]);
         assert_eq!(find(&format!("{query}&until={}", at(5)), limit).await, [0_i64; 0]);
     }
+    // A clock was set back: an entry behind others has an earlier time than theirs.
+    let id = clinic.literal(clinic.tenant);
+    let back = "UPDATE audit_logs SET created_at = '2020-01-01T00:00:00.000000Z'";
+    clinic.tamper(&format!("{back} WHERE tenant_id = {id} AND sequence = 7")).await;
+    for limit in [1, 2, 50] {
+        assert_eq!(find(&format!("until={}", at(3)), limit).await, [2, 1, 7]);
+        assert_eq!(find("until=2020-01-01T00:00:01Z", limit).await, [7]);
+    }
     // With an offset, and finer than the log: what is later than the entry finds it no more.
     assert_eq!(find("since=9999-12-31T23:59:59Z", 50).await, [0_i64; 0]);
     let same = at(4).replace('Z', "%2B00:00");
