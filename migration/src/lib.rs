@@ -55,5 +55,11 @@ pub fn all() -> Vec<Box<dyn DescribedMigration>> {
             "m20261124_000007_enforce_tenancy"
         ),
         migration!("m20261125_000009_confine_functions", Mode::Transaction, "m20261125_000009_confine_functions"),
+        migration!(
+            "m20261126_000010_index_audit_logs_by_time",
+            Mode::ConcurrentIndex("audit_logs_time"),
+            "m20261125_000009_confine_functions"
+        ),
+        migration!("m20261126_000011_confine_repairs", Mode::Transaction, "m20261125_000009_confine_functions"),
     ]
 }

@@ -53,8 +53,12 @@ pub struct Entry {
 impl Entry {
     /// SHA-256 of the canonical form, in hexadecimal.
     pub fn hash(&self) -> Result<String, serde_json::Error> {
-        let canonical = serde_json_canonicalizer::to_vec(self)?;
-        Ok(hex::encode(digest(&SHA256, &canonical)))
+        Ok(hex::encode(digest(&SHA256, &self.canonical()?)))
+    }
+
+    /// The canonical form.
+    pub(super) fn canonical(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json_canonicalizer::to_vec(self)
     }
 
     /// The entry that a row holds, whatever its hash says.
@@ -83,7 +87,8 @@ impl Entry {
     }
 }
 
-fn instant(at: OffsetDateTime) -> String {
+/// A time as the log has it.
+pub(crate) fn instant(at: OffsetDateTime) -> String {
     // Years of four digits always have this form.
     at.to_offset(time::UtcOffset::UTC).format(INSTANT).unwrap_or_default()
 }

@@ -1,5 +1,6 @@
 //! What an entry says: who, from where, did what to what.
 
+use super::shown;
 use crate::telemetry::redact;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -48,6 +49,8 @@ actions! {
     LoginRefused = "LOGIN_REFUSED",
     /// A caller with a valid token was refused.
     AccessRefused = "ACCESS_REFUSED",
+    /// A chain that did not hold was repaired by an operator.
+    ChainRepaired = "CHAIN_REPAIRED",
 }
 
 /// From where something is done.
@@ -130,12 +133,25 @@ impl Event {
         self
     }
 
-    /// With more of it: ids, codes and names of fields, never what a field holds.
+    /// On these rows, which were on one page: when each was made, and its id.
+    #[must_use]
+    pub fn showing(mut self, rows: impl Iterator<Item = (OffsetDateTime, Uuid)>) -> Self {
+        self.metadata.extend(shown::members(rows));
+        self
+    }
+
+    /// With more of it: ids, codes, names of fields, and a [`change`] of a fixed word; never what another field holds.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.metadata.insert(name.to_owned(), value.into());
         self
     }
+}
+
+/// What a field of fixed words, such as a role, held before a change and holds now.
+#[must_use]
+pub fn change(from: impl Into<Value>, to: impl Into<Value>) -> Value {
+    serde_json::json!({"from": from.into(), "to": to.into()})
 }
 
 /// An event with its actor and time: all of an entry but its place in the chain.

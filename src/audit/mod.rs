@@ -8,14 +8,21 @@
 mod chain;
 mod event;
 mod recorder;
+mod repair;
 mod repeats;
+mod shown;
 mod verify;
+mod walk;
 
+pub(crate) use chain::instant;
 pub use chain::{Entry, GENESIS, append};
-pub use event::{Action, Actor, Event, Origin, Record};
+pub use event::{Action, Actor, Event, Origin, Record, change};
 pub use recorder::Recorder;
+pub use repair::{Repair, Repaired, repair};
 pub use repeats::Refusals;
-pub use verify::{Break, Verified, entries, verify};
+pub use shown::{ID_ENDS, IDS, IdEnds, Shown, end_bytes, id_end};
+pub use verify::{Verified, verify};
+pub use walk::{Break, Place, entries};
 
 use uuid::Uuid;
 

@@ -1,11 +1,13 @@
 //! `bulkhead audit`: looks at the audit log from outside the API.
 
 use super::Failure;
-use super::tenant::operate;
-use crate::audit::{self, Break, Entry, Verified};
+use super::table::print_line;
+use super::tenant::{name, operate};
+use crate::audit::{self, Break, Entry, Repaired, Verified};
 use crate::config::Settings;
 use crate::database::{self, Access};
-use crate::tenancy::{self, TenantRow};
+use crate::telemetry::redact;
+use crate::tenancy::{self, Refusal, TenantRow};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use sea_orm::{DatabaseConnection, DbErr};
@@ -16,6 +18,8 @@ use std::io::{self, BufWriter, Write};
 pub(super) enum Audit {
     /// Walk the hash chains; exit 1 where one does not hold, naming the first place
     Verify(Which),
+    /// Open a new segment of a chain that does not hold; `verify` names the break for ever
+    Repair(Repair),
     /// Write entries as JSON Lines to standard output, oldest first
     Export(Which),
 }
@@ -25,6 +29,16 @@ pub(super) struct Which {
     /// Only the tenant of this external id; `system` is the log of what belongs to no tenant
     #[arg(long, value_name = "EXTERNAL_ID")]
     tenant: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Repair {
+    /// The tenant of this external id; `system` is the log of what belongs to no tenant
+    #[arg(long, value_name = "EXTERNAL_ID")]
+    tenant: String,
+    /// What has happened, for whoever reads the log: 1 to 255 characters, and no patient's name
+    #[arg(long, value_parser = name)]
+    reason: String,
 }
 
 /// An entry as it is exported: all that its hash is made of, and the hash.
@@ -57,6 +71,7 @@ impl Audit {
                 }
                 Ok(())
             }
+            Self::Repair(repair) => repair.run(&settings),
             Self::Export(which) => {
                 let found = operate(&settings, async |connection| {
                     let tenants = chosen(connection, &which).await?;
@@ -67,6 +82,21 @@ impl Audit {
                 })?;
                 which.must_exist(found)
             }
+        }
+    }
+}
+
+impl Repair {
+    fn run(self, settings: &Settings) -> Result<(), Failure> {
+        let Self { tenant, reason } = self;
+        let reason = redact(&reason);
+        let done = operate(settings, async |connection| tenancy::repair_audit_log(connection, &tenant, &reason).await)?;
+        match done {
+            Ok(repaired) => print_line(&format!("{tenant}: {}", said(&repaired))),
+            Err(Refusal::ChainHolds) => {
+                Err(anyhow!("--tenant: the audit log of {tenant} holds: there is nothing to repair").into())
+            }
+            Err(_) => Err(Failure::Refused(format!("--tenant: there is no tenant {tenant}"))),
         }
     }
 }
@@ -87,9 +117,19 @@ async fn chosen(connection: &DatabaseConnection, which: &Which) -> Result<Vec<Te
 fn say(tenant: &TenantRow, outcome: &Result<Verified, Break>) {
     let TenantRow { id, external_id } = tenant;
     match outcome {
-        Ok(Verified { entries, head }) => println!("good    {external_id} ({id}): {entries} entries, head {head}"),
+        Ok(Verified { repairs, entries, head }) => {
+            let word = if repairs.is_empty() { "good   " } else { "REPAIRED" };
+            let repairs: String = repairs.iter().map(|repaired| said(repaired) + "; ").collect();
+            println!("{word} {external_id} ({id}): {repairs}{entries} entries, head {head}");
+        }
         Err(broken) => println!("BROKEN  {external_id} ({id}): {broken}"),
     }
+}
+
+/// What was broken, and who repaired it.
+fn said(Repaired { repair, sequence, at }: &Repaired) -> String {
+    let audit::Repair { by, reason, broken, .. } = repair;
+    format!("{broken}; repaired by entry {sequence} at {at} by {by}: {reason}")
 }
 
 async fn export(connection: &DatabaseConnection, tenant: &TenantRow) -> Result<(), DbErr> {

@@ -72,7 +72,8 @@ pub(super) struct Create {
     admin_subject: Option<String>,
 }
 
-fn name(text: &str) -> Result<String, &'static str> {
+/// Text of one line.
+pub(super) fn name(text: &str) -> Result<String, &'static str> {
     let fits = (1..=255).contains(&text.chars().count()) && text.trim() == text && !text.chars().any(char::is_control);
     if fits { Ok(text.to_owned()) } else { Err("1 to 255 characters, without spaces around them") }
 }

@@ -168,6 +168,7 @@ fn refused(refusal: Refusal, tenant: &str, email: &str) -> Failure {
         Refusal::SubjectTaken => {
             anyhow!("--email: another user of {tenant} has the external_idp_id of {email}, and it is one user's").into()
         }
+        Refusal::ChainHolds => anyhow!("--tenant: the audit log of {tenant} holds").into(),
         Refusal::LastAdmin => {
             anyhow!("--role: {tenant} would have no admin left: make another user an admin first").into()
         }

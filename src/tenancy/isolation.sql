@@ -63,6 +63,12 @@ SELECT format('policy %I of table %I: it opens the rows of other tenants to bulk
     FROM policies JOIN bound b ON b.oid = polrelid
     WHERE polpermissive AND ours AND (coalesce(reads, own) <> own OR coalesce(writes, own) <> own)
 UNION ALL
+SELECT format('table %I: bulkhead_app may record that a chain was repaired', name) FROM bound
+    WHERE name = 'audit_logs' AND NOT EXISTS (
+        SELECT FROM pg_policy WHERE polrelid = bound.oid AND NOT polpermissive AND polcmd IN ('a', '*') AND polroles = '{0}'
+            AND pg_get_expr(polwithcheck, polrelid)
+                = '((action <> ''CHAIN_REPAIRED''::text) OR has_table_privilege((''audit_logs''::regclass)::oid, ''TRUNCATE''::text))')
+UNION ALL
 -- find_caller and the command line look across tenants as the owner. After a restore it may be another role.
 SELECT format('table %I: its owner cannot look across tenants: ALTER POLICY directory ON %I TO %s', name, name, owner::regrole)
     FROM bound WHERE name IN ('tenants', 'users')

@@ -10,17 +10,19 @@ mod isolation;
 mod operate;
 mod page;
 mod scope;
+mod trail;
 mod work;
 
 pub use admins::Loss;
 pub use directory::{CallerRow, NewTenant, TenantRow, create_tenant, tenants};
 pub use isolation::Isolation;
 pub use operate::{
-    Change, Operated, Refusal, TenantOverview, grant_role, list_tenants, list_users, restore_user, resume_tenant,
-    suspend_tenant, tenant_overview,
+    Change, Operated, Refusal, TenantOverview, grant_role, list_tenants, list_users, repair_audit_log, restore_user,
+    resume_tenant, suspend_tenant, tenant_overview,
 };
 pub use page::Cursor;
 pub use scope::{OfTenant, Resource};
+pub use trail::{Entries, Trail};
 pub use work::{Find, UnitOfWork};
 
 use crate::audit::{Actor, Record, Recorder, Refusals};

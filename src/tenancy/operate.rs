@@ -5,7 +5,7 @@
 
 use super::admins::{self, Loss};
 use super::directory::tenants;
-use super::scope::OfTenant;
+use super::scope::{OfTenant, Resource};
 use crate::audit::{self, Action, Actor, Event, Origin, SYSTEM_TENANT};
 use crate::database::{self, Access, Transaction};
 use crate::entity::tenant::{self, Status};
@@ -18,6 +18,9 @@ use sea_orm::{
     SqlErr,
 };
 use uuid::Uuid;
+
+/// Who does what a command does, as entries of the audit log say it.
+const OPERATOR: &str = "operator";
 
 /// How many users one entry of the audit log names: as many as the longest page of the API.
 const USERS_OF_AN_ENTRY: usize = 200;
@@ -41,6 +44,8 @@ pub enum Refusal {
     SubjectTaken,
     /// The tenant would have no admin left.
     LastAdmin,
+    /// The tenant's audit log holds.
+    ChainHolds,
 }
 
 /// What was there before a command, and what is there now.
@@ -140,7 +145,7 @@ async fn set_status(
     let update = tenant::Entity::update_many().set(changes).filter(tenant::Column::Id.eq(tenant.id));
     must_change_one(update.exec(&transaction).await?.rows_affected)?;
     let event = Event::new(Action::Updated, "tenants").on(tenant.id).with("fields", vec!["status"]);
-    record(transaction, tenant.id, vec![event.with("from", word(from)).with("to", word(to))]).await?;
+    record(transaction, tenant.id, vec![event.with("status", audit::change(word(from), word(to)))]).await?;
     Ok(Ok(Change::made(from, to)))
 }
 
@@ -151,10 +156,8 @@ pub async fn list_users(connection: &DatabaseConnection, external_id: &str) -> O
         Err(refusal) => return Ok(Err(refusal)),
     };
     let users = users_of(tenant.id).order_by_asc(user::Column::Id).all(&transaction).await?;
-    let entry = |users: &[user::Model]| {
-        let ids: Vec<String> = users.iter().map(|user| user.id.to_string()).collect();
-        Event::new(Action::DataAccess, "users").with("ids", ids)
-    };
+    let entry =
+        |users: &[user::Model]| Event::new(Action::DataAccess, "users").showing(users.iter().map(user::Entity::place));
     let mut entries: Vec<Event> = users.chunks(USERS_OF_AN_ENTRY).map(entry).collect();
     if entries.is_empty() {
         entries.push(entry(&[]));
@@ -189,7 +192,7 @@ pub async fn grant_role(
     let update = user::Entity::update_many().set(changes).filter(this(&user));
     must_change_one(update.exec(&transaction).await?.rows_affected)?;
     let event = Event::new(Action::Updated, "users").on(user.id).with("fields", vec!["role"]);
-    record(transaction, tenant.id, vec![event.with("from", word(user.role)).with("to", word(role))]).await?;
+    record(transaction, tenant.id, vec![event.with("role", audit::change(word(user.role), word(role)))]).await?;
     Ok(Ok(Change::made(user.role, role)))
 }
 
@@ -227,10 +230,27 @@ pub async fn restore_user(
     }
     let mut event = Event::new(Action::Restored, "users").on(user.id);
     if from != to {
-        event = event.with("fields", vec!["role"]).with("from", word(from)).with("to", word(to));
+        event = event.with("fields", vec!["role"]).with("role", audit::change(word(from), word(to)));
     }
     record(transaction, tenant.id, vec![event]).await?;
     Ok(Ok(Change::made(from, to)))
+}
+
+/// Repairs the tenant's audit log, which does not hold; the entry says why. The system's log can be repaired, too.
+pub async fn repair_audit_log(
+    connection: &DatabaseConnection,
+    external_id: &str,
+    reason: &str,
+) -> Operated<audit::Repaired> {
+    let (transaction, tenant) = match open(connection, external_id).await? {
+        Ok(opened) => opened,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let Some(repaired) = audit::repair(&transaction, tenant.id, OPERATOR, reason).await? else {
+        return Ok(Err(Refusal::ChainHolds));
+    };
+    transaction.commit().await?;
+    Ok(Ok(repaired))
 }
 
 /// A transaction of the tenant, which holds its row: commands, and whoever takes an admin away, take turns.
@@ -274,7 +294,7 @@ fn must_change_one(changed: u64) -> Result<(), DbErr> {
 /// Appends the events to the tenant's log, as the operator's, and commits.
 async fn record(transaction: Transaction, tenant: Uuid, events: Vec<Event>) -> Result<(), DbErr> {
     let actor = Actor::nobody(tenant, Origin::default());
-    let records = events.into_iter().map(|event| actor.did(event.with("by", "operator"))).collect();
+    let records = events.into_iter().map(|event| actor.did(event.with("by", OPERATOR))).collect();
     audit::append(&transaction, tenant, records).await?;
     transaction.commit().await
 }

@@ -39,7 +39,8 @@ impl UnitOfWork {
 
     /// A query on the tenant's rows of `E`.
     pub fn find<E: OfTenant>(&self) -> Find<'_, E> {
-        Find { select: E::find().filter(E::TENANT.eq(self.tenant())), transaction: &self.transaction }
+        let tenant = self.tenant();
+        Find { tenant, select: E::find().filter(E::TENANT.eq(tenant)), transaction: &self.transaction }
     }
 
     /// Makes a row; its tenant is this one, whatever `row` says. What clashes with a row is a conflict, what cites one
@@ -124,8 +125,9 @@ impl UnitOfWork {
 /// A query on one tenant's rows.
 #[derive(Debug)]
 pub struct Find<'w, E: OfTenant> {
-    select: Select<E>,
-    transaction: &'w Transaction,
+    pub(super) tenant: Uuid,
+    pub(super) select: Select<E>,
+    pub(super) transaction: &'w Transaction,
 }
 
 impl<E: OfTenant> Find<'_, E> {
@@ -154,70 +156,10 @@ impl<E: OfTenant> Find<'_, E> {
     pub async fn one_to_change(self, id: Uuid) -> Result<Option<E::Model>, ApiError> {
         Ok(self.select.filter(E::ID.eq(id)).lock_exclusive().one(self.transaction).await?)
     }
-
-    /// Hands rows to `put`, newest first by a number that ascends with time: those below `before`, `limit` at most, until
-    /// `put` says that it has no room for one. Returns the last one's number where there are more.
-    pub async fn by_number(
-        self,
-        (column, number): (E::Column, impl Fn(&E::Model) -> i64),
-        before: Option<i64>,
-        limit: u64,
-        put: impl FnMut(E::Model) -> Result<bool, ApiError>,
-    ) -> Result<Option<i64>, ApiError> {
-        let behind = |before: Option<i64>| {
-            let mut select = self.select.clone();
-            if let Some(before) = before {
-                select = select.filter(column.lt(before));
-            }
-            select.order_by_desc(column)
-        };
-        hand_out(behind, before, self.transaction, limit, number, put).await
-    }
 }
 
 /// How many rows are asked for at once: a page of the usual length, and one more, which tells whether there are more.
 const BATCH: u64 = 51;
-
-/// Hands the first `limit` rows of those `behind` a place to `put`, until it says that it has no room for one. Returns the
-/// place of the last one where there are more.
-///
-/// Each row is dropped before the next one is taken, so that few of them are in memory at once. Of those that are asked for
-/// and not taken SQLite makes none: the driver resets the statement (launchbadge/sqlx, sqlx-sqlite/src/connection/worker.rs).
-/// PostgreSQL sends them all, and the driver reads past them before the connection's next statement (sqlx-postgres,
-/// src/connection/mod.rs, `wait_until_ready`), which is why a long page is asked for in batches.
-async fn hand_out<E: OfTenant, P: Copy>(
-    behind: impl Fn(Option<P>) -> Select<E>,
-    start: Option<P>,
-    transaction: &Transaction,
-    limit: u64,
-    place: impl Fn(&E::Model) -> P,
-    mut put: impl FnMut(E::Model) -> Result<bool, ApiError>,
-) -> Result<Option<P>, ApiError> {
-    let (mut count, mut last) = (0, start);
-    loop {
-        let mut asked = Ord::min(BATCH, limit + 1 - count);
-        let mut rows = behind(last).limit(asked).stream(&**transaction).await?;
-        let mut more = false;
-        // To the end, so that what PostgreSQL says of the statement is read within the request.
-        while let Some(row) = rows.try_next().await? {
-            let here = place(&row);
-            more = count == limit;
-            if more {
-                continue;
-            }
-            if !put(row)? {
-                // What is left is read now, not while others think that the connection is free.
-                drop(rows);
-                transaction.execute_unprepared("SELECT 1").await?;
-                return Ok(last);
-            }
-            (count, last, asked) = (count + 1, Some(here), asked - 1);
-        }
-        if more || asked > 0 {
-            return Ok(last.filter(|_| more));
-        }
-    }
-}
 
 impl<E: Resource> Find<'_, E> {
     /// Only rows that are not deleted.
@@ -244,12 +186,52 @@ impl<E: Resource> Find<'_, E> {
             }
             select.order_by(E::CREATED_AT, Order::Desc).order_by(E::ID, Order::Desc)
         };
-        hand_out(behind, after, self.transaction, limit, |row| Cursor::of(E::place(row)), put).await
+        hand_out(behind, after, self.transaction, limit, put).await
+    }
+}
+
+/// Hands the first `limit` rows of those `behind` a place to `put`, until it says that it has no room for one. Returns the
+/// place of the last one where there are more.
+///
+/// Each row is dropped before the next one is taken, so that few of them are in memory at once. Of those that are asked for
+/// and not taken SQLite makes none: the driver resets the statement (launchbadge/sqlx, sqlx-sqlite/src/connection/worker.rs).
+/// PostgreSQL sends them all, and the driver reads past them before the connection's next statement (sqlx-postgres,
+/// src/connection/mod.rs, `wait_until_ready`), which is why a long page is asked for in batches.
+async fn hand_out<E: Resource>(
+    behind: impl Fn(Option<Cursor>) -> Select<E>,
+    start: Option<Cursor>,
+    transaction: &Transaction,
+    limit: u64,
+    mut put: impl FnMut(E::Model) -> Result<bool, ApiError>,
+) -> Result<Option<Cursor>, ApiError> {
+    let (mut count, mut last) = (0, start);
+    loop {
+        let mut asked = Ord::min(BATCH, limit + 1 - count);
+        let mut rows = behind(last).limit(asked).stream(&**transaction).await?;
+        let mut more = false;
+        // To the end, so that what PostgreSQL says of the statement is read within the request.
+        while let Some(row) = rows.try_next().await? {
+            let here = Cursor::of(E::place(&row));
+            more = count == limit;
+            if more {
+                continue;
+            }
+            if !put(row)? {
+                // What is left is read now, not while others think that the connection is free.
+                drop(rows);
+                transaction.execute_unprepared("SELECT 1").await?;
+                return Ok(last);
+            }
+            (count, last, asked) = (count + 1, Some(here), asked - 1);
+        }
+        if more || asked > 0 {
+            return Ok(last.filter(|_| more));
+        }
     }
 }
 
 /// SQLite compares times as text, which the schema writes with milliseconds.
-fn moment(backend: DbBackend, at: OffsetDateTime) -> Value {
+pub(super) fn moment(backend: DbBackend, at: OffsetDateTime) -> Value {
     const MILLIS: &[BorrowedFormatItem<'_>] =
         format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
     match backend {

@@ -11,4 +11,6 @@ mod full_disk;
 mod logins;
 mod operations;
 mod privacy;
+mod repair;
+mod search;
 mod tampering;

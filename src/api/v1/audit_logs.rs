@@ -1,17 +1,22 @@
 //! The audit log of the caller's tenant.
 
-use super::resource::{List, Refused, Text, limit};
+use super::resource::{Id, List, NoRow, Refused, Text, limit};
 use crate::api::body::Parameters;
-use crate::audit::{Action, Entry, Event};
+use crate::audit::{Action, Entry, Event, Shown};
 use crate::auth::Admin;
 use crate::entity::audit_log::{self, Column};
+use crate::entity::{document, user};
 use crate::error::{ApiError, ErrorCode};
 use crate::server::AppState;
+use crate::tenancy::{Resource, Trail, UnitOfWork};
+use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
-use sea_orm::ColumnTrait;
+use sea_orm::{ColumnTrait, Condition};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime, UtcOffset};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -45,6 +50,15 @@ pub(crate) struct AuditLog {
     hash: String,
 }
 
+/// An entry, and of a list the rows that it showed.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AuditLogEntry {
+    #[serde(flatten)]
+    entry: AuditLog,
+    /// The ids of the rows that were on the page, where this is the entry of a list; else null.
+    resource_ids: Option<Vec<Uuid>>,
+}
+
 impl From<audit_log::Model> for AuditLog {
     fn from(row: audit_log::Model) -> Self {
         let (entry, hash) = Entry::of_row(row);
@@ -65,6 +79,23 @@ impl From<audit_log::Model> for AuditLog {
     }
 }
 
+/// A time by RFC 3339, rounded up to the microseconds that entries have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Instant(OffsetDateTime);
+
+impl TryFrom<String> for Instant {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        const WHAT: &str = "must be a time by RFC 3339, such as 2026-11-24T09:30:00Z";
+        let at = OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| WHAT)?;
+        let short = (1000 - i64::from(at.nanosecond() % 1000)) % 1000;
+        let at = at.checked_add(Duration::nanoseconds(short)).ok_or(WHAT)?;
+        at.checked_to_offset(UtcOffset::UTC).map(Self).ok_or(WHAT)
+    }
+}
+
 #[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -76,8 +107,15 @@ pub(crate) struct AuditFilter {
     /// Only what was done to things of this kind: `users`, `documents`, `tenants`.
     #[param(value_type = Option<String>, example = "documents")]
     resource_type: Option<Text<64>>,
-    /// Only what was done to this one; goes with `resource_type`.
+    /// Only what was done to this one, and lists that showed it; goes with `resource_type`. One request looks through
+    /// 20,000 entries at most, so a page may be short, or empty: go on until `next_cursor` is null.
     resource_id: Option<Uuid>,
+    /// Only entries from this time on (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime, example = "2026-11-24T00:00:00Z")]
+    since: Option<Instant>,
+    /// Only entries before this time (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime, example = "2026-11-25T00:00:00Z")]
+    until: Option<Instant>,
     /// How many entries a page has: 1 to 200; 50 where it is left out.
     #[param(minimum = 1, maximum = 200, example = 50)]
     limit: Option<u64>,
@@ -86,6 +124,9 @@ pub(crate) struct AuditFilter {
 }
 
 /// The audit log of the caller's tenant, newest first.
+///
+/// It is in the order of `sequence`; with `since` or `until` in the order of `created_at`, which is the same unless a clock was
+/// set back. A page may have fewer entries than `limit`, or none: go on until `next_cursor` is null.
 #[utoipa::path(
     get, path = "/audit-logs", operation_id = "listAuditLogs", tag = "audit", security(("bearer" = [])), params(AuditFilter),
     responses((status = 200, body = List<AuditLog>, description = "A page of it"), Refused)
@@ -96,36 +137,82 @@ pub(crate) async fn list(
     Parameters(filter): Parameters<AuditFilter>,
 ) -> Result<Response, ApiError> {
     let limit = limit(filter.limit)?;
-    let before = filter.cursor.as_deref().map(str::parse::<i64>).transpose().map_err(|_| {
+    let no_cursor = || {
         ApiError::detailed(ErrorCode::BadFormat, "cursor must be the next_cursor of a page")
             .of_field("cursor".to_owned())
-    })?;
-    if filter.resource_id.is_some() && filter.resource_type.is_none() {
+    };
+    let after = filter.cursor.as_deref().map(str::parse::<i64>).transpose().map_err(|_| no_cursor())?;
+    if filter.since.zip(filter.until).is_some_and(|(since, until)| since > until) {
+        let what = "since must not be later than until";
+        return Err(ApiError::detailed(ErrorCode::InvalidInput, what).of_field("since".to_owned()));
+    }
+    let kind = filter.resource_type.map(|kind| kind.0);
+    if filter.resource_id.is_some() && kind.is_none() {
         let what = "resource_id goes with resource_type";
         return Err(ApiError::detailed(ErrorCode::MissingField, what).of_field("resource_type".to_owned()));
     }
+    // A list is nothing but read.
+    let by_list = filter.action.is_none_or(|action| action == Action::DataAccess);
+    let trail = Trail {
+        since: filter.since.map(|since| since.0),
+        until: filter.until.map(|until| until.0),
+        narrow: Condition::all()
+            .add_option(filter.action.map(|action| Column::Action.eq(action.name())))
+            .add_option(filter.user_id.map(|user| Column::UserId.eq(user)))
+            .add_option(kind.as_ref().map(|kind| Column::ResourceType.eq(kind)))
+            .add_option(filter.resource_id.filter(|_| !by_list).map(|id| Column::ResourceId.eq(id))),
+        thing: kind.zip(filter.resource_id.filter(|_| by_list)),
+        after,
+        limit,
+    };
     let turn = state.pages.turn(principal.tenant_id).await;
     let work = state.tenancy.read(principal.actor()).await?;
-    let (mut rows, mut read) = (state.pages.begin(), None);
-    let put = |row: audit_log::Model| {
-        let sequence = row.sequence;
-        let taken = rows.push(&AuditLog::from(row))?;
-        if taken {
-            let [_, newest] = *read.get_or_insert([sequence, sequence]);
-            read = Some([sequence, newest]);
-        }
-        Ok(taken)
-    };
-    let next = work
-        .find::<audit_log::Entity>()
-        .filter_some(filter.action, |action| Column::Action.eq(action.name()))
-        .filter_some(filter.user_id, |user| Column::UserId.eq(user))
-        .filter_some(filter.resource_type, |kind| Column::ResourceType.eq(kind.0))
-        .filter_some(filter.resource_id, |id| Column::ResourceId.eq(id))
-        .by_number((Column::Sequence, |row| row.sequence), before, limit, put)
-        .await?;
+    let page = work.find::<audit_log::Entity>().trail(trail).await?.ok_or_else(no_cursor)?;
     drop(turn);
-    let read = read.map(Vec::from);
+    let (mut rows, mut numbers, mut next) = (state.pages.begin(), Vec::new(), page.next);
+    for row in page.rows {
+        let number = row.sequence;
+        if !rows.push(&AuditLog::from(row))? {
+            next = numbers.last().copied();
+            break;
+        }
+        numbers.push(number);
+    }
+    let read = numbers.iter().min().zip(numbers.iter().max()).map(|(oldest, newest)| vec![*oldest, *newest]);
     work.finish(Event::new(Action::DataAccess, "audit_logs").with("sequences", read)).await?;
     rows.answer(next.map(|number| number.to_string()).as_deref())
+}
+
+/// One entry of the audit log.
+#[utoipa::path(
+    get, path = "/audit-logs/{id}", operation_id = "getAuditLog", tag = "audit", security(("bearer" = [])),
+    params(("id" = Uuid, Path, description = "The entry's id")),
+    responses((status = 200, body = AuditLogEntry, description = "The entry"), Refused, NoRow)
+)]
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    Admin(principal): Admin,
+    Id(id): Id,
+) -> Result<Json<AuditLogEntry>, ApiError> {
+    let work = state.tenancy.read(principal.actor()).await?;
+    let looked = Event::new(Action::DataAccess, "audit_logs").on(id);
+    let Some(row) = work.find::<audit_log::Entity>().one(id).await? else {
+        return Err(work.refuse(looked.with("found", false), ErrorCode::NotFound.into()).await);
+    };
+    let resource_ids = shown(&work, &row).await?;
+    work.finish(looked.with("found", true)).await?;
+    Ok(Json(AuditLogEntry { entry: row.into(), resource_ids }))
+}
+
+/// The ids of the rows that a list showed, deleted ones included.
+async fn shown(work: &UnitOfWork, entry: &audit_log::Model) -> Result<Option<Vec<Uuid>>, ApiError> {
+    let Some(shown) = Shown::of(&entry.metadata).filter(|_| entry.action == Action::DataAccess.name()) else {
+        return Ok(None);
+    };
+    Ok(match (shown, entry.resource_type.as_str()) {
+        (Shown::Ids(ids), _) => Some(ids),
+        (Shown::Ends(ends), user::Entity::NAME) => Some(work.find::<user::Entity>().ending(&ends).await?),
+        (Shown::Ends(ends), document::Entity::NAME) => Some(work.find::<document::Entity>().ending(&ends).await?),
+        _ => None,
+    })
 }

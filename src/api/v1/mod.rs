@@ -40,6 +40,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(documents::list, documents::create))
         .routes(routes!(documents::get, documents::update, documents::delete))
         .routes(routes!(audit_logs::list))
+        .routes(routes!(audit_logs::get))
         .route("/users/{id}", post(users::restore))
         .route("/documents/{id}", post(documents::restore))
 }

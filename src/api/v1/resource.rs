@@ -1,6 +1,6 @@
 //! What resources have in common: lists, ids, ETags, and the errors that any of their operations may answer.
 
-use crate::audit::{Action, Actor, Event};
+use crate::audit::{self, Action, Actor, Event};
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::server::AppState;
 use crate::tenancy::{Cursor, Find, Resource, UnitOfWork};
@@ -114,18 +114,18 @@ pub(super) async fn list<E: Resource, T: From<E::Model> + Serialize>(
     let (after, limit) = (cursor(after)?, limit(asked)?);
     let turn = state.pages.turn(actor.tenant_id).await;
     let work = state.tenancy.read(actor).await?;
-    let (mut rows, mut ids) = (state.pages.begin(), Vec::new());
+    let (mut rows, mut places) = (state.pages.begin(), Vec::new());
     let put = |row: E::Model| {
-        let id = E::place(&row).1;
+        let place = E::place(&row);
         let taken = rows.push(&T::from(row))?;
         if taken {
-            ids.push(id.to_string());
+            places.push(place);
         }
         Ok(taken)
     };
     let next = narrow(work.find::<E>().live()).page(after, limit, put).await?;
     drop(turn);
-    work.finish(looked::<E>().with("ids", ids)).await?;
+    work.finish(looked::<E>().showing(places.into_iter())).await?;
     rows.answer(next.map(Cursor::encode).as_deref())
 }
 
@@ -148,7 +148,8 @@ pub(super) async fn change<E: Resource>(
     changes: E::ActiveModel,
     fields: Vec<&'static str>,
 ) -> Result<E::Model, ApiError> {
-    if fields.is_empty() || !expected.any() {
+    let (names_word, mut from) = (fields.contains(&E::WORD), None);
+    if fields.is_empty() || names_word || !expected.any() {
         let row = match to_change::<E>(&work, id, expected).await? {
             Ok(row) => row,
             Err((found, error)) => return Err(work.refuse(looked::<E>().on(id).with("found", found), error).await),
@@ -157,10 +158,15 @@ pub(super) async fn change<E: Resource>(
             work.finish(looked::<E>().on(id).with("found", true)).await?;
             return Ok(row);
         }
+        from = names_word.then(|| E::word(&row));
     }
     match work.update::<E>(id, changes).await {
         Ok(Some(row)) => {
-            work.commit(Event::new(Action::Updated, E::NAME).on(id).with("fields", fields)).await?;
+            let mut event = Event::new(Action::Updated, E::NAME).on(id).with("fields", fields);
+            if let Some(from) = from {
+                event = event.with(E::WORD, audit::change(from, E::word(&row)));
+            }
+            work.commit(event).await?;
             Ok(row)
         }
         Ok(None) => Err(not_found::<E>(work, id).await),

@@ -3,7 +3,7 @@
 use super::clinic::{ADDRESS, Clinic, PROGRAM, chain};
 use super::operations::{Operation, Request, a_document, a_user, make, operation, secured};
 use crate::identity::Answer;
-use bulkhead::audit::SYSTEM_TENANT;
+use bulkhead::audit::{SYSTEM_TENANT, id_end};
 use bulkhead::entity::audit_log::Model;
 use reqwest::Method;
 use serde_json::json;
@@ -64,10 +64,14 @@ async fn every_operation_leaves_one_entry_that_says_who_did_what_from_where(data
         // A page's entry names all that was on it.
         if let Some(items) = answer.body["items"].as_array() {
             assert!(!items.is_empty(), "{name}");
-            let ids: Vec<_> = items.iter().map(|item| item["id"].clone()).collect();
-            let numbers = || [items.last().unwrap()["sequence"].clone(), items[0]["sequence"].clone()];
-            let shown = if resource == "audit_logs" { json!({"sequences": numbers()}) } else { json!({"ids": ids}) };
-            assert_eq!(entry.metadata, shown, "{name}");
+            if resource == "audit_logs" {
+                let numbers = [items.last().unwrap()["sequence"].clone(), items[0]["sequence"].clone()];
+                assert_eq!(entry.metadata, json!({"sequences": numbers}), "{name}");
+            } else {
+                let ends = items.iter().map(|item| id_end(item["id"].as_str().unwrap().parse().unwrap()));
+                assert_eq!(entry.metadata["id_ends"], json!(ends.collect::<String>()), "{name}");
+                assert_eq!(entry.metadata["count"], json!(items.len()), "{name}");
+            }
         }
         if let (Some(fields), Some(body)) = (entry.metadata["fields"].as_array(), &request.body) {
             let changed: Vec<_> = body.as_object().unwrap().keys().map(|name| json!(name)).collect();

@@ -99,14 +99,20 @@ pub(super) async fn operation(clinic: &Clinic, server: &Server<'_>, admin: &str,
         _ => panic!("{name} is new: say here what it leaves in the audit log"),
     };
     let mut id = None;
-    if path.contains("{id}") {
+    if kind == "audit-logs" && path.contains("{id}") {
+        id = Some(clinic.log().await[0].id);
+    } else if path.contains("{id}") {
         id = Some(prepare(clinic, server, admin, kind, name).await);
     }
     let address = path.replace("{id}", &id.unwrap_or_default().to_string());
     let (status, action, body, metadata): (u16, _, _, &[&str]) = match (method, kind, &path[8 + kind.len()..]) {
         ("get", "audit-logs", "") => (200, "DATA_ACCESS", None, &["sequences"]),
-        ("get", "users" | "documents", "") => (200, "DATA_ACCESS", None, &["ids"]),
-        ("get", "tenant", "") | ("get", "users" | "documents", "/{id}") => (200, "DATA_ACCESS", None, &["found"]),
+        ("get", "users" | "documents", "") => {
+            (200, "DATA_ACCESS", None, &["count", "id_ends", "newest_ms", "oldest_ms"])
+        }
+        ("get", "tenant", "") | ("get", "users" | "documents" | "audit-logs", "/{id}") => {
+            (200, "DATA_ACCESS", None, &["found"])
+        }
         ("post", "users", "") => (201, "CREATED", Some(a_user("grace")), &[]),
         ("post", "documents", "") => (201, "CREATED", Some(a_document()), &[]),
         ("patch", "tenant", "") => (200, "UPDATED", Some(json!({"name": "Saint Mary's"})), &["fields"]),

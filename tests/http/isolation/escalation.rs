@@ -154,6 +154,11 @@ async fn an_entrys_place_time_and_hash_are_the_databases() {
         let sql = insert(&format!(", {column}"), &format!(", {value}"));
         assert_eq!(attacker.tries(&sql).await, Err(REFUSED.to_owned()), "{column}");
     }
+    // Nor may it say that somebody has repaired the chain.
+    let repair = insert("", "").replace("DATA_ACCESS", "CHAIN_REPAIRED");
+    for prepare in ["", "RESET ROLE; ", "CREATE TEMPORARY TABLE audit_logs_mine (); "] {
+        assert_eq!(attacker.tries(&format!("{prepare}{repair}")).await, Err(REFUSED.to_owned()), "{prepare}");
+    }
     // What has no canonical form that PostgreSQL and RFC 8785 agree on is refused, and does not break the chain.
     for metadata in
         [r#"{"a": 1.5}"#, r#"{"a": 1e20}"#, r#"{"a": [1, 12345678901234567890]}"#, r#"{"\u00e4": 1}"#, r#"{"": 1}"#]
@@ -179,4 +184,27 @@ async fn an_entrys_place_time_and_hash_are_the_databases() {
     let late = "SELECT count(*)::text FROM audit_logs WHERE created_at NOT BETWEEN now() - interval '1 minute' AND clock_timestamp()";
     assert_eq!(attacker.text(late).await, "0");
     attacker.chains_hold().await;
+}
+
+#[tokio::test]
+async fn an_owner_who_is_no_superuser_repairs_a_chain() {
+    let Some(attacker) = Attacker::new(false, false).await else { return };
+    let tenant = attacker.names_the_tenant().await;
+    let strange = format!(
+        "ALTER TABLE audit_logs DISABLE TRIGGER ALL;
+         INSERT INTO audit_logs (id, tenant_id, sequence, action, resource_type, created_at, prev_hash, hash)
+             SELECT gen_random_uuid(), '{tenant}', sequence + 1, 'CREATED', 'users', now(), hash, repeat('f', 64)
+             FROM audit_heads WHERE tenant_id = '{tenant}';
+         ALTER TABLE audit_logs ENABLE TRIGGER ALL"
+    );
+    attacker.deployment.execute(&strange).await;
+    let settings = attacker.deployment.settings(&attacker.owner, &attacker.owner);
+    let repair = ["audit", "repair", "--tenant", "clinic-1", "--reason", "tested"];
+    let said = attacker.deployment.succeed(&settings, &repair).await;
+    assert!(said.contains(" was inserted behind the chain's end; repaired by entry "), "{said}");
+    attacker.chains_hold().await;
+    // The chain's end has its trigger again.
+    let moved = format!("UPDATE audit_heads SET sequence = sequence + 1 WHERE tenant_id = '{tenant}'");
+    let refused = attacker.deployment.database.connect().await.execute_unprepared(&moved).await.unwrap_err();
+    assert!(refused.to_string().contains("append-only"), "{refused}");
 }

@@ -20,7 +20,7 @@ async fn on_sqlite_it_is_the_application() {
 }
 
 /// What an operator, or a migration that forgot something, may do; how that ends; what is said of it.
-const FAULTS: [(&str, &str, &str); 27] = [
+const FAULTS: [(&str, &str, &str); 28] = [
     (
         "ALTER TABLE users NO FORCE ROW LEVEL SECURITY",
         "ALTER TABLE users FORCE ROW LEVEL SECURITY",
@@ -46,6 +46,12 @@ const FAULTS: [(&str, &str, &str); 27] = [
         "CREATE POLICY support ON users FOR SELECT TO bulkhead_app USING (true)",
         "DROP POLICY support ON users",
         "policy support of table users: it opens the rows of other tenants",
+    ),
+    (
+        "ALTER POLICY repairs ON audit_logs WITH CHECK (true)",
+        "ALTER POLICY repairs ON audit_logs
+             WITH CHECK (action <> 'CHAIN_REPAIRED' OR has_table_privilege('audit_logs'::regclass, 'TRUNCATE'))",
+        "table audit_logs: bulkhead_app may record that a chain was repaired",
     ),
     // A table that a team added, each time without one thing that it needs.
     (

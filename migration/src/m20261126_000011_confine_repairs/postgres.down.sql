@@ -1,0 +1,1 @@
+DROP POLICY repairs ON audit_logs;

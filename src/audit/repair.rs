@@ -1,0 +1,176 @@
+//! The repair of a chain that does not hold: an entry that says for ever what was broken, and from which on the chain holds
+//! again.
+
+use super::chain::{Entry, GENESIS, append};
+use super::event::{Action, Actor, Event, Origin};
+use super::verify::examine;
+use super::walk::{Break, End, Place, entries};
+use crate::database::Transaction;
+use crate::entity::audit_log::{self, Column};
+use aws_lc_rs::digest::{Context, SHA256};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    Statement,
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// What the entry of a repair says in its metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repair {
+    /// Who did it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// The first place where the chain did not hold.
+    #[serde(rename = "break")]
+    pub broken: Break,
+    /// The last place before it, up to which the chain held.
+    pub intact: Place,
+    /// The end of the chain as it was recorded then, if it was.
+    pub head: Option<Place>,
+    /// SHA-256 of the entries that stood behind `intact` then, in hexadecimal.
+    pub remains: String,
+}
+
+impl Repair {
+    /// From an entry; `None` where it is no repair.
+    pub(super) fn of(entry: &Entry) -> Option<Self> {
+        serde_json::from_value(entry.metadata.clone()).ok()
+    }
+}
+
+/// A repair that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repaired {
+    /// What it says.
+    pub repair: Repair,
+    /// The number of its entry.
+    pub sequence: i64,
+    /// When: RFC 3339, UTC.
+    pub at: String,
+}
+
+/// The entries that say that they repair the chain, oldest first.
+pub(super) async fn repairs(transaction: &DatabaseTransaction, tenant: Uuid) -> Result<Vec<Entry>, DbErr> {
+    let rows = audit_log::Entity::find()
+        .filter(Column::TenantId.eq(tenant))
+        .filter(Column::Action.eq(Action::ChainRepaired.name()))
+        .order_by_asc(Column::Sequence)
+        .all(transaction)
+        .await?;
+    Ok(rows.into_iter().map(|row| Entry::of_row(row).0).collect())
+}
+
+/// SHA-256 of the entries between two numbers, as they are there: of each the canonical form and the stored hash, a line
+/// each.
+pub(super) async fn remains(
+    transaction: &DatabaseTransaction,
+    tenant: Uuid,
+    after: i64,
+    before: i64,
+) -> Result<String, DbErr> {
+    let (mut context, mut last) = (Context::new(&SHA256), after);
+    loop {
+        let batch = entries(transaction, tenant, last, before - 1).await?;
+        let Some((newest, _)) = batch.last() else { break };
+        last = newest.sequence;
+        for (entry, hash) in batch {
+            let canonical = entry.canonical().map_err(|error| DbErr::Json(error.to_string()))?;
+            for part in [canonical.as_slice(), b"\n", hash.as_bytes(), b"\n"] {
+                context.update(part);
+            }
+        }
+    }
+    Ok(hex::encode(context.finish()))
+}
+
+/// Opens a new segment of a chain that does not hold: an entry behind everything that is there, which names the break.
+/// `None` where the chain holds. The tenant's other writers wait meanwhile.
+///
+/// # Errors
+/// Where the triggers of the audit log's tables are not in place, without which no entry moves the chain's end, or where
+/// the database fails.
+pub async fn repair(
+    transaction: &Transaction,
+    tenant: Uuid,
+    by: &str,
+    reason: &str,
+) -> Result<Option<Repaired>, DbErr> {
+    hold_head(transaction, tenant).await?;
+    let end = End::now(transaction, tenant).await?;
+    let Some((intact, broken)) = examine(transaction, tenant, &end).await?.broken else { return Ok(None) };
+    let recorded = end.recorded.as_ref().map_or(0, |head| head.sequence);
+    let last = recorded.max(end.newest);
+    match &end.recorded {
+        None => insert_head(transaction, tenant, last).await?,
+        Some(head) if head.sequence < last => move_head(transaction, tenant, last).await?,
+        Some(_) => {}
+    }
+    let remains = remains(transaction, tenant, intact.sequence, last + 1).await?;
+    let repair = Repair { by: by.to_owned(), reason: reason.to_owned(), broken, intact, head: end.recorded, remains };
+    let json = |error: serde_json::Error| DbErr::Json(error.to_string());
+    let event = Event::new(Action::ChainRepaired, "audit_logs")
+        .with("by", repair.by.as_str())
+        .with("reason", repair.reason.as_str())
+        .with("break", serde_json::to_value(&repair.broken).map_err(json)?)
+        .with("intact", serde_json::to_value(&repair.intact).map_err(json)?)
+        .with("head", serde_json::to_value(&repair.head).map_err(json)?)
+        .with("remains", repair.remains.as_str());
+    append(transaction, tenant, vec![Actor::nobody(tenant, Origin::default()).did(event)]).await?;
+
+    let made = repairs(transaction, tenant).await?.pop().filter(|entry| entry.sequence == last + 1);
+    let end = End::now(transaction, tenant).await?.recorded;
+    match (made, end) {
+        (Some(entry), Some(end)) if entry.hash().map_err(json)? == end.hash => {
+            Ok(Some(Repaired { repair, sequence: entry.sequence, at: entry.created_at }))
+        }
+        _ => Err(DbErr::Custom("the audit log's triggers are not in place: `bulkhead migrate verify`".to_owned())),
+    }
+}
+
+/// Holds the chain's end until the transaction ends. On SQLite a transaction that writes has the file to itself.
+async fn hold_head(transaction: &DatabaseTransaction, tenant: Uuid) -> Result<(), DbErr> {
+    if transaction.get_database_backend() == DbBackend::Postgres {
+        let sql = "SELECT FROM audit_heads WHERE tenant_id = $1 FOR UPDATE";
+        execute(transaction, sql, vec![tenant.into()]).await?;
+    }
+    Ok(())
+}
+
+async fn insert_head(transaction: &DatabaseTransaction, tenant: Uuid, sequence: i64) -> Result<(), DbErr> {
+    let sql = "INSERT INTO audit_heads (tenant_id, sequence, hash) VALUES ($1, $2, $3)";
+    execute(transaction, sql, vec![tenant.into(), sequence.into(), GENESIS.into()]).await
+}
+
+/// Moves the recorded end over entries that were put behind it. A trigger refuses that to everyone; the owner may take it
+/// away, and nobody sees the table without it, since it is back before the transaction ends.
+///
+/// On PostgreSQL this waits for those who have moved an end, of any chain, and not for those who wait for this one: they
+/// have read it for update, which does not conflict with the lock that ALTER TABLE takes here (SHARE ROW EXCLUSIVE,
+/// postgresql.org/docs/current/explicit-locking.html).
+async fn move_head(transaction: &DatabaseTransaction, tenant: Uuid, sequence: i64) -> Result<(), DbErr> {
+    let update = "UPDATE audit_heads SET sequence = $2 WHERE tenant_id = $1";
+    let values = vec![tenant.into(), sequence.into()];
+    if transaction.get_database_backend() == DbBackend::Postgres {
+        let trigger = |verb: &str| format!("ALTER TABLE audit_heads {verb} TRIGGER audit_heads_advance");
+        transaction.execute_unprepared(&trigger("DISABLE")).await?;
+        execute(transaction, update, values).await?;
+        transaction.execute_unprepared(&trigger("ENABLE")).await?;
+        return Ok(());
+    }
+    let find = "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = 'audit_heads_advance'";
+    let statement = Statement::from_string(DbBackend::Sqlite, find);
+    let row = transaction.query_one_raw(statement).await?;
+    let trigger: String = row
+        .ok_or_else(|| DbErr::Custom("audit_heads has no trigger audit_heads_advance".to_owned()))?
+        .try_get("", "sql")?;
+    transaction.execute_unprepared("DROP TRIGGER audit_heads_advance").await?;
+    execute(transaction, update, values).await?;
+    transaction.execute_unprepared(&trigger).await.map(drop)
+}
+
+async fn execute(transaction: &DatabaseTransaction, sql: &str, values: Vec<sea_orm::Value>) -> Result<(), DbErr> {
+    let statement = Statement::from_sql_and_values(transaction.get_database_backend(), sql, values);
+    transaction.execute_raw(statement).await.map(drop)
+}

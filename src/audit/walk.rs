@@ -1,0 +1,184 @@
+//! Walks a stretch of a chain, and says where it does not hold.
+
+use super::chain::{Entry, GENESIS};
+use crate::entity::audit_log::{self, Column};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    Statement,
+};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use uuid::Uuid;
+
+/// How many entries are in memory at once.
+const BATCH: u64 = 1000;
+
+/// A place in a chain: an entry's number and its hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The number; 0 is before the first entry.
+    pub sequence: i64,
+    /// The hash.
+    pub hash: String,
+}
+
+impl Place {
+    /// Before the first entry.
+    pub(super) fn beginning() -> Self {
+        Self { sequence: 0, hash: GENESIS.to_owned() }
+    }
+}
+
+/// The first place where a chain does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Break {
+    /// The tenant has no record of where its chain ends.
+    NoHead,
+    /// Entries are not there: deleted, truncated, or moved elsewhere.
+    Missing {
+        /// The first of them.
+        first: i64,
+        /// The last of them.
+        last: i64,
+    },
+    /// The entry's content is not what its hash was made of: edited, or moved from another place.
+    Edited(i64),
+    /// The entry does not continue the one before it: it, or the one before, was put there later.
+    Unlinked(i64),
+    /// The entry stands behind the chain's recorded end: inserted by other means than the API's.
+    BeyondEnd(i64),
+    /// The last entry is not the one that the chain's end was recorded with.
+    OtherEnd(i64),
+    /// The entry repairs something else than what is there: entries before it were changed after it.
+    OtherRepair(i64),
+}
+
+impl fmt::Display for Break {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoHead => f.write_str("the record of where the chain ends is missing"),
+            Self::Missing { first, last } if first == last => write!(f, "entry {first} is missing"),
+            Self::Missing { first, last } => write!(f, "entries {first} to {last} are missing"),
+            Self::Edited(entry) => write!(f, "entry {entry} is not what its hash was made of: it was edited or moved"),
+            Self::Unlinked(entry) => write!(f, "entry {entry} does not continue entry {}", entry - 1),
+            Self::BeyondEnd(entry) => write!(f, "entry {entry} was inserted behind the chain's end"),
+            Self::OtherEnd(entry) => write!(f, "entry {entry} is not the one that the chain's end was recorded with"),
+            Self::OtherRepair(entry) => {
+                write!(f, "entry {entry} repairs something else: entries before it were changed after the repair")
+            }
+        }
+    }
+}
+
+/// Where a chain ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct End {
+    /// The end as it was recorded.
+    pub(super) recorded: Option<Place>,
+    /// The highest number that is there; 0 where there is none.
+    pub(super) newest: i64,
+}
+
+impl End {
+    /// The tenant's, as it is now, in one look.
+    pub(super) async fn now(transaction: &DatabaseTransaction, tenant: Uuid) -> Result<Self, DbErr> {
+        let statement = Statement::from_sql_and_values(
+            transaction.get_database_backend(),
+            "SELECT h.sequence, h.hash,
+                 coalesce((SELECT max(l.sequence) FROM audit_logs l WHERE l.tenant_id = $1), 0) AS newest
+             FROM (SELECT 1 AS one) AS always LEFT JOIN audit_heads h ON h.tenant_id = $1",
+            [tenant.into()],
+        );
+        let row = transaction.query_one_raw(statement).await?;
+        let row = row.ok_or_else(|| DbErr::RecordNotFound("the end of the audit chain".to_owned()))?;
+        let (sequence, hash): (Option<i64>, Option<String>) = (row.try_get("", "sequence")?, row.try_get("", "hash")?);
+        let recorded = sequence.zip(hash).map(|(sequence, hash)| Place { sequence, hash });
+        Ok(Self { recorded, newest: row.try_get("", "newest")? })
+    }
+
+    /// The tenant's as it was before the entry of this number, when `recorded` was what it is here.
+    pub(super) async fn before(
+        transaction: &DatabaseTransaction,
+        tenant: Uuid,
+        entry: i64,
+        recorded: Option<Place>,
+    ) -> Result<Self, DbErr> {
+        let newest = audit_log::Entity::find()
+            .select_only()
+            .column(Column::Sequence)
+            .filter(Column::TenantId.eq(tenant))
+            .filter(Column::Sequence.lt(entry))
+            .order_by_desc(Column::Sequence)
+            .limit(1)
+            .into_tuple::<i64>()
+            .one(transaction)
+            .await?;
+        Ok(Self { recorded, newest: newest.unwrap_or_default() })
+    }
+}
+
+/// Walks the tenant's chain from behind `start` to `end`, in bounded memory: the last place up to which it holds, and
+/// what is wrong behind that.
+pub(super) async fn walk(
+    transaction: &DatabaseTransaction,
+    tenant: Uuid,
+    start: &Place,
+    end: &End,
+) -> Result<(Place, Option<Break>), DbErr> {
+    let mut last = start.clone();
+    let recorded = end.recorded.as_ref();
+    let until = recorded.map_or(end.newest, |recorded| recorded.sequence);
+    loop {
+        let batch = entries(transaction, tenant, last.sequence, until).await?;
+        if batch.is_empty() {
+            break;
+        }
+        for (entry, hash) in batch {
+            let expected = last.sequence + 1;
+            let broken = if entry.sequence != expected {
+                Break::Missing { first: expected, last: entry.sequence - 1 }
+            } else if hash_of(&entry)? != hash {
+                Break::Edited(expected)
+            } else if entry.prev_hash != last.hash {
+                Break::Unlinked(expected)
+            } else {
+                last = Place { sequence: expected, hash };
+                continue;
+            };
+            return Ok((last, Some(broken)));
+        }
+    }
+    let broken = match recorded {
+        None => Some(Break::NoHead),
+        Some(end) if last.sequence < end.sequence => {
+            Some(Break::Missing { first: last.sequence + 1, last: end.sequence })
+        }
+        Some(end) if last.hash != end.hash => Some(Break::OtherEnd(end.sequence)),
+        Some(recorded) if end.newest > recorded.sequence => Some(Break::BeyondEnd(end.newest)),
+        Some(_) => None,
+    };
+    Ok((last, broken))
+}
+
+/// The entries after `after` up to `end`, oldest first, a batch of them; each with the hash that it was stored with.
+pub async fn entries(
+    transaction: &DatabaseTransaction,
+    tenant: Uuid,
+    after: i64,
+    end: i64,
+) -> Result<Vec<(Entry, String)>, DbErr> {
+    let rows = audit_log::Entity::find()
+        .filter(Column::TenantId.eq(tenant))
+        .filter(Column::Sequence.gt(after))
+        .filter(Column::Sequence.lte(end))
+        .order_by_asc(Column::Sequence)
+        .limit(BATCH)
+        .all(transaction)
+        .await?;
+    Ok(rows.into_iter().map(Entry::of_row).collect())
+}
+
+fn hash_of(entry: &Entry) -> Result<String, DbErr> {
+    entry.hash().map_err(|error| DbErr::Json(error.to_string()))
+}
