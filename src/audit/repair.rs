@@ -8,10 +8,7 @@ use super::walk::{Break, End, Place, entries};
 use crate::database::Transaction;
 use crate::entity::audit_log::{self, Column};
 use aws_lc_rs::digest::{Context, SHA256};
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    Statement,
-};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, Statement};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -52,7 +49,7 @@ pub struct Repaired {
 }
 
 /// The entries that say that they repair the chain, oldest first.
-pub(super) async fn repairs(transaction: &DatabaseTransaction, tenant: Uuid) -> Result<Vec<Entry>, DbErr> {
+pub(super) async fn repairs(transaction: &Transaction, tenant: Uuid) -> Result<Vec<Entry>, DbErr> {
     let rows = audit_log::Entity::find()
         .filter(Column::TenantId.eq(tenant))
         .filter(Column::Action.eq(Action::ChainRepaired.name()))
@@ -64,12 +61,7 @@ pub(super) async fn repairs(transaction: &DatabaseTransaction, tenant: Uuid) -> 
 
 /// SHA-256 of the entries between two numbers, as they are there: of each the canonical form and the stored hash, a line
 /// each.
-pub(super) async fn remains(
-    transaction: &DatabaseTransaction,
-    tenant: Uuid,
-    after: i64,
-    before: i64,
-) -> Result<String, DbErr> {
+pub(super) async fn remains(transaction: &Transaction, tenant: Uuid, after: i64, before: i64) -> Result<String, DbErr> {
     let (mut context, mut last) = (Context::new(&SHA256), after);
     loop {
         let batch = entries(transaction, tenant, last, before - 1).await?;
@@ -130,7 +122,7 @@ pub async fn repair(
 }
 
 /// Holds the chain's end until the transaction ends. On SQLite a transaction that writes has the file to itself.
-async fn hold_head(transaction: &DatabaseTransaction, tenant: Uuid) -> Result<(), DbErr> {
+async fn hold_head(transaction: &Transaction, tenant: Uuid) -> Result<(), DbErr> {
     if transaction.get_database_backend() == DbBackend::Postgres {
         let sql = "SELECT FROM audit_heads WHERE tenant_id = $1 FOR UPDATE";
         execute(transaction, sql, vec![tenant.into()]).await?;
@@ -138,7 +130,7 @@ async fn hold_head(transaction: &DatabaseTransaction, tenant: Uuid) -> Result<()
     Ok(())
 }
 
-async fn insert_head(transaction: &DatabaseTransaction, tenant: Uuid, sequence: i64) -> Result<(), DbErr> {
+async fn insert_head(transaction: &Transaction, tenant: Uuid, sequence: i64) -> Result<(), DbErr> {
     let sql = "INSERT INTO audit_heads (tenant_id, sequence, hash) VALUES ($1, $2, $3)";
     execute(transaction, sql, vec![tenant.into(), sequence.into(), GENESIS.into()]).await
 }
@@ -149,7 +141,7 @@ async fn insert_head(transaction: &DatabaseTransaction, tenant: Uuid, sequence: 
 /// On PostgreSQL this waits for those who have moved an end, of any chain, and not for those who wait for this one: they
 /// have read it for update, which does not conflict with the lock that ALTER TABLE takes here (SHARE ROW EXCLUSIVE,
 /// postgresql.org/docs/current/explicit-locking.html).
-async fn move_head(transaction: &DatabaseTransaction, tenant: Uuid, sequence: i64) -> Result<(), DbErr> {
+async fn move_head(transaction: &Transaction, tenant: Uuid, sequence: i64) -> Result<(), DbErr> {
     let update = "UPDATE audit_heads SET sequence = $2 WHERE tenant_id = $1";
     let values = vec![tenant.into(), sequence.into()];
     if transaction.get_database_backend() == DbBackend::Postgres {
@@ -170,7 +162,7 @@ async fn move_head(transaction: &DatabaseTransaction, tenant: Uuid, sequence: i6
     transaction.execute_unprepared(&trigger).await.map(drop)
 }
 
-async fn execute(transaction: &DatabaseTransaction, sql: &str, values: Vec<sea_orm::Value>) -> Result<(), DbErr> {
+async fn execute(transaction: &Transaction, sql: &str, values: Vec<sea_orm::Value>) -> Result<(), DbErr> {
     let statement = Statement::from_sql_and_values(transaction.get_database_backend(), sql, values);
     transaction.execute_raw(statement).await.map(drop)
 }

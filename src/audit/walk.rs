@@ -1,11 +1,9 @@
 //! Walks a stretch of a chain, and says where it does not hold.
 
 use super::chain::{Entry, GENESIS};
+use crate::database::Transaction;
 use crate::entity::audit_log::{self, Column};
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    Statement,
-};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use uuid::Uuid;
@@ -82,7 +80,7 @@ pub(super) struct End {
 
 impl End {
     /// The tenant's, as it is now, in one look.
-    pub(super) async fn now(transaction: &DatabaseTransaction, tenant: Uuid) -> Result<Self, DbErr> {
+    pub(super) async fn now(transaction: &Transaction, tenant: Uuid) -> Result<Self, DbErr> {
         let statement = Statement::from_sql_and_values(
             transaction.get_database_backend(),
             "SELECT h.sequence, h.hash,
@@ -99,7 +97,7 @@ impl End {
 
     /// The tenant's as it was before the entry of this number, when `recorded` was what it is here.
     pub(super) async fn before(
-        transaction: &DatabaseTransaction,
+        transaction: &Transaction,
         tenant: Uuid,
         entry: i64,
         recorded: Option<Place>,
@@ -121,7 +119,7 @@ impl End {
 /// Walks the tenant's chain from behind `start` to `end`, in bounded memory: the last place up to which it holds, and
 /// what is wrong behind that.
 pub(super) async fn walk(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     tenant: Uuid,
     start: &Place,
     end: &End,
@@ -163,7 +161,7 @@ pub(super) async fn walk(
 
 /// The entries after `after` up to `end`, oldest first, a batch of them; each with the hash that it was stored with.
 pub async fn entries(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     tenant: Uuid,
     after: i64,
     end: i64,
