@@ -679,7 +679,8 @@ async fn a_role_claim_that_names_no_role_of_ours_gives_none_whatever_the_users_r
 async fn a_flood_of_unknown_keys_costs_the_provider_one_request_and_good_tokens_nothing() {
     const FLOOD: usize = 400;
     let world = World::on_sqlite(Shape::Plain).await;
-    let server = world.server(&[]).await;
+    // They come from many clients, which have one address here.
+    let server = world.server(&[("MAX_CONCURRENT_REQUESTS_PER_CLIENT", "512")]).await;
     let before = world.provider.seen(Endpoint::Keys);
     let claims = world.provider.claims(&world.ada());
     // The one request hangs, so that nothing is over before the flood is there.

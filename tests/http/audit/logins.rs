@@ -12,6 +12,8 @@ use sea_orm::{ActiveModelTrait, ConnectionTrait, DbBackend, EntityTrait};
 use serde_json::{Value, json};
 use test_support::provider::{Person, Shape};
 use test_support::{Database, Server, Signal, on_both_databases};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 on_both_databases!(
@@ -82,12 +84,14 @@ async fn a_login_is_in_its_tenants_log_and_on_the_users_row_but_is_no_change_of_
     assert!(before.body["last_login_at"].is_null());
     assert_eq!(log_in(&world, &server).await.status, 200);
     let after = read().await;
-    let first = after.body["last_login_at"].as_str().unwrap().to_owned();
-    assert!(first.as_str() >= before.body["updated_at"].as_str().unwrap(), "{first}");
+    // As text, .12Z would come after .123Z.
+    let time = |value: &Value| OffsetDateTime::parse(value.as_str().unwrap(), &Rfc3339).unwrap();
+    let first = time(&after.body["last_login_at"]);
+    assert!(first >= time(&before.body["updated_at"]), "{first}");
     assert_eq!(after.header("etag"), before.header("etag"));
     assert_eq!(after.body["updated_at"], before.body["updated_at"]);
     assert_eq!(log_in(&world, &server).await.status, 200);
-    assert!(read().await.body["last_login_at"].as_str().unwrap() > first.as_str(), "each login is the last one");
+    assert!(time(&read().await.body["last_login_at"]) > first, "each login is the last one");
     let log = ours().await;
     let actions: Vec<&str> = log.iter().map(|entry| entry.action.as_str()).collect();
     assert_eq!(actions, ["LOGIN", "DATA_ACCESS", "LOGIN", "DATA_ACCESS", "LOGIN", "DATA_ACCESS"]);
