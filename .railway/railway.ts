@@ -12,6 +12,7 @@ const source: SourceConfig | undefined = undefined;
 // docs/settings.md, and the build's own: preserve() keeps the value that Railway has, and no secret stands in a file.
 const setByPeople = [
   "ALLOWED_ORIGINS",
+  "BODY_TIMEOUT_SECONDS",
   "COOKIE_SECRET",
   "DATABASE_ACQUIRE_TIMEOUT_SECONDS",
   "DATABASE_MAX_CONNECTIONS",
@@ -28,6 +29,8 @@ const setByPeople = [
   "LOG_LEVEL",
   "MAX_BODY_BYTES",
   "MAX_CONCURRENT_REQUESTS",
+  "MAX_CONCURRENT_REQUESTS_PER_CLIENT",
+  "MAX_CONNECTIONS",
   "MAX_METADATA_BYTES",
   "MAX_PAGE_BYTES",
   "MIGRATE_ON_START",
