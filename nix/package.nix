@@ -173,7 +173,14 @@ in
   package = craneLib.buildPackage (
     release
     // {
-      cargoArtifacts = craneLib.buildDepsOnly release;
+      cargoArtifacts = craneLib.buildDepsOnly (
+        release
+        // {
+          # utoipa-swagger-ui's build script embeds every file that it finds in its own folder (write_embed in its build.rs):
+          # where it runs again, for flags that have changed, it embeds what it has compressed before, too.
+          postBuild = "find target -path '*/build/utoipa-swagger-ui-*/out' -prune -exec rm -r {} +";
+        }
+      );
       postPatch = standIns;
       meta = {
         inherit (manifest.package) description;
