@@ -177,8 +177,9 @@ in
         release
         // {
           # utoipa-swagger-ui's build script embeds every file that it finds in its own folder (write_embed in its build.rs):
-          # where it runs again, for flags that have changed, it embeds what it has compressed before, too.
-          postBuild = "find target -path '*/build/utoipa-swagger-ui-*/out' -prune -exec rm -r {} +";
+          # where it runs again, for flags that have changed, it embeds what it compressed before, too. So it runs in the
+          # layer of the API alone, which has no such folder.
+          postBuild = "find target -name 'utoipa-swagger-ui-[0-9a-f]*' -prune -exec rm -r {} +";
         }
       );
       postPatch = standIns;

@@ -181,6 +181,14 @@ impl Transaction {
     }
 }
 
+impl<C> Watched<C> {
+    /// What `work` on this connection comes to, or an error once the database is known to be away: for rows that are
+    /// streamed.
+    pub(crate) async fn unless_away<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        self.availability.unless_away(work).await
+    }
+}
+
 impl<C> Deref for Watched<C> {
     type Target = C;
 

@@ -1,20 +1,14 @@
-//! The error registry: every code with its status and message, and how an error becomes a response.
+//! The error registry: every code with its status, message and meaning; and the error that carries one.
 //!
-//! Which to use: a handler returns [`ApiError`]; a layer of the server writes its body,
-//! and gives every other 4xx and 5xx (the router's own 404 and 405, a rejected body, a panic) the same shape by its
-//! status. What a client may not see (a driver's message) goes to the log by [`ApiError::internal`].
+//! Which to use: a database function returns `DbErr`; everything that a handler calls returns [`ApiError`]. What a client may
+//! not see (a driver's message) goes to the log by [`ApiError::internal`]. `error_response` turns the error into HTTP.
 
 use crate::database::Trouble;
-use axum::http::header::WWW_AUTHENTICATE;
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
 use sea_orm::DbErr;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 /// Defines [`ErrorCode`] from one table, so that a code cannot lack its status, message or meaning.
 macro_rules! registry {
-    ($($name:ident $code:literal $status:ident $message:literal $meaning:literal;)+) => {
+    ($($name:ident $code:literal $status:literal $message:literal $meaning:literal;)+) => {
         /// An error as clients know it: stable code, HTTP status, message.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum ErrorCode {
@@ -31,10 +25,10 @@ macro_rules! registry {
                 match self { $(Self::$name => $code,)+ }
             }
 
-            /// The HTTP status that goes with the code.
+            /// The HTTP status that goes with the code: 400 to 599.
             #[must_use]
-            pub const fn status(self) -> StatusCode {
-                match self { $(Self::$name => StatusCode::$status,)+ }
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$name => $status,)+ }
             }
 
             /// The message for clients; the same for every occurrence.
@@ -55,92 +49,43 @@ macro_rules! registry {
 // One code a line: a table reads best unwrapped.
 #[rustfmt::skip]
 registry! {
-    InvalidToken        "AUTH_001" UNAUTHORIZED           "The token is not valid."                    "The token is malformed, or a claim is missing or not acceptable: issuer, audience, times, lifetime, use. 400 where a login code or the answer to it is refused.";
-    StateMismatch       "AUTH_002" FORBIDDEN              "The login was not begun in this browser."   "The state does not belong to the login cookie, or the cookie is missing or older than ten minutes: begin the login again.";
-    TokenExpired        "AUTH_003" UNAUTHORIZED           "The token has expired."                     "Log in again.";
-    BadSignature        "AUTH_004" UNAUTHORIZED           "The token's signature is not valid."        "The signature does not fit, the algorithm is not RS256, ES256 or EdDSA, or the key is missing, unknown or not for signatures.";
-    NoTenant            "AUTH_005" FORBIDDEN              "The token names no tenant."                 "Have the provider put the tenant into the token, or name the claim that holds it in JWT_TENANT_CLAIM_NAME.";
-    RedirectNotAllowed  "AUTH_006" BAD_REQUEST            "The redirect address is not allowed."       "Its origin must be one of ALLOWED_ORIGINS.";
-    BadTenant           "AUTH_007" FORBIDDEN              "The token's tenant is not valid."           "A tenant is 3 to 128 letters, digits, `_` or `-`.";
-    RoleNotSufficient   "AUTH_008" FORBIDDEN              "Your role does not allow this."             "The operation needs another role, or neither the token nor a user row gives the caller one.";
-    TenantRefused       "AUTH_009" FORBIDDEN              "The tenant is not served."                  "The tenant is unknown, suspended or deleted.";
-    NoToken             "AUTH_010" UNAUTHORIZED           "A token is required."                       "Send `Authorization: Bearer TOKEN`, once.";
-    InvalidInput        "VAL_001"  BAD_REQUEST            "The input is not valid."                    "A value is out of range, a field is unknown, or the request breaks HTTP's rules.";
-    MissingField        "VAL_002"  BAD_REQUEST            "A field is missing."                        "Send every field that the documentation marks as required.";
-    BadFormat           "VAL_003"  BAD_REQUEST            "The input is not in the expected format."   "The body is not JSON, or a parameter is not of its type.";
-    TooLarge            "VAL_004"  PAYLOAD_TOO_LARGE      "The request is too large."                  "The body is longer than MAX_BODY_BYTES. 431 and 414 where it is the headers or the address.";
-    UnsupportedMedia    "VAL_005"  UNSUPPORTED_MEDIA_TYPE "The request body must be application/json." "Send `Content-Type: application/json`.";
-    BodyTooSlow         "VAL_006"  REQUEST_TIMEOUT        "The request body did not arrive in time."   "Send the whole body within BODY_TIMEOUT_SECONDS.";
-    NotFound            "RES_001"  NOT_FOUND              "There is nothing at this address."          "The address is wrong, or what it names is not there for this caller.";
-    Conflict            "RES_002"  CONFLICT               "This is in conflict with what exists."      "Another one has what must be unique; `field` says what that is.";
-    Stale               "RES_003"  PRECONDITION_FAILED    "This has been changed meanwhile."           "Read it again, and send its new ETag in If-Match.";
-    MethodNotAllowed    "RES_004"  METHOD_NOT_ALLOWED     "This address does not take this method."    "The Allow header lists what it takes.";
-    LastAdmin           "RES_005"  CONFLICT               "The tenant would have no admin left."       "This user is the tenant's last admin, or the last one with an `external_idp_id`: make another user an admin first. A role that only a token's claim gives does not count.";
-    RateLimited         "LIM_001"  TOO_MANY_REQUESTS      "Too many requests."                         "Wait for the seconds of the Retry-After header. The address has used up its share, or has MAX_CONCURRENT_REQUESTS_PER_CLIENT requests at work.";
-    DatabaseUnreachable "SYS_001"  SERVICE_UNAVAILABLE    "The database cannot be reached."            "It does not answer, or the session with it has ended: try again; the log says more.";
-    SecretUnavailable   "SYS_002"  SERVICE_UNAVAILABLE    "A secret is not available."                 "The service lacks a secret that it needs: see the log, and docs/settings.md.";
-    Internal            "SYS_003"  INTERNAL_SERVER_ERROR  "Something went wrong on our side."          "The log says more, under the same request id.";
-    ProviderUnreachable "SYS_004"  SERVICE_UNAVAILABLE    "The identity provider cannot be reached."   "The provider does not answer, its keys are too old to trust, or none is set up: see OIDC_ISSUER_URL.";
-    SchemaNotReady      "SYS_005"  SERVICE_UNAVAILABLE    "The database schema is not ready."          "Migrations are running or missing: try again after the seconds of the Retry-After header.";
-    Overloaded          "SYS_006"  SERVICE_UNAVAILABLE    "The service is busy; try again shortly."    "Too many requests at once, or this one took longer than REQUEST_TIMEOUT_SECONDS, or the database held it up: a lock, or DATABASE_STATEMENT_TIMEOUT_SECONDS. Or the instance is stopping.";
-    NotIsolated         "SYS_007"  SERVICE_UNAVAILABLE    "Tenants are not kept apart by the database." "A part of row-level security is missing, which the log names: the instance is not ready. Or its role may not be taken on; then requests are refused. See docs/tenancy.md.";
-    DatabaseRefuses     "SYS_008"  SERVICE_UNAVAILABLE    "The database takes no changes."             "It is there, but read-only, as after a failover, or its disk is full or fails, or it lacks memory: see the log. Nothing of the request is kept, and reads are refused, too, since they cannot be recorded. Works again by itself.";
+    InvalidToken        "AUTH_001" 401 "The token is not valid."                    "The token is malformed, or a claim is missing or not acceptable: issuer, audience, times, lifetime, use. 400 where a login code or the answer to it is refused.";
+    StateMismatch       "AUTH_002" 403 "The login was not begun in this browser."   "The state does not belong to the login cookie, or the cookie is missing or older than ten minutes: begin the login again.";
+    TokenExpired        "AUTH_003" 401 "The token has expired."                     "Log in again.";
+    BadSignature        "AUTH_004" 401 "The token's signature is not valid."        "The signature does not fit, the algorithm is not RS256, ES256 or EdDSA, or the key is missing, unknown or not for signatures.";
+    NoTenant            "AUTH_005" 403 "The token names no tenant."                 "Have the provider put the tenant into the token, or name the claim that holds it in JWT_TENANT_CLAIM_NAME.";
+    RedirectNotAllowed  "AUTH_006" 400 "The redirect address is not allowed."       "Its origin must be one of ALLOWED_ORIGINS.";
+    BadTenant           "AUTH_007" 403 "The token's tenant is not valid."           "A tenant is 3 to 128 letters, digits, `_` or `-`.";
+    RoleNotSufficient   "AUTH_008" 403 "Your role does not allow this."             "The operation needs another role, or neither the token nor a user row gives the caller one.";
+    TenantRefused       "AUTH_009" 403 "The tenant is not served."                  "The tenant is unknown, suspended or deleted.";
+    NoToken             "AUTH_010" 401 "A token is required."                       "Send `Authorization: Bearer TOKEN`, once.";
+    InvalidInput        "VAL_001"  400 "The input is not valid."                    "A value is out of range, a field is unknown, or the request breaks HTTP's rules.";
+    MissingField        "VAL_002"  400 "A field is missing."                        "Send every field that the documentation marks as required.";
+    BadFormat           "VAL_003"  400 "The input is not in the expected format."   "The body is not JSON, or a parameter is not of its type.";
+    TooLarge            "VAL_004"  413 "The request is too large."                  "The body is longer than MAX_BODY_BYTES. 431 and 414 where it is the headers or the address.";
+    UnsupportedMedia    "VAL_005"  415 "The request body must be application/json." "Send `Content-Type: application/json`.";
+    BodyTooSlow         "VAL_006"  408 "The request body did not arrive in time."   "Send the whole body within BODY_TIMEOUT_SECONDS.";
+    NotFound            "RES_001"  404 "There is nothing at this address."          "The address is wrong, or what it names is not there for this caller.";
+    Conflict            "RES_002"  409 "This is in conflict with what exists."      "Another one has what must be unique; `field` says what that is.";
+    Stale               "RES_003"  412 "This has been changed meanwhile."           "Read it again, and send its new ETag in If-Match.";
+    MethodNotAllowed    "RES_004"  405 "This address does not take this method."    "The Allow header lists what it takes.";
+    LastAdmin           "RES_005"  409 "The tenant would have no admin left."       "This user is the tenant's last admin, or the last one with an `external_idp_id`: make another user an admin first. A role that only a token's claim gives does not count.";
+    RateLimited         "LIM_001"  429 "Too many requests."                         "Wait for the seconds of the Retry-After header. The address has used up its share, or has MAX_CONCURRENT_REQUESTS_PER_CLIENT requests at work.";
+    DatabaseUnreachable "SYS_001"  503 "The database cannot be reached."            "It does not answer, or the session with it has ended: try again; the log says more.";
+    SecretUnavailable   "SYS_002"  503 "A secret is not available."                 "The service lacks a secret that it needs: see the log, and docs/settings.md.";
+    Internal            "SYS_003"  500 "Something went wrong on our side."          "The log says more, under the same request id.";
+    ProviderUnreachable "SYS_004"  503 "The identity provider cannot be reached."   "The provider does not answer, its keys are too old to trust, or none is set up: see OIDC_ISSUER_URL.";
+    SchemaNotReady      "SYS_005"  503 "The database schema is not ready."          "Migrations are running or missing: try again after the seconds of the Retry-After header.";
+    Overloaded          "SYS_006"  503 "The service is busy; try again shortly."    "Too many requests at once, or this one took longer than REQUEST_TIMEOUT_SECONDS, or the database held it up: a lock, or DATABASE_STATEMENT_TIMEOUT_SECONDS. Or the instance is stopping.";
+    NotIsolated         "SYS_007"  503 "Tenants are not kept apart by the database." "A part of row-level security is missing, which the log names: the instance is not ready. Or its role may not be taken on; then requests are refused. See docs/tenancy.md.";
+    DatabaseRefuses     "SYS_008"  503 "The database takes no changes."             "It is there, but read-only, as after a failover, or its disk is full or fails, or it lacks memory: see the log. Nothing of the request is kept, and reads are refused, too, since they cannot be recorded. Works again by itself.";
 }
 
 impl ErrorCode {
-    /// The code for a response that something other than a handler made, by its status.
+    /// Whether the client can do something about it (4xx).
     #[must_use]
-    pub fn of_status(status: StatusCode) -> Self {
-        match status {
-            StatusCode::UNAUTHORIZED => Self::NoToken,
-            StatusCode::FORBIDDEN => Self::RoleNotSufficient,
-            StatusCode::NOT_FOUND => Self::NotFound,
-            StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
-            StatusCode::CONFLICT => Self::Conflict,
-            StatusCode::PRECONDITION_FAILED => Self::Stale,
-            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
-                Self::TooLarge
-            }
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::UnsupportedMedia,
-            StatusCode::TOO_MANY_REQUESTS => Self::RateLimited,
-            StatusCode::REQUEST_TIMEOUT => Self::BodyTooSlow,
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Self::Overloaded,
-            status if status.is_client_error() => Self::InvalidInput,
-            _ => Self::Internal,
-        }
-    }
-}
-
-/// The body of every 4xx and 5xx answer.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ErrorBody {
-    error: ErrorFields,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-struct ErrorFields {
-    /// The stable code.
-    #[schema(example = "RES_001")]
-    code: &'static str,
-    /// What went wrong, for people.
-    #[schema(example = "There is nothing at this address.")]
-    message: &'static str,
-    /// Which field of the body, or which parameter, is to be changed; a name of the documentation, never a value. Where a
-    /// deleted one cannot come back, its field that another one has meanwhile.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<String>,
-    /// More of it; only in development.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<String>,
-    /// The request's id, as in the X-Request-ID header and the log.
-    request_id: String,
-}
-
-impl ErrorBody {
-    /// The body for one occurrence of `code`.
-    #[must_use]
-    pub fn new(code: ErrorCode, field: Option<String>, detail: Option<String>, request_id: String) -> Self {
-        Self { error: ErrorFields { code: code.code(), message: code.message(), field, detail, request_id } }
+    pub const fn is_client_error(self) -> bool {
+        self.status() < 500
     }
 }
 
@@ -150,7 +95,7 @@ pub struct ApiError {
     /// What the client is told.
     pub code: ErrorCode,
     /// The status, where it is not the code's usual one.
-    pub status: Option<StatusCode>,
+    pub status: Option<u16>,
     /// Which field or parameter is to be changed.
     pub field: Option<String>,
     /// What the client is told besides, in development only.
@@ -172,7 +117,7 @@ impl ApiError {
 
     /// The same with another status than the code's usual one.
     #[must_use]
-    pub fn with_status(self, status: StatusCode) -> Self {
+    pub fn with_status(self, status: u16) -> Self {
         Self { status: Some(status), ..self }
     }
 
@@ -202,23 +147,5 @@ impl From<DbErr> for ApiError {
         };
         tracing::warn!(%error, code = code.code(), "the database could not do it");
         Self::detailed(code, error.to_string())
-    }
-}
-
-/// What a 401 asks for (RFC 6750, section 3): a token, or one that is better than the one that came.
-const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer");
-const CHALLENGE_AFTER_TOKEN: HeaderValue = HeaderValue::from_static(r#"Bearer error="invalid_token""#);
-
-impl IntoResponse for ApiError {
-    /// Status and headers only; the error travels as an extension to the layer that knows the request's id.
-    fn into_response(self) -> Response {
-        let status = self.status.unwrap_or(self.code.status());
-        let mut response = status.into_response();
-        if status == StatusCode::UNAUTHORIZED {
-            let challenge = if self.code == ErrorCode::NoToken { CHALLENGE } else { CHALLENGE_AFTER_TOKEN };
-            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-        }
-        response.extensions_mut().insert(self);
-        response
     }
 }

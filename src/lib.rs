@@ -3,15 +3,26 @@
 //! Arrows point inwards: [`cli`] -> [`server`] -> [`api`] -> [`auth`] -> [`tenancy`] -> [`audit`] -> [`entity`];
 //! [`config`], [`database`], [`error`], `json` and [`telemetry`] depend on none of them.
 
-pub mod api;
+pub mod administration;
+pub mod app;
 pub mod audit;
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod context;
 pub mod database;
+mod endpoints;
 pub mod entity;
 pub mod error;
+mod error_response;
+mod input;
 mod json;
+pub mod lifecycle;
+mod pages;
+mod readiness;
+mod resource;
+mod resources;
 pub mod server;
+mod single_flight;
 pub mod telemetry;
 pub mod tenancy;

@@ -1,7 +1,7 @@
 //! The chain: an entry's canonical form, its hash, and how entries are appended. PostgreSQL chains them itself (migration
 //! `confine_functions`); on SQLite, which has no SHA-256, the application does.
 
-use super::event::Record;
+use super::event::EventDraft;
 use crate::database::Transaction;
 use crate::entity::audit_log::{self, Column};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -23,7 +23,7 @@ const INSTANT: &[BorrowedFormatItem<'_>] =
 
 /// One entry. Its canonical form is JSON by RFC 8785 (JCS) of all its members; its hash is SHA-256 of that.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Entry {
+pub struct AuditEntry {
     /// The tenant in whose chain it stands.
     pub tenant_id: Uuid,
     /// Its place: 1, 2, 3, without a gap.
@@ -50,7 +50,7 @@ pub struct Entry {
     pub prev_hash: String,
 }
 
-impl Entry {
+impl AuditEntry {
     /// SHA-256 of the canonical form, in hexadecimal.
     pub fn hash(&self) -> Result<String, serde_json::Error> {
         Ok(hex::encode(digest(&SHA256, &self.canonical()?)))
@@ -63,7 +63,7 @@ impl Entry {
 
     /// The entry that a row holds, whatever its hash says.
     #[must_use]
-    pub fn of_row(row: audit_log::Model) -> (Self, String) {
+    pub fn from_row(row: audit_log::Model) -> (Self, String) {
         // PostgreSQL writes inet with the length of its network, which a single address has at its longest.
         let address = |ip: String| match ip.strip_suffix(if ip.contains(':') { "/128" } else { "/32" }) {
             Some(address) => address.to_owned(),
@@ -80,7 +80,7 @@ impl Entry {
             ip: row.ip.map(address),
             user_agent: row.user_agent,
             metadata: row.metadata,
-            created_at: instant(row.created_at),
+            created_at: format_timestamp(row.created_at),
             prev_hash: row.prev_hash,
         };
         (entry, row.hash)
@@ -88,18 +88,18 @@ impl Entry {
 }
 
 /// A time as the log has it.
-pub(crate) fn instant(at: OffsetDateTime) -> String {
+pub(crate) fn format_timestamp(at: OffsetDateTime) -> String {
     // Years of four digits always have this form.
     at.to_offset(time::UtcOffset::UTC).format(INSTANT).unwrap_or_default()
 }
 
-/// Appends `records` to the tenant's chain, in this order. Holds the end of the chain until the transaction ends: let
-/// it be the last thing before the commit.
-pub async fn append(transaction: &Transaction, tenant: Uuid, records: Vec<Record>) -> Result<(), DbErr> {
+/// Appends events of one tenant to its chain, in this order. It locks the end of the chain until the transaction ends:
+/// let it be the last thing before the commit.
+pub async fn append(transaction: &Transaction, events: Vec<EventDraft>) -> Result<(), DbErr> {
     let insert = match transaction.get_database_backend() {
         // A trigger chains them: nobody who may append chooses an entry's place, time or hash.
-        DbBackend::Postgres => insert(tenant, records),
-        _ => insert_chained(transaction, tenant, records).await?,
+        DbBackend::Postgres => insert(events),
+        _ => insert_chained(transaction, events).await?,
     };
     transaction.execute(&insert).await.map(drop)
 }
@@ -117,49 +117,46 @@ const CONTENT: [Column; 9] = [
     Column::Metadata,
 ];
 
-fn insert(tenant: Uuid, records: Vec<Record>) -> InsertStatement {
+fn insert(events: Vec<EventDraft>) -> InsertStatement {
     let mut insert = Query::insert();
     insert.into_table(audit_log::Entity.table_ref()).columns(CONTENT);
-    for record in records {
-        let ip = record.origin.ip.map(|ip| ip.to_string());
+    for event in events {
+        let (ip, metadata) = (event.client.ip.map(|ip| ip.to_string()), event.metadata());
         insert.values_panic([
             Uuid::now_v7().into(),
-            tenant.into(),
-            record.user_id.into(),
-            record.action.name().into(),
-            record.resource_type.into(),
-            record.resource_id.into(),
+            event.tenant_id.into(),
+            event.user_id.into(),
+            event.action.name().into(),
+            event.resource_type.into(),
+            event.resource_id.into(),
             Expr::val(ip).cast_as(Alias::new("inet")),
-            record.origin.user_agent.into(),
-            Value::from(record.metadata).into(),
+            event.client.user_agent.into(),
+            metadata.into(),
         ]);
     }
     insert
 }
 
-async fn insert_chained(
-    transaction: &Transaction,
-    tenant: Uuid,
-    records: Vec<Record>,
-) -> Result<InsertStatement, DbErr> {
+async fn insert_chained(transaction: &Transaction, events: Vec<EventDraft>) -> Result<InsertStatement, DbErr> {
+    let tenant = events.first().map_or(super::SYSTEM_TENANT, |event| event.tenant_id);
     let (mut sequence, mut prev_hash) = head(transaction, tenant).await?;
     let mut insert = Query::insert();
     let place = [Column::Sequence, Column::CreatedAt, Column::PrevHash, Column::Hash];
     insert.into_table(audit_log::Entity.table_ref()).columns(CONTENT.into_iter().chain(place));
-    for record in records {
+    for event in events {
         sequence += 1;
-        let entry = Entry {
+        let entry = AuditEntry {
             tenant_id: tenant,
             sequence,
             id: Uuid::now_v7(),
-            user_id: record.user_id,
-            action: record.action.name().to_owned(),
-            resource_type: record.resource_type.to_owned(),
-            resource_id: record.resource_id,
-            ip: record.origin.ip.map(|ip| ip.to_string()),
-            user_agent: record.origin.user_agent,
-            metadata: record.metadata.into(),
-            created_at: instant(record.at),
+            user_id: event.user_id,
+            action: event.action.name().to_owned(),
+            resource_type: event.resource_type.to_owned(),
+            resource_id: event.resource_id,
+            ip: event.client.ip.map(|ip| ip.to_string()),
+            metadata: event.metadata(),
+            user_agent: event.client.user_agent,
+            created_at: format_timestamp(OffsetDateTime::now_utc()),
             prev_hash,
         };
         let hash = entry.hash().map_err(|error| DbErr::Json(error.to_string()))?;

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// How much of a User-Agent is kept, in characters.
-const LONGEST_USER_AGENT: usize = 256;
+const USER_AGENT_CHARS_MAX: usize = 256;
 
 macro_rules! actions {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
@@ -53,98 +53,147 @@ actions! {
     ChainRepaired = "CHAIN_REPAIRED",
 }
 
-/// From where something is done.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origin {
+/// The client of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct ClientInfo {
     /// The client's address.
     pub ip: Option<IpAddr>,
     /// What its program calls itself: 256 characters at most, redacted like a log line.
     pub user_agent: Option<String>,
 }
 
-impl Origin {
+impl ClientInfo {
     /// From a client's address and User-Agent header.
     #[must_use]
     pub fn new(ip: Option<IpAddr>, user_agent: Option<&str>) -> Self {
-        let kept = |text: &str| redact(text).chars().filter(|c| !c.is_control()).take(LONGEST_USER_AGENT).collect();
+        let kept = |text: &str| redact(text).chars().filter(|c| !c.is_control()).take(USER_AGENT_CHARS_MAX).collect();
         Self { ip, user_agent: user_agent.map(kept) }
     }
 }
 
-/// Who does something, within which tenant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Actor {
-    /// The tenant in whose chain it is recorded.
-    pub tenant_id: Uuid,
-    /// The user's row, where there is one.
-    pub user_id: Option<Uuid>,
-    /// The identity provider's name for whoever has no row.
-    pub subject: Option<String>,
-    /// From where.
-    pub origin: Origin,
-}
-
-impl Actor {
-    /// Someone unknown, or this program itself.
-    #[must_use]
-    pub const fn nobody(tenant_id: Uuid, origin: Origin) -> Self {
-        Self { tenant_id, user_id: None, subject: None, origin }
-    }
-
-    /// This actor, having done `event` just now.
-    #[must_use]
-    pub fn did(&self, event: Event) -> Record {
-        let Event { action, resource_type, resource_id, mut metadata } = event;
-        if let (None, Some(subject)) = (self.user_id, &self.subject) {
-            metadata.insert("subject".to_owned(), subject.as_str().into());
-        }
-        Record {
-            user_id: self.user_id,
-            action,
-            resource_type,
-            resource_id,
-            origin: self.origin.clone(),
-            metadata,
-            at: OffsetDateTime::now_utc(),
-        }
-    }
-}
-
-/// What was done to what.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Event {
-    action: Action,
-    resource_type: &'static str,
-    resource_id: Option<Uuid>,
+/// An entry of the audit log before it has its place in a chain: who did what to what, in which tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EventDraft {
+    pub(super) tenant_id: Uuid,
+    pub(super) user_id: Option<Uuid>,
+    pub(super) action: Action,
+    pub(super) resource_type: &'static str,
+    pub(super) resource_id: Option<Uuid>,
+    pub(super) client: ClientInfo,
+    /// The identity provider's name for a caller without a row.
+    subject: Option<String>,
+    /// Whether the row that was asked for is there; only entries of reads say so.
+    found: Option<bool>,
     metadata: Map<String, Value>,
 }
 
-impl Event {
-    /// `action` on things of this kind: `users`, `documents`.
+impl EventDraft {
+    /// `action` on things of this kind (`users`, `documents`), in this tenant's chain. Nobody has done it yet: neither a
+    /// user nor a client is known.
     #[must_use]
-    pub fn new(action: Action, resource_type: &'static str) -> Self {
-        Self { action, resource_type, resource_id: None, metadata: Map::new() }
+    pub fn new(tenant_id: Uuid, action: Action, resource_type: &'static str) -> Self {
+        Self {
+            tenant_id,
+            user_id: None,
+            action,
+            resource_type,
+            resource_id: None,
+            client: ClientInfo::default(),
+            subject: None,
+            found: None,
+            metadata: Map::new(),
+        }
     }
 
-    /// On this one.
+    /// Done by the user of this row; where there is none, by whoever has this name at the identity provider.
+    #[must_use]
+    pub fn by(mut self, user_id: Option<Uuid>, subject: &str) -> Self {
+        self.user_id = user_id;
+        self.subject = user_id.is_none().then(|| subject.to_owned());
+        self
+    }
+
+    /// Done by a request of this client.
+    #[must_use]
+    pub fn from_client(mut self, client: ClientInfo) -> Self {
+        self.client = client;
+        self
+    }
+
+    /// The tenant in whose chain it will stand.
+    #[must_use]
+    pub fn tenant_id(&self) -> Uuid {
+        self.tenant_id
+    }
+
+    /// The user who has done it.
+    #[must_use]
+    pub fn user_id(&self) -> Option<Uuid> {
+        self.user_id
+    }
+
+    /// On this row.
     #[must_use]
     pub fn on(mut self, resource_id: Uuid) -> Self {
         self.resource_id = Some(resource_id);
         self
     }
 
-    /// On these rows, which were on one page: when each was made, and its id.
-    #[must_use]
-    pub fn showing(mut self, rows: impl Iterator<Item = (OffsetDateTime, Uuid)>) -> Self {
-        self.metadata.extend(shown::members(rows));
-        self
-    }
-
     /// With more of it: ids, codes, names of fields, and a [`change`] of a fixed word; never what another field holds.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
-        self.metadata.insert(name.to_owned(), value.into());
+        self.add(name, value);
         self
+    }
+
+    /// As [`EventDraft::on`].
+    pub fn set_resource_id(&mut self, resource_id: Uuid) {
+        self.resource_id = Some(resource_id);
+    }
+
+    /// As [`EventDraft::with`].
+    pub fn add(&mut self, name: &'static str, value: impl Into<Value>) {
+        self.metadata.insert(name.to_owned(), value.into());
+    }
+
+    /// Adds the rows of a page: when each was made, and its id.
+    pub fn add_rows(&mut self, rows: impl Iterator<Item = (OffsetDateTime, Uuid)>) {
+        self.metadata.extend(shown::members(rows));
+    }
+
+    /// Says whether the row that was asked for is there.
+    pub fn set_found(&mut self, found: bool) {
+        self.found = Some(found);
+    }
+
+    /// Turns it into a read of this row: for what was to change something, and did not.
+    pub fn turn_into_read(&mut self) {
+        self.action = Action::DataAccess;
+        self.metadata.clear();
+    }
+
+    /// Turns it into a read that looked for this row of this kind.
+    pub fn turn_into_read_of(&mut self, resource_type: &'static str, resource_id: Uuid) {
+        self.turn_into_read();
+        (self.resource_type, self.resource_id) = (resource_type, Some(resource_id));
+    }
+
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.action == Action::DataAccess
+    }
+
+    /// The entry's metadata.
+    pub(super) fn metadata(&self) -> Value {
+        let mut metadata = self.metadata.clone();
+        if let Some(subject) = &self.subject {
+            metadata.insert("subject".to_owned(), subject.as_str().into());
+        }
+        if let (true, Some(found)) = (self.is_read(), self.found) {
+            metadata.insert("found".to_owned(), found.into());
+        }
+        metadata.into()
     }
 }
 
@@ -152,16 +201,4 @@ impl Event {
 #[must_use]
 pub fn change(from: impl Into<Value>, to: impl Into<Value>) -> Value {
     serde_json::json!({"from": from.into(), "to": to.into()})
-}
-
-/// An event with its actor and time: all of an entry but its place in the chain.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Record {
-    pub(super) user_id: Option<Uuid>,
-    pub(super) action: Action,
-    pub(super) resource_type: &'static str,
-    pub(super) resource_id: Option<Uuid>,
-    pub(super) origin: Origin,
-    pub(super) metadata: Map<String, Value>,
-    pub(super) at: OffsetDateTime,
 }

@@ -1,9 +1,8 @@
 //! The audit log: who did what, chained per tenant so that tampering shows.
 //!
-//! What changes data appends its entry in the transaction of the change ([`append`]). What only reads is recorded by the
-//! [`Recorder`] before it is answered, so that readers do not take turns. Refusals that repeat are counted by [`Refusals`].
-//! Entries hold ids, names of fields and codes,
-//! never a patient's data.
+//! A change appends its entry in its own transaction ([`append`]). A read is recorded by the [`Recorder`] before it is
+//! answered, so that readers do not wait for each other. Refusals that repeat are counted by [`Refusals`].
+//! Entries hold ids, names of fields and codes, never a patient's data.
 
 mod chain;
 mod event;
@@ -14,9 +13,9 @@ mod shown;
 mod verify;
 mod walk;
 
-pub(crate) use chain::instant;
-pub use chain::{Entry, GENESIS, append};
-pub use event::{Action, Actor, Event, Origin, Record, change};
+pub(crate) use chain::format_timestamp;
+pub use chain::{AuditEntry, GENESIS, append};
+pub use event::{Action, ClientInfo, EventDraft, change};
 pub use recorder::Recorder;
 pub use repair::{Repair, Repaired, repair};
 pub use repeats::Refusals;

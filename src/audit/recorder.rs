@@ -1,7 +1,7 @@
-//! Records what only reads: many at once share a transaction, and each waits until its entry is on disk.
+//! Records reads and refusals: those that arrive together share a transaction, and each waits until its entry is on disk.
 
 use super::chain::append;
-use super::event::Record;
+use super::event::EventDraft;
 use crate::database::{Access, Pool};
 use crate::error::{ApiError, ErrorCode};
 use futures_util::StreamExt;
@@ -11,33 +11,33 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-/// The most records that wait; who comes then waits to be let in.
+/// How many events wait at most. Senders wait while the queue is full.
 const QUEUE: usize = 1024;
 
-/// The most records of one transaction.
+/// How many events one transaction writes at most.
 const BATCH: usize = 256;
 
-/// Chains that are appended to at once: each takes a connection.
+/// How many chains are appended to at once. Each takes a connection.
 const CHAINS_AT_ONCE: usize = 4;
 
-struct Job {
-    tenant: Uuid,
-    record: Record,
+/// An event that waits to be written.
+struct PendingEntry {
+    event: EventDraft,
     done: oneshot::Sender<Result<(), ApiError>>,
 }
 
-/// Records what is not part of a transaction of its own. Cheap to clone.
+/// Records events that have no transaction of their own. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Recorder(mpsc::Sender<Job>);
+pub struct Recorder(mpsc::Sender<PendingEntry>);
 
-impl std::fmt::Debug for Job {
+impl std::fmt::Debug for PendingEntry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Job").field("tenant", &self.tenant).finish_non_exhaustive()
+        f.debug_struct("PendingEntry").field("tenant_id", &self.event.tenant_id).finish_non_exhaustive()
     }
 }
 
 impl Recorder {
-    /// A recorder that writes through this pool, for as long as it or a clone of it lives. Needs a runtime.
+    /// Starts a recorder that writes through this pool for as long as it or a clone of it lives. Needs a runtime.
     #[must_use]
     pub fn start(pool: Pool) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
@@ -45,28 +45,28 @@ impl Recorder {
         Self(sender)
     }
 
-    /// Returns once the record is committed to the tenant's chain.
-    pub async fn record(&self, tenant: Uuid, record: Record) -> Result<(), ApiError> {
+    /// Returns once the event is committed to its tenant's chain.
+    pub async fn record(&self, event: EventDraft) -> Result<(), ApiError> {
         let (done, outcome) = oneshot::channel();
-        let sent = self.0.send(Job { tenant, record, done }).await;
+        let sent = self.0.send(PendingEntry { event, done }).await;
         let gone = || ApiError::detailed(ErrorCode::Internal, "the audit log's recorder has ended");
         sent.map_err(|_| gone())?;
         outcome.await.unwrap_or_else(|_| Err(gone()))
     }
 }
 
-/// Each chain has one transaction at work at most, and what comes for it meanwhile makes the next: a chain that is held
-/// up holds up no other.
-async fn run(pool: Pool, mut receiver: mpsc::Receiver<Job>) {
-    let mut chains = Chains::default();
+/// Each chain has one transaction at a time. Events that arrive meanwhile form its next batch, so that a slow chain does not
+/// block the others.
+async fn run(pool: Pool, mut receiver: mpsc::Receiver<PendingEntry>) {
+    let mut chains = WriteQueue::default();
     let mut writes = FuturesUnordered::new();
-    let mut jobs = Vec::with_capacity(BATCH);
+    let mut arrived = Vec::with_capacity(BATCH);
     let mut open = true;
     loop {
         tokio::select! {
-            count = receiver.recv_many(&mut jobs, BATCH), if open && chains.waiting < QUEUE => {
+            count = receiver.recv_many(&mut arrived, BATCH), if open && chains.waiting < QUEUE => {
                 open = count > 0;
-                jobs.drain(..).for_each(|job| chains.add(job));
+                arrived.drain(..).for_each(|entry| chains.add(entry));
             }
             Some(tenant) = writes.next() => chains.written(tenant),
             else => break,
@@ -78,34 +78,35 @@ async fn run(pool: Pool, mut receiver: mpsc::Receiver<Job>) {
     }
 }
 
-/// What waits to be written, by chain.
+/// Events that wait to be written, by chain.
 #[derive(Default)]
-struct Chains {
-    jobs: HashMap<Uuid, Vec<Job>>,
-    /// Chains with jobs and no transaction, in the order in which they came.
+struct WriteQueue {
+    pending: HashMap<Uuid, Vec<PendingEntry>>,
+    /// Chains with events and without a transaction, in the order in which they came.
     ready: VecDeque<Uuid>,
-    /// Chains with a transaction at work.
+    /// Chains with a transaction.
     writing: HashSet<Uuid>,
-    /// How many jobs wait.
+    /// How many events wait.
     waiting: usize,
 }
 
-impl Chains {
-    fn add(&mut self, job: Job) {
-        let jobs = self.jobs.entry(job.tenant).or_default();
-        if jobs.is_empty() && !self.writing.contains(&job.tenant) {
-            self.ready.push_back(job.tenant);
+impl WriteQueue {
+    fn add(&mut self, entry: PendingEntry) {
+        let tenant = entry.event.tenant_id;
+        let pending = self.pending.entry(tenant).or_default();
+        if pending.is_empty() && !self.writing.contains(&tenant) {
+            self.ready.push_back(tenant);
         }
-        jobs.push(job);
+        pending.push(entry);
         self.waiting += 1;
     }
 
-    /// The chain whose turn it is, and its jobs.
-    fn next(&mut self) -> Option<(Uuid, Vec<Job>)> {
+    /// The chain that has waited longest, and its next batch.
+    fn next(&mut self) -> Option<(Uuid, Vec<PendingEntry>)> {
         let tenant = self.ready.pop_front()?;
-        let mut batch = self.jobs.remove(&tenant)?;
+        let mut batch = self.pending.remove(&tenant)?;
         if batch.len() > BATCH {
-            self.jobs.insert(tenant, batch.split_off(BATCH));
+            self.pending.insert(tenant, batch.split_off(BATCH));
         }
         self.waiting -= batch.len();
         self.writing.insert(tenant);
@@ -114,24 +115,24 @@ impl Chains {
 
     fn written(&mut self, tenant: Uuid) {
         self.writing.remove(&tenant);
-        if self.jobs.contains_key(&tenant) {
+        if self.pending.contains_key(&tenant) {
             self.ready.push_back(tenant);
         }
     }
 }
 
-async fn write_all(pool: &Pool, tenant: Uuid, jobs: Vec<Job>) -> Uuid {
-    let (records, waiting): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.record, job.done)).unzip();
-    let outcome = write(pool, tenant, records).await.map_err(ApiError::from);
+async fn write_all(pool: &Pool, tenant: Uuid, batch: Vec<PendingEntry>) -> Uuid {
+    let (events, waiting): (Vec<_>, Vec<_>) = batch.into_iter().map(|entry| (entry.event, entry.done)).unzip();
+    let outcome = write(pool, tenant, events).await.map_err(ApiError::from);
     for done in waiting {
-        // Who has gone meanwhile is recorded all the same.
+        // Fails where the caller has gone; the event is recorded all the same.
         let _ = done.send(outcome.clone());
     }
     tenant
 }
 
-async fn write(pool: &Pool, tenant: Uuid, records: Vec<Record>) -> Result<(), DbErr> {
+async fn write(pool: &Pool, tenant: Uuid, events: Vec<EventDraft>) -> Result<(), DbErr> {
     let transaction = pool.begin(tenant, Access::Write).await?;
-    append(&transaction, tenant, records).await?;
+    append(&transaction, events).await?;
     transaction.commit().await
 }

@@ -1,8 +1,8 @@
 //! The repair of a chain that does not hold: an entry that says for ever what was broken, and from which on the chain holds
 //! again.
 
-use super::chain::{Entry, GENESIS, append};
-use super::event::{Action, Actor, Event, Origin};
+use super::chain::{AuditEntry, GENESIS, append};
+use super::event::{Action, EventDraft};
 use super::verify::examine;
 use super::walk::{Break, End, Place, entries};
 use crate::database::Transaction;
@@ -32,7 +32,7 @@ pub struct Repair {
 
 impl Repair {
     /// From an entry; `None` where it is no repair.
-    pub(super) fn of(entry: &Entry) -> Option<Self> {
+    pub(super) fn of(entry: &AuditEntry) -> Option<Self> {
         serde_json::from_value(entry.metadata.clone()).ok()
     }
 }
@@ -49,14 +49,14 @@ pub struct Repaired {
 }
 
 /// The entries that say that they repair the chain, oldest first.
-pub(super) async fn repairs(transaction: &Transaction, tenant: Uuid) -> Result<Vec<Entry>, DbErr> {
+pub(super) async fn repairs(transaction: &Transaction, tenant: Uuid) -> Result<Vec<AuditEntry>, DbErr> {
     let rows = audit_log::Entity::find()
         .filter(Column::TenantId.eq(tenant))
         .filter(Column::Action.eq(Action::ChainRepaired.name()))
         .order_by_asc(Column::Sequence)
         .all(transaction)
         .await?;
-    Ok(rows.into_iter().map(|row| Entry::of_row(row).0).collect())
+    Ok(rows.into_iter().map(|row| AuditEntry::from_row(row).0).collect())
 }
 
 /// SHA-256 of the entries between two numbers, as they are there: of each the canonical form and the stored hash, a line
@@ -102,14 +102,14 @@ pub async fn repair(
     let remains = remains(transaction, tenant, intact.sequence, last + 1).await?;
     let repair = Repair { by: by.to_owned(), reason: reason.to_owned(), broken, intact, head: end.recorded, remains };
     let json = |error: serde_json::Error| DbErr::Json(error.to_string());
-    let event = Event::new(Action::ChainRepaired, "audit_logs")
+    let event = EventDraft::new(tenant, Action::ChainRepaired, "audit_logs")
         .with("by", repair.by.as_str())
         .with("reason", repair.reason.as_str())
         .with("break", serde_json::to_value(&repair.broken).map_err(json)?)
         .with("intact", serde_json::to_value(&repair.intact).map_err(json)?)
         .with("head", serde_json::to_value(&repair.head).map_err(json)?)
         .with("remains", repair.remains.as_str());
-    append(transaction, tenant, vec![Actor::nobody(tenant, Origin::default()).did(event)]).await?;
+    append(transaction, vec![event]).await?;
 
     let made = repairs(transaction, tenant).await?.pop().filter(|entry| entry.sequence == last + 1);
     let end = End::now(transaction, tenant).await?.recorded;

@@ -1,15 +1,13 @@
 //! Refusals that repeat: the first is recorded at once; those that equal it within a minute are counted, and the count is
 //! recorded as one entry. Whoever is refused could otherwise fill a log from which nobody may delete.
 
-use super::event::{Action, Record};
+use super::event::{ClientInfo, EventDraft};
 use super::recorder::Recorder;
 use crate::error::ApiError;
 use futures_util::future::join_all;
-use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
-use uuid::Uuid;
 
 /// How long equal refusals are counted before their number is recorded.
 const WINDOW: Duration = Duration::from_mins(1);
@@ -20,23 +18,11 @@ const MOST_KINDS: usize = 4096;
 /// How often counts are looked at that are due.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// What equal refusals have in common: all of an entry but when and from where.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Kind {
-    tenant: Uuid,
-    user_id: Option<Uuid>,
-    action: Action,
-    resource_type: &'static str,
-    resource_id: Option<Uuid>,
-    /// The caller's subject, the error's code, and what was asked for.
-    metadata: Map<String, Value>,
-}
+/// What equal refusals have in common: all of the event but its client.
+type Kind = EventDraft;
 
-impl Kind {
-    fn of(tenant: Uuid, record: &Record) -> Self {
-        let Record { user_id, action, resource_type, resource_id, metadata, .. } = record.clone();
-        Self { tenant, user_id, action, resource_type, resource_id, metadata }
-    }
+fn kind(event: &EventDraft) -> Kind {
+    event.clone().from_client(ClientInfo::default())
 }
 
 /// Refusals of one kind that are not recorded yet.
@@ -45,34 +31,27 @@ struct Counted {
     /// When the first of them was recorded, which is not counted here.
     since: Instant,
     count: u64,
-    /// The last of them, from where all of them came: nothing where they came from different places.
-    last: Record,
+    /// The client that all of them came from; of what differs between them, nothing.
+    client: ClientInfo,
 }
 
 impl Counted {
-    fn new(record: Record, since: Instant) -> Self {
-        Self { since, count: 0, last: record }
-    }
-
-    fn add(&mut self, count: u64, record: &Record) {
+    fn add(&mut self, count: u64, client: &ClientInfo) {
         if self.count == 0 {
-            self.last.origin = record.origin.clone();
+            self.client = client.clone();
         }
-        if self.last.origin.ip != record.origin.ip {
-            self.last.origin.ip = None;
+        if self.client.ip != client.ip {
+            self.client.ip = None;
         }
-        if self.last.origin.user_agent != record.origin.user_agent {
-            self.last.origin.user_agent = None;
+        if self.client.user_agent != client.user_agent {
+            self.client.user_agent = None;
         }
-        self.last.at = self.last.at.max(record.at);
         self.count = self.count.saturating_add(count);
     }
 
     /// The one entry for all of them.
-    fn entry(&self) -> Record {
-        let mut entry = self.last.clone();
-        entry.metadata.insert("count".to_owned(), self.count.into());
-        entry
+    fn entry(&self, kind: &Kind) -> EventDraft {
+        kind.clone().from_client(self.client.clone()).with("count", self.count)
     }
 }
 
@@ -82,22 +61,24 @@ struct Counts(HashMap<Kind, Counted>);
 
 impl Counts {
     /// Counts a refusal where an equal one is kept; `false` where it is to be recorded.
-    fn add(&mut self, kind: &Kind, record: &Record, now: Instant) -> bool {
-        if let Some(known) = self.0.get_mut(kind) {
-            known.add(1, record);
+    fn add(&mut self, event: &EventDraft, now: Instant) -> bool {
+        let kind = kind(event);
+        if let Some(known) = self.0.get_mut(&kind) {
+            known.add(1, &event.client);
             return true;
         }
         if self.0.len() < MOST_KINDS {
-            self.0.insert(kind.clone(), Counted::new(record.clone(), now));
+            self.0.insert(kind, Counted { since: now, count: 0, client: event.client.clone() });
         }
         false
     }
 
     /// Counts what could not be recorded, for another try.
-    fn give_back(&mut self, kind: Kind, count: u64, record: &Record, now: Instant) -> bool {
+    fn give_back(&mut self, kind: Kind, count: u64, client: &ClientInfo, now: Instant) -> bool {
         let room = self.0.len() < MOST_KINDS || self.0.contains_key(&kind);
         if room {
-            self.0.entry(kind).or_insert_with(|| Counted::new(record.clone(), now)).add(count, record);
+            let new = || Counted { since: now, count: 0, client: client.clone() };
+            self.0.entry(kind).or_insert_with(new).add(count, client);
         }
         room
     }
@@ -128,14 +109,13 @@ impl Refusals {
 
     /// Returns once the refusal is committed to the tenant's chain, or counted, because an equal one was recorded within
     /// the minute.
-    pub async fn record(&self, tenant: Uuid, record: Record) -> Result<(), ApiError> {
-        let kind = Kind::of(tenant, &record);
-        if self.counts().add(&kind, &record, Instant::now()) {
+    pub async fn record(&self, event: EventDraft) -> Result<(), ApiError> {
+        if self.counts().add(&event, Instant::now()) {
             return Ok(());
         }
-        let recorded = self.recorder.record(tenant, record.clone()).await;
+        let recorded = self.recorder.record(event.clone()).await;
         if recorded.is_err() {
-            self.counts().give_back(kind, 1, &record, Instant::now());
+            self.counts().give_back(kind(&event), 1, &event.client, Instant::now());
         }
         recorded
     }
@@ -152,8 +132,8 @@ impl Refusals {
     }
 
     async fn write(&self, kind: Kind, counted: Counted) {
-        if let Err(error) = self.recorder.record(kind.tenant, counted.entry()).await {
-            let kept = self.counts().give_back(kind, counted.count, &counted.last, Instant::now());
+        if let Err(error) = self.recorder.record(counted.entry(&kind)).await {
+            let kept = self.counts().give_back(kind, counted.count, &counted.client, Instant::now());
             tracing::error!(?error, count = counted.count, kept, "counted refusals are not in the audit log");
         }
     }
@@ -178,74 +158,80 @@ async fn run(refusals: Weak<Refusals>) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::audit::{Actor, Event, Origin, SYSTEM_TENANT};
+    use crate::audit::{Action, SYSTEM_TENANT};
+    use serde_json::Value;
+    use uuid::Uuid;
 
-    fn refusal(code: &'static str, ip: &str) -> (Kind, Record) {
-        let origin = Origin::new(ip.parse().ok(), Some("clinic/1.0"));
-        let event = Event::new(Action::AccessRefused, "api").with("code", code);
-        let record = Actor::nobody(SYSTEM_TENANT, origin).did(event);
-        (Kind::of(SYSTEM_TENANT, &record), record)
+    fn refusal(code: &'static str, ip: &str) -> EventDraft {
+        EventDraft::new(SYSTEM_TENANT, Action::AccessRefused, "api")
+            .from_client(ClientInfo::new(ip.parse().ok(), Some("clinic/1.0")))
+            .with("code", code)
     }
 
     #[test]
     fn equal_refusals_of_a_minute_are_the_first_and_a_count() {
         let (mut counts, before) = (Counts::default(), Instant::now());
         let begin = before + Duration::from_secs(1);
-        let (kind, record) = refusal("AUTH_008", "192.0.2.1");
-        assert!(!counts.add(&kind, &record, begin), "the first is to be recorded");
+        let first = refusal("AUTH_008", "192.0.2.1");
+        assert!(!counts.add(&first, begin), "the first is to be recorded");
         for second in 1..60 {
-            assert!(counts.add(&kind, &record, begin + Duration::from_secs(second)));
+            assert!(counts.add(&first, begin + Duration::from_secs(second)));
         }
-        // What is not equal is no repetition.
-        let (other, one) = refusal("AUTH_009", "192.0.2.1");
-        assert!(!counts.add(&other, &one, begin));
+        // An event with another code is no repetition.
+        let other = refusal("AUTH_009", "192.0.2.1");
+        assert!(!counts.add(&other, begin));
         assert!(counts.take(before).is_empty(), "their minute is not over");
         let over = counts.take(begin);
         assert_eq!(over.len(), 1, "what was refused once has its entry");
-        let entry = over[0].1.entry();
-        assert_eq!((&entry.metadata["count"], &entry.metadata["code"]), (&59.into(), &"AUTH_008".into()));
-        assert_eq!((entry.origin, entry.at), (record.origin.clone(), record.at));
-        for (kind, record) in [(kind, record), (other, one)] {
-            assert!(!counts.add(&kind, &record, begin + WINDOW), "another minute begins with an entry of its own");
+        let entry = over[0].1.entry(&over[0].0);
+        assert_eq!(entry, first.clone().with("count", 59));
+        for event in [first, other] {
+            assert!(!counts.add(&event, begin + WINDOW), "another minute begins with an entry of its own");
         }
     }
 
     #[test]
-    fn a_count_names_no_place_that_is_not_all_of_theirs() {
+    fn a_count_names_no_client_that_is_not_all_of_theirs() {
         let (mut counts, now) = (Counts::default(), Instant::now());
-        let (kind, first) = refusal("AUTH_008", "192.0.2.1");
-        let (_, second) = refusal("AUTH_008", "192.0.2.2");
-        let (_, third) = refusal("AUTH_008", "192.0.2.3");
-        assert!(!counts.add(&kind, &first, now));
-        assert!(counts.add(&kind, &second, now) && counts.add(&kind, &second, now));
-        assert_eq!(counts.0[&kind].entry().origin, second.origin, "the first has an entry of its own");
-        assert!(counts.add(&kind, &third, now));
-        assert_eq!(counts.0[&kind].entry().origin, Origin { ip: None, ..second.origin });
+        let [first, second, third] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|ip| refusal("AUTH_008", ip));
+        let client = |counts: &Counts| counts.0[&kind(&first)].client.clone();
+        assert!(!counts.add(&first, now));
+        assert!(counts.add(&second, now) && counts.add(&second, now));
+        assert_eq!(client(&counts), second.client, "the first has an entry of its own");
+        assert!(counts.add(&third, now));
+        assert_eq!(client(&counts), ClientInfo { ip: None, ..second.client });
     }
 
     #[test]
-    fn what_could_not_be_recorded_is_counted() {
+    fn a_refusal_that_could_not_be_recorded_is_counted() {
         let (mut counts, now) = (Counts::default(), Instant::now());
-        let (kind, record) = refusal("AUTH_008", "192.0.2.1");
-        assert!(!counts.add(&kind, &record, now));
-        assert!(counts.give_back(kind.clone(), 1, &record, now));
-        assert!(counts.add(&kind, &record, now));
-        assert_eq!(counts.take(now)[0].1.count, 2);
-        assert!(counts.give_back(kind, 2, &record, now));
-        assert_eq!(counts.take(now)[0].1.count, 2);
+        let event = refusal("AUTH_008", "192.0.2.1");
+        let count = |counts: &mut Counts| {
+            let (kind, counted) = counts.take(now).pop().unwrap();
+            counted.entry(&kind).metadata()["count"].clone()
+        };
+        assert!(!counts.add(&event, now));
+        assert!(counts.give_back(kind(&event), 1, &event.client, now));
+        assert!(counts.add(&event, now));
+        assert_eq!(count(&mut counts), Value::from(2));
+        assert!(counts.give_back(kind(&event), 2, &event.client, now));
+        assert_eq!(count(&mut counts), Value::from(2));
     }
 
     #[test]
-    fn any_number_of_kinds_takes_bounded_room_and_none_is_lost() {
+    fn any_number_of_kinds_takes_bounded_memory_and_none_is_lost() {
         let (mut counts, now) = (Counts::default(), Instant::now());
-        let (kind, record) = refusal("AUTH_008", "192.0.2.1");
-        let of = |number: usize| Kind { tenant: Uuid::from_u128(number as u128), ..kind.clone() };
+        let event = |number: usize| EventDraft {
+            tenant_id: Uuid::from_u128(number as u128),
+            ..refusal("AUTH_008", "192.0.2.1")
+        };
         for number in 0..MOST_KINDS + 100 {
-            assert!(!counts.add(&of(number), &record, now));
+            assert!(!counts.add(&event(number), now));
         }
         assert_eq!(counts.0.len(), MOST_KINDS);
-        assert!(!counts.add(&of(MOST_KINDS), &record, now), "recorded, since there is no room to count it");
-        assert!(counts.add(&of(0), &record, now));
-        assert!(!counts.give_back(of(MOST_KINDS), 1, &record, now));
+        let last = event(MOST_KINDS);
+        assert!(!counts.add(&last, now), "recorded, since there is no room to count it");
+        assert!(counts.add(&event(0), now));
+        assert!(!counts.give_back(kind(&last), 1, &last.client, now));
     }
 }

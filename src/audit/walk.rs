@@ -1,6 +1,6 @@
 //! Walks a stretch of a chain, and says where it does not hold.
 
-use super::chain::{Entry, GENESIS};
+use super::chain::{AuditEntry, GENESIS};
 use crate::database::Transaction;
 use crate::entity::audit_log::{self, Column};
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement};
@@ -165,7 +165,7 @@ pub async fn entries(
     tenant: Uuid,
     after: i64,
     end: i64,
-) -> Result<Vec<(Entry, String)>, DbErr> {
+) -> Result<Vec<(AuditEntry, String)>, DbErr> {
     let rows = audit_log::Entity::find()
         .filter(Column::TenantId.eq(tenant))
         .filter(Column::Sequence.gt(after))
@@ -174,9 +174,9 @@ pub async fn entries(
         .limit(BATCH)
         .all(transaction)
         .await?;
-    Ok(rows.into_iter().map(Entry::of_row).collect())
+    Ok(rows.into_iter().map(AuditEntry::from_row).collect())
 }
 
-fn hash_of(entry: &Entry) -> Result<String, DbErr> {
+fn hash_of(entry: &AuditEntry) -> Result<String, DbErr> {
     entry.hash().map_err(|error| DbErr::Json(error.to_string()))
 }

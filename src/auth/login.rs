@@ -8,7 +8,7 @@ use super::verifier::now;
 use super::{Auth, Claims, Metadata, TokenError};
 use crate::config::{ApiToken, Provider};
 use crate::error::{ApiError, ErrorCode};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use cookie::{Cookie, CookieBuilder, CookieJar, Key, SameSite};
 use oauth2::basic::{
     BasicErrorResponse, BasicErrorResponseType, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse,
@@ -94,7 +94,7 @@ impl From<LoginError> for ApiError {
             LoginError::Cookie(_) | LoginError::State => ErrorCode::StateMismatch,
             LoginError::Code(_) | LoginError::IdToken(TokenError::Invalid(_) | TokenError::Expired) => {
                 // Not a call whose token was refused: there is nothing to authenticate with (RFC 9110, section 15.5.2).
-                return Self::detailed(ErrorCode::InvalidToken, text).with_status(StatusCode::BAD_REQUEST);
+                return Self::detailed(ErrorCode::InvalidToken, text).with_status(400);
             }
             LoginError::ApiToken { error: TokenError::NoTenant, .. } => ErrorCode::NoTenant,
             LoginError::ApiToken { error: TokenError::BadTenant, .. } => ErrorCode::BadTenant,
@@ -103,11 +103,11 @@ impl From<LoginError> for ApiError {
             | LoginError::IdToken(TokenError::NoKeys)
             | LoginError::ApiToken { error: TokenError::NoKeys, .. } => ErrorCode::ProviderUnreachable,
             LoginError::IdToken(_) => {
-                return Self::detailed(ErrorCode::BadSignature, text).with_status(StatusCode::BAD_REQUEST);
+                return Self::detailed(ErrorCode::BadSignature, text).with_status(400);
             }
             LoginError::Setting(_) | LoginError::Client(_) | LoginError::ApiToken { .. } => ErrorCode::Internal,
         };
-        if code.status().is_server_error() {
+        if !code.is_client_error() {
             tracing::error!("login: {text}");
         }
         Self::detailed(code, text)

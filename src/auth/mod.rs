@@ -1,8 +1,5 @@
-//! Who calls: tokens of an OpenID Connect provider, checked against its keys, become a [`Principal`].
-//!
-//! A handler says in its signature who may call it: [`Principal`] for anyone of a tenant, [`Member`] for those who may
-//! write, [`Admin`] for those who may do everything within their tenant. Data flows one way: `discovery` and the
-//! key set feed the key cache, the verifier reads it, the principal is what comes out.
+//! Tokens of an OpenID Connect provider, checked against its keys, become verified [`Claims`]; logins and logouts. It knows
+//! nothing of tenants and users: [`crate::context`] does.
 
 mod claims;
 mod development;
@@ -12,13 +9,11 @@ mod http;
 mod key_cache;
 mod key_set;
 mod login;
-mod principal;
 mod verifier;
 
 pub use development::{DevelopmentIssuer, DevelopmentTokenError};
 pub use discovery::{Metadata, ProviderError};
 pub use login::{Begun, LoginError, Tokens};
-pub use principal::{Admin, Member, Principal};
 pub use verifier::{Claims, RoleClaim, TokenError, is_tenant};
 
 use crate::config::{Identity, Issuer};

@@ -3,11 +3,11 @@
 use super::Failure;
 use super::table::print_line;
 use super::tenant::{name, operate};
-use crate::audit::{self, Break, Entry, Repaired, Verified};
+use crate::administration::{self, Refusal, TenantRow};
+use crate::audit::{self, AuditEntry, Break, Repaired, Verified};
 use crate::config::Settings;
 use crate::database::{self, Access};
 use crate::telemetry::redact;
-use crate::tenancy::{self, Refusal, TenantRow};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use sea_orm::{DatabaseConnection, DbErr};
@@ -45,7 +45,7 @@ pub(super) struct Repair {
 #[derive(Serialize)]
 struct Line {
     #[serde(flatten)]
-    entry: Entry,
+    entry: AuditEntry,
     hash: String,
 }
 
@@ -90,7 +90,8 @@ impl Repair {
     fn run(self, settings: &Settings) -> Result<(), Failure> {
         let Self { tenant, reason } = self;
         let reason = redact(&reason);
-        let done = operate(settings, async |connection| tenancy::repair_audit_log(connection, &tenant, &reason).await)?;
+        let done =
+            operate(settings, async |connection| administration::repair_audit_log(connection, &tenant, &reason).await)?;
         match done {
             Ok(repaired) => print_line(&format!("{tenant}: {}", said(&repaired))),
             Err(Refusal::ChainHolds) => {
@@ -111,7 +112,7 @@ impl Which {
 }
 
 async fn chosen(connection: &DatabaseConnection, which: &Which) -> Result<Vec<TenantRow>, DbErr> {
-    tenancy::tenants(connection, which.tenant.as_deref()).await
+    administration::tenants(connection, which.tenant.as_deref()).await
 }
 
 fn say(tenant: &TenantRow, outcome: &Result<Verified, Break>) {

@@ -3,10 +3,10 @@
 use super::Failure;
 use super::tenant::{external_id, operate};
 use super::user::RoleName;
+use crate::administration::{self, NewTenant};
 use crate::auth::DevelopmentIssuer;
 use crate::config::{Issuer, Settings};
 use crate::entity::tenant::Status;
-use crate::tenancy::{self, NewTenant};
 use clap::Args;
 use std::io::{IsTerminal, stdout};
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl DevToken {
             status: Status::Active,
             admin: None,
         };
-        let made = operate(&settings, async |connection| tenancy::create_tenant(connection, new).await)?;
+        let made = operate(&settings, async |connection| administration::create_tenant(connection, new).await)?;
         if made.is_some() {
             eprintln!("made the tenant {}", self.tenant);
         }

@@ -3,7 +3,8 @@
 use super::{Failure, runtime};
 use crate::config::{Environment, Settings};
 use crate::database::Access;
-use crate::server::{PrepareError, ServeError, Signals, runner};
+use crate::lifecycle::Signals;
+use crate::server::{PrepareError, ServeError, runner};
 use crate::tenancy::Isolation;
 use crate::{database, telemetry};
 use anyhow::anyhow;

@@ -2,13 +2,13 @@
 
 use super::table::{moment, print_json, print_line, print_table};
 use super::{Failure, runtime};
-use crate::api::is_email;
+use crate::administration::{self, Change, NewTenant, Refusal, TenantOverview};
 use crate::config::Settings;
 use crate::database;
 use crate::entity::tenant::{self, Status};
 use crate::entity::word;
+use crate::resource::Email;
 use crate::server::PrepareError;
-use crate::tenancy::{self, Change, NewTenant, Refusal, TenantOverview};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use sea_orm::{DatabaseConnection, DbErr};
@@ -79,7 +79,7 @@ pub(super) fn name(text: &str) -> Result<String, &'static str> {
 }
 
 pub(super) fn email(text: &str) -> Result<String, &'static str> {
-    if is_email(text) { Ok(text.to_owned()) } else { Err("an e-mail address") }
+    Email::try_from(text.to_owned()).map(String::from).map_err(|_| "an e-mail address")
 }
 
 pub(super) fn external_id(text: &str) -> Result<String, &'static str> {
@@ -96,24 +96,27 @@ impl Tenant {
         match self {
             Self::Create(create) => create.run(&settings),
             Self::List { json } => {
-                let tenants = operate(&settings, tenancy::list_tenants)?;
+                let tenants = operate(&settings, administration::list_tenants)?;
                 if json { print_json(tenants.into_iter().map(Line::from)) } else { table(tenants) }
             }
             Self::Show { which: Which { external_id }, json } => {
-                let shown =
-                    operate(&settings, async |connection| tenancy::tenant_overview(connection, &external_id).await)?;
+                let shown = operate(&settings, async |connection| {
+                    administration::tenant_overview(connection, &external_id).await
+                })?;
                 let shown = shown.map_err(|refusal| refused(refusal, &external_id))?;
                 if json { print_json([Overview::from(shown)]) } else { overview(shown) }
             }
             Self::Suspend(Which { external_id }) => {
-                let change =
-                    operate(&settings, async |connection| tenancy::suspend_tenant(connection, &external_id).await)?;
+                let change = operate(&settings, async |connection| {
+                    administration::suspend_tenant(connection, &external_id).await
+                })?;
                 changed(change, &external_id)
             }
             Self::Resume { which: Which { external_id }, trial } => {
                 let to = if trial { Status::Trial } else { Status::Active };
-                let change =
-                    operate(&settings, async |connection| tenancy::resume_tenant(connection, &external_id, to).await)?;
+                let change = operate(&settings, async |connection| {
+                    administration::resume_tenant(connection, &external_id, to).await
+                })?;
                 changed(change, &external_id)
             }
         }
@@ -130,7 +133,7 @@ impl Create {
             status: if create.trial { Status::Trial } else { Status::Active },
             admin: create.admin_email.map(|email| (email, create.admin_subject)),
         };
-        let made = operate(settings, async |connection| tenancy::create_tenant(connection, new).await)?;
+        let made = operate(settings, async |connection| administration::create_tenant(connection, new).await)?;
         match made {
             Some(id) => {
                 println!("{id}");

@@ -3,10 +3,10 @@
 use super::Failure;
 use super::table::{moment, print_json, print_line, print_table};
 use super::tenant::{email, external_id, operate};
+use crate::administration::{self, Refusal};
 use crate::config::Settings;
 use crate::entity::user::{self, Role};
 use crate::entity::word;
-use crate::tenancy::{self, Refusal};
 use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -107,13 +107,14 @@ impl User {
         let settings = Settings::from_env()?;
         match self {
             Self::List(List { tenant, json }) => {
-                let users = operate(&settings, async |connection| tenancy::list_users(connection, &tenant).await)?;
+                let users =
+                    operate(&settings, async |connection| administration::list_users(connection, &tenant).await)?;
                 let users = users.map_err(|refusal| refused(refusal, &tenant, ""))?;
                 if json { print_json(users.into_iter().map(Line::from)) } else { table(users) }
             }
             Self::Grant(Grant { whom: Whom { tenant, email }, role }) => {
                 let change = operate(&settings, async |connection| {
-                    tenancy::grant_role(connection, &tenant, &email, role.into()).await
+                    administration::grant_role(connection, &tenant, &email, role.into()).await
                 })?;
                 let change = change.map_err(|refusal| refused(refusal, &tenant, &email))?;
                 let (from, to) = (word(change.from), word(change.to));
@@ -125,7 +126,7 @@ impl User {
             }
             Self::Restore(Restore { whom: Whom { tenant, email }, role }) => {
                 let change = operate(&settings, async |connection| {
-                    tenancy::restore_user(connection, &tenant, &email, role.map(Role::from)).await
+                    administration::restore_user(connection, &tenant, &email, role.map(Role::from)).await
                 })?;
                 let change = change.map_err(|refusal| refused(refusal, &tenant, &email))?;
                 let (from, to) = (word(change.from), word(change.to));

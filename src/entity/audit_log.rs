@@ -1,9 +1,8 @@
-//! An entry of the audit log. Written and read by the `audit` room alone; never changed.
+//! The table of audit entries. It is append-only: `audit` writes it, the API lists it.
 
 use sea_orm::entity::prelude::*;
 
 /// One row of `audit_logs`.
-#[sea_orm::model]
 #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "audit_logs")]
 pub struct Model {
@@ -36,5 +35,9 @@ pub struct Model {
     /// SHA-256 of its own canonical form, in hexadecimal.
     pub hash: String,
 }
+
+/// Relations are queries of their own.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -19,31 +19,40 @@ pub enum Status {
 }
 
 /// One row of `tenants`.
-#[sea_orm::model]
-#[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
+#[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel, Serialize, ToSchema)]
+#[schema(as = Tenant)]
 #[sea_orm(table_name = "tenants")]
 pub struct Model {
     /// UUID v7.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// What people call it.
+    /// Its name.
+    #[schema(example = "Saint Mary's Clinic")]
     pub name: String,
-    /// What the identity provider calls it; a token's tenant claim is matched against this.
+    /// Its name at the identity provider, as the tenant claim of tokens has it.
+    #[schema(example = "st-marys")]
     #[sea_orm(unique)]
     pub external_id: String,
     /// Whether it may be served.
     pub status: Status,
     /// The ARN of the key that its files are encrypted with.
+    #[serde(skip)]
     pub kms_key_arn: Option<String>,
-    /// When the row was made.
+    /// When the tenant was created.
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: TimeDateTimeWithTimeZone,
-    /// When the row last changed.
+    /// When the tenant last changed.
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub updated_at: TimeDateTimeWithTimeZone,
     /// When it was deleted; the row stays.
+    #[serde(skip)]
     pub deleted_at: Option<TimeDateTimeWithTimeZone>,
-    /// Its users.
-    #[sea_orm(has_many)]
-    pub users: HasMany<super::user::Entity>,
 }
+
+/// Relations are queries of their own.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}

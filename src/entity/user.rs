@@ -20,34 +20,46 @@ pub enum Role {
 }
 
 /// One row of `users`.
-#[sea_orm::model]
-#[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
+#[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel, Serialize, ToSchema)]
+#[schema(as = User)]
 #[sea_orm(table_name = "users")]
 pub struct Model {
     /// UUID v7.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
     /// The tenant it belongs to, for good.
+    #[serde(skip)]
     pub tenant_id: Uuid,
     /// Unique among the tenant's live users, whatever its case.
+    #[schema(format = Email, example = "ada@example.org")]
     pub email: String,
     /// The subject by which the identity provider knows this person.
+    #[schema(example = "auth0|5f7c8ec7c33c6c004bbafe82")]
     pub external_idp_id: Option<String>,
-    /// As the person writes it.
+    /// The name as the person writes it.
+    #[schema(example = "Ada Lovelace")]
     pub full_name: Option<String>,
     /// What this user may do.
     pub role: Role,
     /// When this user last logged in.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub last_login_at: Option<TimeDateTimeWithTimeZone>,
-    /// When the row was made.
+    /// When the user was created.
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: TimeDateTimeWithTimeZone,
-    /// When the row last changed.
+    /// When the user last changed.
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub updated_at: TimeDateTimeWithTimeZone,
     /// When the user was deleted; the row stays.
+    #[serde(skip)]
     pub deleted_at: Option<TimeDateTimeWithTimeZone>,
-    /// The tenant it belongs to.
-    #[sea_orm(belongs_to, from = "tenant_id", to = "id")]
-    pub tenant: BelongsTo<super::tenant::Entity>,
 }
+
+/// Relations are queries of their own.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -1,11 +1,11 @@
 //! Listening, and ending in order: readiness first, then the socket, then the requests in flight.
 
-use super::Lifecycle;
 use super::answer::Answer;
 use super::connections::{self, Connection, Connections};
 use super::refusals::Refusals;
 use super::write_timeout::WriteTimeout;
 use crate::config::Settings;
+use crate::lifecycle::Lifecycle;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use hyper::body::{Body as _, Incoming};

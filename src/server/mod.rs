@@ -2,30 +2,24 @@
 
 mod answer;
 mod connections;
-mod lifecycle;
 mod listener;
 mod middleware;
 mod prepare;
-mod recent;
 mod refusals;
 mod router;
-mod state;
 mod write_timeout;
 
-pub(crate) use lifecycle::Signals;
-pub use lifecycle::{Lifecycle, Phase};
 pub use listener::BindError;
-pub(crate) use middleware::{BodyError, OwnBody};
 pub use router::{api_document, router};
-pub use state::AppState;
 
+use crate::app::AppState;
 use crate::auth::{Auth, ProviderError};
 use crate::config::Settings;
 use crate::database;
+use crate::lifecycle::{Lifecycle, Phase, Signals};
 use bulkhead_migrator::Migrations;
 pub use prepare::PrepareError;
 pub(crate) use prepare::runner;
-pub(crate) use recent::Recent;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,9 +1,10 @@
 //! From a listening socket to a database this build can work with.
 
-use super::{AppState, Phase};
+use crate::app::{AppState, leniency};
 use crate::config::{DatabaseUrl, MigrateOnStart, Settings};
 use crate::database;
-use bulkhead_migrator::{Fit, Leniency, MigrationError, Migrations, Misfit, Options, Progress, Runner, State, Target};
+use crate::lifecycle::Phase;
+use bulkhead_migrator::{Fit, MigrationError, Migrations, Misfit, Options, Progress, Runner, State, Target};
 use sea_orm::DbErr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -78,11 +79,6 @@ pub(crate) fn runner(settings: &Settings, migrations: Migrations) -> Runner {
         ..Options::default()
     };
     Runner::new(migrations, options)
-}
-
-/// What these settings let pass.
-pub(super) fn leniency(settings: &Settings) -> Leniency {
-    Leniency { unknown: settings.migration_allow_unknown, ..Leniency::default() }
 }
 
 /// Returns once the schema is one that this build can serve with; applies what is pending first, where that is

@@ -6,7 +6,7 @@
 
 use super::middleware::{X_REQUEST_ID, on_every_answer};
 use crate::config::Environment;
-use crate::error::{ErrorBody, ErrorCode};
+use crate::error_response::{ErrorBody, code_of_status};
 use axum::http::StatusCode;
 use std::fmt::Write as _;
 use std::io::{self, IoSlice};
@@ -93,7 +93,7 @@ fn answer(status: StatusCode, id: String, environment: Environment) -> Vec<u8> {
         // Writing to a string cannot fail.
         let _ = write!(head, "{name}: {value}\r\n");
     }
-    let body = serde_json::to_string(&ErrorBody::new(ErrorCode::of_status(status), None, None, id)).unwrap_or_default();
+    let body = serde_json::to_string(&ErrorBody::new(code_of_status(status), None, None, id)).unwrap_or_default();
     let _ = write!(
         head,
         "cache-control: no-store\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",

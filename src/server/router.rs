@@ -1,7 +1,8 @@
 //! All routes, their OpenAPI document, and the layers around them.
 
-use super::{AppState, middleware};
-use crate::api;
+use super::middleware;
+use crate::app::AppState;
+use crate::endpoints;
 use axum::Router;
 use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -41,7 +42,7 @@ impl Modify for Bearer {
 }
 
 fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(Header::openapi()).nest("/api/v1", api::v1::routes())
+    OpenApiRouter::with_openapi(Header::openapi()).nest("/api/v1", endpoints::routes())
 }
 
 /// The OpenAPI document of every route.
@@ -53,7 +54,7 @@ pub fn api_document() -> Document {
 /// The whole application as a service.
 pub fn router(state: AppState) -> Router {
     let (router, document) = routes().split_for_parts();
-    let mut router = router.route("/", axum::routing::get(api::root::root));
+    let mut router = router.route("/", axum::routing::get(endpoints::root::root));
     if state.settings.docs_enabled {
         // Without the bar above, which is for choosing among documents: deploy/swagger-ui.md.
         let page = SwaggerUi::new("/docs").config(Config::default().use_base_layout());

@@ -1,38 +1,34 @@
-//! Tenants' data: the unit of work, which is the only way from a handler to it, and the directory of tenants.
+//! Tenants' data: the tenant's transaction, which is the only way from a handler to it, and the look-up of callers.
 //!
-//! [`Tenancy`] keeps the pool to itself. A [`UnitOfWork`] is one transaction of one tenant: every query it builds names
-//! the tenant, PostgreSQL shows it that tenant's rows alone, and it ends with an entry in the tenant's audit log. A query
-//! without a tenant has no way to be run.
+//! [`Tenancy`] keeps the pool to itself. A [`TenantTransaction`] belongs to one tenant: every query it builds names the
+//! tenant, PostgreSQL shows it that tenant's rows alone, and it ends with an entry in the tenant's audit log. A query
+//! without a tenant cannot be run.
 
-mod admins;
-mod directory;
+mod audit_trail;
+mod caller;
+mod cursor;
 mod isolation;
-mod operate;
-mod page;
-mod scope;
-mod trail;
-mod work;
+pub(crate) mod last_admin;
+mod query;
+mod table;
+mod transaction;
 
-pub use admins::Loss;
-pub use directory::{CallerRow, NewTenant, TenantRow, create_tenant, tenants};
+pub use audit_trail::{Entries, Trail};
+pub use caller::ResolvedCaller;
+pub use cursor::Cursor;
 pub use isolation::Isolation;
-pub use operate::{
-    Change, Operated, Refusal, TenantOverview, grant_role, list_tenants, list_users, repair_audit_log, restore_user,
-    resume_tenant, suspend_tenant, tenant_overview,
-};
-pub use page::Cursor;
-pub use scope::{OfTenant, Resource};
-pub use trail::{Entries, Trail};
-pub use work::{Find, UnitOfWork};
+pub use last_admin::Loss;
+pub use query::TenantQuery;
+pub use table::{Table, TenantScoped};
+pub use transaction::TenantTransaction;
 
-use crate::audit::{Actor, Record, Recorder, Refusals};
+use crate::audit::{EventDraft, Recorder, Refusals};
 use crate::database::{self, Access, Pool};
 use crate::error::{ApiError, ErrorCode};
 use sea_orm::{DatabaseConnection, DbErr};
 use std::sync::{Arc, Mutex, PoisonError};
-use uuid::Uuid;
 
-/// Gives units of work on the pool. One for the process; cheap to clone.
+/// Runs tenants' transactions on the pool. One for the process; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Tenancy {
     pool: Pool,
@@ -51,39 +47,39 @@ impl Tenancy {
         Self { pool, recorder, refusals, faults: Arc::default() }
     }
 
-    /// A unit of work that reads.
-    pub async fn read(&self, actor: Actor) -> Result<UnitOfWork, ApiError> {
-        self.begin(actor, Access::Read).await
+    /// Runs `work` in a transaction of the event's tenant, and keeps what its outcome deserves: a change together with its
+    /// entry in the audit log; a read, and an error that tells something of the tenant's data (4xx), once it is recorded;
+    /// of any other error nothing. `work` may add to the event.
+    pub async fn run<R>(
+        &self,
+        event: EventDraft,
+        work: impl AsyncFnOnce(&mut TenantTransaction) -> Result<R, ApiError>,
+    ) -> Result<R, ApiError> {
+        let access = if event.is_read() { Access::Read } else { Access::Write };
+        let transaction = self.pool.begin(event.tenant_id(), access).await.map_err(set_role_error)?;
+        let mut transaction = TenantTransaction::new(transaction, event);
+        let outcome = work(&mut transaction).await;
+        transaction.end(outcome, &self.recorder).await
     }
 
-    /// A unit of work that may write.
-    pub async fn write(&self, actor: Actor) -> Result<UnitOfWork, ApiError> {
-        self.begin(actor, Access::Write).await
-    }
-
-    async fn begin(&self, actor: Actor, access: Access) -> Result<UnitOfWork, ApiError> {
-        let transaction = self.pool.begin(actor.tenant_id, access).await.map_err(no_role)?;
-        Ok(UnitOfWork::new(transaction, actor, self.recorder.clone()))
-    }
-
-    /// Records what is not part of a unit of work; returns once it is committed.
-    pub async fn record(&self, tenant: Uuid, record: Record) -> Result<(), ApiError> {
-        self.recorder.record(tenant, record).await
+    /// Records an event that has no transaction of its own; returns once it is committed.
+    pub async fn record(&self, event: EventDraft) -> Result<(), ApiError> {
+        self.recorder.record(event).await
     }
 
     /// Records a refusal; returns once it is committed, or counted where an equal one was recorded within a minute.
-    pub async fn record_refusal(&self, tenant: Uuid, record: Record) -> Result<(), ApiError> {
-        self.refusals.record(tenant, record).await
+    pub async fn record_refusal(&self, event: EventDraft) -> Result<(), ApiError> {
+        self.refusals.record(event).await
     }
 
-    /// Records what is counted and not recorded yet: for the end of the process.
+    /// Records the refusals that are counted and not recorded yet: for the end of the process.
     pub async fn flush(&self) {
         self.refusals.flush().await;
     }
 
     /// The tenant that a token names, and its user of this subject if it has one; one round trip.
-    pub async fn caller(&self, external_id: &str, subject: &str) -> Result<Option<CallerRow>, ApiError> {
-        CallerRow::find(&self.pool, external_id, subject).await.map_err(no_role)
+    pub async fn resolve_caller(&self, external_id: &str, subject: &str) -> Result<Option<ResolvedCaller>, ApiError> {
+        ResolvedCaller::find(&self.pool, external_id, subject).await.map_err(set_role_error)
     }
 
     /// Who keeps tenants apart, as seen on this connection. Faults are logged when they are first seen, however often
@@ -103,8 +99,8 @@ impl Tenancy {
     }
 }
 
-/// Where the role may not be taken on, no other is used instead.
-fn no_role(error: DbErr) -> ApiError {
+/// Maps a failed SET ROLE to SYS_007; there is no fallback role.
+fn set_role_error(error: DbErr) -> ApiError {
     if database::may_not_take_role(&error) {
         tracing::error!(%error, "DATABASE_URL: its role may not take on {0}: GRANT {0} TO it", database::APP_ROLE);
         return ApiError::detailed(ErrorCode::NotIsolated, error.to_string());

@@ -122,7 +122,7 @@ impl Caller {
     }
 
     pub(crate) async fn restore(&self, path: &str) -> Answer {
-        self.send("POST", &format!("{path}:restore"), None, None).await
+        self.send("POST", &format!("{path}/restore"), None, None).await
     }
 
     /// Makes a row, which must succeed; its body.

@@ -60,7 +60,7 @@ fn page() -> String {
          | code | status | message | what it means, what to change |\n|---|---|---|---|\n",
     );
     for error in ErrorCode::ALL {
-        let (code, status) = (error.code(), error.status().as_u16());
+        let (code, status) = (error.code(), error.status());
         writeln!(page, "| {code} | {status} | {} | {} |", error.message(), error.meaning()).unwrap();
     }
     page.push_str(

@@ -3,10 +3,13 @@
 use crate::{bulkhead, ready, run, run_on, stderr, stdout};
 use axum::Router;
 use axum::routing::get;
-use bulkhead::auth::{Admin, Auth, Member, Principal};
+use bulkhead::app::AppState;
+use bulkhead::auth::Auth;
 use bulkhead::config::Settings;
+use bulkhead::context::{Admin, Permission, Require, TenantContext};
 use bulkhead::entity::{tenant, user};
-use bulkhead::server::{AppState, Lifecycle, api_document};
+use bulkhead::lifecycle::Lifecycle;
+use bulkhead::server::api_document;
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, QueryFilter};
 use serde_json::Value;
@@ -259,6 +262,13 @@ async fn state(database: &Database, key: &str) -> AppState {
     AppState::new(Arc::new(settings), pool.into(), auth, Lifecycle::new(), Arc::new(runner))
 }
 
+/// The permission of a member.
+struct Member;
+
+impl Permission for Member {
+    const ROLE: user::Role = user::Role::Member;
+}
+
 async fn handlers_get_the_roles_that_their_signatures_name(database: Database) {
     let developer = Developer::new();
     assert!(run_on(&database, &["migrate", "up"]).await.status.success());
@@ -272,9 +282,9 @@ async fn handlers_get_the_roles_that_their_signatures_name(database: Database) {
     let pool = database.connect().await;
     with_user(&pool, "developer", user::Role::Viewer).await;
     let router = Router::new()
-        .route("/anyone", get(async |_: Principal| ()))
-        .route("/member", get(async |_: Member| ()))
-        .route("/admin", get(async |admin: Admin| admin.0.subject))
+        .route("/anyone", get(async |_: TenantContext| ()))
+        .route("/member", get(async |_: Require<Member>| ()))
+        .route("/admin", get(async |admin: Require<Admin>| admin.0.caller.subject))
         .with_state(state);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());

@@ -6,7 +6,7 @@ use crate::run_on;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bulkhead::entity::{document, user};
-use bulkhead::tenancy::Resource;
+use bulkhead::tenancy::Table;
 use futures_util::future::join_all;
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use serde_json::{Value, json};
@@ -148,7 +148,7 @@ async fn each_operation_has_the_least_role_that_may_do_it(database: Database) {
         let user = clinic.user("ada@example.org").await;
         let document = clinic.document(&user["id"]).await;
         let (user_at, document_at) = (at("users", &user), at("documents", &document));
-        let restore = |path: &str| format!("{path}:restore");
+        let restore = |path: &str| format!("{path}/restore");
         let operations = [
             (0, "GET", "tenant".to_owned(), None),
             (2, "PATCH", "tenant".to_owned(), Some(json!({"name": "New"}))),

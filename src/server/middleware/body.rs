@@ -4,6 +4,7 @@ use super::around::Concern;
 use super::limits::Place;
 use crate::config::Settings;
 use crate::error::{ApiError, ErrorCode};
+use crate::input::BodyError;
 use crate::server::connections::{Connection, Wait};
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
@@ -50,31 +51,6 @@ impl Concern for BodyLimits {
             *request.body_mut() = Body::new(body);
         }
         Ok(())
-    }
-}
-
-/// Why a body is not read to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BodyError {
-    /// It was not in after the time that it may take.
-    #[error("the body was not in after BODY_TIMEOUT_SECONDS")]
-    Late,
-    /// It is in, but other requests have all places.
-    #[error("the body is in, but there is no room for the request")]
-    NoRoom,
-}
-
-impl BodyError {
-    /// What a failure to read a body was, where it was one of these.
-    pub(crate) fn of(error: &(dyn Error + 'static)) -> Option<Self> {
-        let mut cause = Some(error);
-        while let Some(this) = cause {
-            if let Some(found) = this.downcast_ref::<Self>() {
-                return Some(*found);
-            }
-            cause = this.source();
-        }
-        None
     }
 }
 

@@ -3,16 +3,13 @@
 use super::around::Concern;
 use super::request_id::RequestId;
 use crate::config::Environment;
-use crate::error::{ApiError, ErrorBody, ErrorCode};
+use crate::error::ApiError;
+use crate::error_response::{ErrorBody, KeepErrorBody, code_of_status};
 use axum::Json;
 use axum::extract::Request;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-
-/// Marks an answer of 4xx or 5xx whose body is its own and documented, such as readiness.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct OwnBody;
 
 /// When to try again what may go well then, in seconds.
 const SHORTLY: HeaderValue = HeaderValue::from_static("1");
@@ -31,12 +28,12 @@ impl Concern for Envelope {
     fn after(&self, id: RequestId, response: &mut Response) {
         let status = response.status();
         let refused = status.is_client_error() || status.is_server_error();
-        if !refused || response.extensions().get::<OwnBody>().is_some() {
+        if !refused || response.extensions().get::<KeepErrorBody>().is_some() {
             return;
         }
         let error = response.extensions_mut().remove::<ApiError>().unwrap_or_else(|| {
             *response.status_mut() = registered(status);
-            ErrorCode::of_status(status).into()
+            code_of_status(status).into()
         });
         if response.status() == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().entry(RETRY_AFTER).or_insert(SHORTLY);

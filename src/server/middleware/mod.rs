@@ -15,12 +15,10 @@ mod request_id;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use body::BodyError;
-pub(crate) use envelope::OwnBody;
 pub(super) use headers::on_every_answer;
 pub(super) use request_id::X_REQUEST_ID;
 
-use super::AppState;
+use crate::app::AppState;
 use around::Around;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;

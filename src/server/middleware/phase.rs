@@ -3,7 +3,7 @@
 use super::around::Concern;
 use super::is_health;
 use crate::error::{ApiError, ErrorCode};
-use crate::server::{Lifecycle, Phase};
+use crate::lifecycle::{Lifecycle, Phase};
 use axum::extract::Request;
 use axum::http::header::{CONNECTION, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue};

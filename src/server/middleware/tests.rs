@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use super::wrap;
+use crate::app::AppState;
 use crate::auth::Auth;
 use crate::config::Settings;
-use crate::server::{AppState, Lifecycle, Phase, listener};
+use crate::lifecycle::{Lifecycle, Phase};
+use crate::server::listener;
 use crate::telemetry;
 use crate::telemetry::{Caller, CallerIds};
 use axum::body::{Body, Bytes, HttpBody};

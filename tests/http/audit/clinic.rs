@@ -2,7 +2,7 @@
 
 use crate::identity::Answer;
 use crate::{ready, run, stderr, stdout};
-use bulkhead::audit::{Entry, GENESIS};
+use bulkhead::audit::{AuditEntry, GENESIS};
 use bulkhead::entity::audit_log::{Column, Entity, Model};
 use reqwest::Client;
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -144,7 +144,7 @@ pub(super) fn made_up(
     tenant: Uuid,
     after: (i64, &str),
     how_many: i64,
-    change: impl Fn(&mut Entry),
+    change: impl Fn(&mut AuditEntry),
 ) -> (String, String) {
     let mut insert = "INSERT INTO audit_logs (id, tenant_id, sequence, action, resource_type, resource_id, ip, \
                       user_agent, metadata, created_at, prev_hash, hash) VALUES "
@@ -153,7 +153,7 @@ pub(super) fn made_up(
     let id = |id: Option<Uuid>| id.map_or("NULL".to_owned(), |id| literal(backend, id));
     for at in 0..how_many {
         sequence += 1;
-        let mut entry = Entry {
+        let mut entry = AuditEntry {
             tenant_id: tenant,
             sequence,
             id: Uuid::now_v7(),

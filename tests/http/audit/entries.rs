@@ -125,7 +125,7 @@ async fn whoever_looks_for_what_is_not_there_or_is_refused_it_is_recorded(databa
     let mut again = a_user("again");
     again["email"] = clinic_email(&clinic, grace).await;
     assert_eq!(call(&Request::new(Method::POST, "/api/v1/users", Some(again))).await.0.status, 201);
-    let restore = Request::new(Method::POST, format!("/api/v1/users/{grace}:restore"), None);
+    let restore = Request::new(Method::POST, format!("/api/v1/users/{grace}/restore"), None);
     let (answer, entry) = call(&restore).await;
     assert_eq!(answer.outcome(), (409, "RES_002"));
     assert_eq!((entry.resource_id, &entry.metadata), (Some(grace), &json!({"code": "RES_002"})));
@@ -154,8 +154,8 @@ async fn clinic_email(clinic: &Clinic, user: Uuid) -> serde_json::Value {
 fn assert_refusal(entry: &Model, name: &str, code: &str) {
     let (method, path) = name.split_once(' ').unwrap();
     assert_eq!((entry.action.as_str(), entry.resource_type.as_str()), ("ACCESS_REFUSED", "api"), "{name}");
-    // The router knows `:restore` as a part of the id.
-    let route = path.trim_end_matches(":restore");
+    // The router knows `/restore` as a part of the id.
+    let route = path.trim_end_matches("/restore");
     let said = (&entry.metadata["code"], &entry.metadata["method"], &entry.metadata["route"]);
     assert_eq!(said, (&json!(code), &json!(method.to_uppercase()), &json!(route)), "{name}");
     assert_eq!(entry.resource_id, None, "{name}");

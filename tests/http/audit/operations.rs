@@ -79,7 +79,7 @@ pub(super) async fn make(clinic: &Clinic, server: &Server<'_>, token: &str, kind
 /// Makes a row, and deletes it where it is to be restored.
 async fn prepare(clinic: &Clinic, server: &Server<'_>, token: &str, kind: &str, name: &str) -> Uuid {
     let id = make(clinic, server, token, kind).await;
-    if name.ends_with(":restore") {
+    if name.ends_with("/restore") {
         let delete = Request::new(Method::DELETE, format!("/api/v1/{kind}/{id}"), None);
         assert_eq!(clinic.call(server, token, &delete).await.status, 204);
     }
@@ -119,7 +119,7 @@ pub(super) async fn operation(clinic: &Clinic, server: &Server<'_>, admin: &str,
         ("patch", "users", "/{id}") => (200, "UPDATED", Some(json!({"full_name": "Grace"})), &["fields"]),
         ("patch", "documents", "/{id}") => (200, "UPDATED", Some(json!({"filename": "a.pdf"})), &["fields"]),
         ("delete", "users" | "documents", "/{id}") => (204, "DELETED", None, &[]),
-        ("post", "users" | "documents", "/{id}:restore") => (200, "RESTORED", None, &[]),
+        ("post", "users" | "documents", "/{id}/restore") => (200, "RESTORED", None, &[]),
         _ => panic!("{name} is new: say here what it leaves in the audit log"),
     };
     if kind == "tenant" {

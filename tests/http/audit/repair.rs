@@ -3,7 +3,7 @@
 use super::clinic::{Clinic, chain, made_up};
 use super::operations::{Request, make};
 use crate::{stderr, stdout};
-use bulkhead::audit::{Entry, SYSTEM_TENANT};
+use bulkhead::audit::{AuditEntry, SYSTEM_TENANT};
 use bulkhead::entity::audit_log::Model;
 use sea_orm::{ConnectionTrait, Statement};
 use serde_json::json;
@@ -284,7 +284,7 @@ async fn a_chain_that_holds_is_not_repaired(database: Database) {
     refused(&["--tenant", "clinic", "--reason", "why"], 1, holds).await;
     let entry = clinic.log().await.pop().unwrap();
     assert!(!entry.metadata.to_string().contains("078-05-1120"), "{}", entry.metadata);
-    let (entry, hash) = Entry::of_row(entry);
+    let (entry, hash) = AuditEntry::from_row(entry);
     assert_eq!(entry.hash().unwrap(), hash);
 }
 

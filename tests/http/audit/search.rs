@@ -307,7 +307,7 @@ async fn entries_between_two_times_are_found_whatever_the_clock_did(database: Da
     }
     let entries = clinic.log().await;
     let at = |number: usize| {
-        let at = bulkhead::audit::Entry::of_row(entries[number - 1].clone()).0.created_at;
+        let at = bulkhead::audit::AuditEntry::from_row(entries[number - 1].clone()).0.created_at;
         at.replace(':', "%3A")
     };
     let find = async |query: &str, limit| numbers(&search(&clinic, &server, &admin, query, limit).await.0);

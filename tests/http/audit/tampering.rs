@@ -91,7 +91,8 @@ impl Victim<'_> {
 
     /// Moves an entry, with a hash that fits its new place, but not those around it.
     async fn shift(&self, from: i64, to: i64) {
-        let (mut entry, _) = bulkhead::audit::Entry::of_row(self.log[usize::try_from(from).unwrap() - 1].clone());
+        let (mut entry, _) =
+            bulkhead::audit::AuditEntry::from_row(self.log[usize::try_from(from).unwrap() - 1].clone());
         entry.sequence = to;
         let hash = entry.hash().unwrap();
         self.set(from, &format!("sequence = {to}, hash = '{hash}'")).await;
@@ -179,7 +180,7 @@ async fn tamper(way: &str, victim: &Victim<'_>) {
         "swap-with-hashes" => {
             victim.set(2, "sequence = 9").await;
             victim.shift(3, 2).await;
-            let (mut entry, _) = bulkhead::audit::Entry::of_row(log[1].clone());
+            let (mut entry, _) = bulkhead::audit::AuditEntry::from_row(log[1].clone());
             entry.sequence = 3;
             victim.set(9, &format!("sequence = 3, hash = '{}'", entry.hash().unwrap())).await;
         }

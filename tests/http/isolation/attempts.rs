@@ -97,7 +97,7 @@ fn ways(kind: &'static str, id: &Value, tag: &str, own: &Side) -> Vec<(String, A
     let changes = if kind == "users" { json!({"full_name": "taken"}) } else { json!({"filename": "taken"}) };
     let mut ways = vec![
         ("read".to_owned(), Attempt::new("GET", path.clone())),
-        ("restore".to_owned(), Attempt::new("POST", format!("{path}:restore"))),
+        ("restore".to_owned(), Attempt::new("POST", format!("{path}/restore"))),
         ("change nothing".to_owned(), Attempt::new("PATCH", path.clone()).body(json!({}))),
     ];
     for (name, tag) in [("any version", None), ("*", Some("*")), ("its version", Some(tag))] {

@@ -1,21 +1,21 @@
-//! One look for all who ask at the same time: a flood of probes costs no more than one look after another.
+//! One check for all who ask at the same time: a flood of probes costs no more than one check after another.
 
 use std::time::Instant;
 use tokio::sync::Mutex;
 
-/// What was last seen, and when the look at it began.
+/// The last result, and when its check began.
 #[derive(Debug)]
-pub(crate) struct Recent<T>(Mutex<Option<(Instant, T)>>);
+pub(crate) struct SingleFlight<T>(Mutex<Option<(Instant, T)>>);
 
-impl<T> Default for Recent<T> {
+impl<T> Default for SingleFlight<T> {
     fn default() -> Self {
         Self(Mutex::new(None))
     }
 }
 
-impl<T: Clone> Recent<T> {
-    /// What `look` sees, or what another look saw that began after this call: never older than the question.
-    pub(crate) async fn or_look(&self, look: impl Future<Output = T>) -> T {
+impl<T: Clone> SingleFlight<T> {
+    /// Runs `check`, or returns the result of a check that started after this call: it is never older than the call.
+    pub(crate) async fn run(&self, check: impl Future<Output = T>) -> T {
         let asked = Instant::now();
         let mut seen = self.0.lock().await;
         if let Some((began, value)) = &*seen
@@ -24,7 +24,7 @@ impl<T: Clone> Recent<T> {
             return value.clone();
         }
         let began = Instant::now();
-        let value = look.await;
+        let value = check.await;
         *seen = Some((began, value.clone()));
         value
     }
@@ -39,7 +39,8 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_ask_during_a_look_share_the_next_one() {
-        let (recent, looks, gate) = (Arc::new(Recent::default()), Arc::new(AtomicUsize::new(0)), Semaphore::new(0));
+        let (recent, looks, gate) =
+            (Arc::new(SingleFlight::default()), Arc::new(AtomicUsize::new(0)), Semaphore::new(0));
         let gate = Arc::new(gate);
         let ask = || {
             let (recent, looks, gate) = (Arc::clone(&recent), Arc::clone(&looks), Arc::clone(&gate));
@@ -49,7 +50,7 @@ mod tests {
                     gate.acquire().await.map(std::mem::forget).ok();
                     number
                 };
-                recent.or_look(look).await
+                recent.run(look).await
             }
         };
         let first = tokio::spawn(ask());

@@ -1,7 +1,7 @@
 //! What this instance was built from.
 
-use super::resource::Busy;
-use crate::server::AppState;
+use crate::app::AppState;
+use crate::resource::PublicErrors;
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
@@ -28,7 +28,7 @@ pub(crate) struct Build {
 /// What this instance was built from: anyone can rebuild it and compare.
 #[utoipa::path(
     get, path = "/version", operation_id = "getVersion", tag = "health", security(()),
-    responses((status = 200, body = Build, description = "What it was built from"), Busy)
+    responses((status = 200, body = Build, description = "What it was built from"), PublicErrors)
 )]
 pub(crate) async fn version(State(state): State<AppState>) -> Json<Build> {
     Json(Build {

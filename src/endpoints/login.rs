@@ -1,12 +1,15 @@
 //! Login and logout at the identity provider, and what a token is worth.
 
-use super::resource::{BodyRefused, Busy, Refused};
-use crate::api::body::Body;
-use crate::audit::{Action, Actor, Event, Origin, SYSTEM_TENANT};
-use crate::auth::{Claims, LoginError, Principal};
+use crate::app::AppState;
+use crate::audit::{Action, ClientInfo, EventDraft, SYSTEM_TENANT};
+use crate::auth::{Claims, LoginError};
+use crate::context::TenantContext;
 use crate::entity::user;
-use crate::error::{ApiError, ErrorBody, ErrorCode};
-use crate::server::AppState;
+use crate::error::{ApiError, ErrorCode};
+use crate::error_response::ErrorBody;
+use crate::input::JsonBody;
+use crate::resource::{AuthErrors, BodyErrors, PublicErrors};
+use crate::tenancy::TenantTransaction;
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, LOCATION, SET_COOKIE};
@@ -25,10 +28,10 @@ const NO_STORE: (HeaderName, HeaderValue) = (CACHE_CONTROL, HeaderValue::from_st
 /// Sends the browser to the identity provider. The provider sends it back to the front end's OIDC_REDIRECT_URL with a
 /// `code` and a `state`, which that page posts to the callback.
 #[utoipa::path(
-    get, path = "/auth/login", operation_id = "beginLogin", tag = "auth", security(()),
+    get, path = "/auth/login", operation_id = "login", tag = "auth", security(()),
     responses(
         (status = 302, description = "To the provider, with a cookie that the callback needs"),
-        Busy,
+        PublicErrors,
     )
 )]
 pub(crate) async fn login(State(state): State<AppState>) -> Result<impl IntoResponse, ApiError> {
@@ -62,26 +65,26 @@ pub(crate) struct LoggedIn {
 
 /// Ends a login: exchanges the code for a token. Needs the login's cookie.
 #[utoipa::path(
-    post, path = "/auth/callback", operation_id = "finishLogin", tag = "auth", security(()), request_body = Callback,
+    post, path = "/auth/callback", operation_id = "loginCallback", tag = "auth", security(()), request_body = Callback,
     responses(
         (status = 200, body = LoggedIn, description = "Logged in"),
         (status = 400, description = "AUTH_001, AUTH_004, VAL_001 to VAL_003", body = ErrorBody),
         (status = 403, description = "AUTH_002, AUTH_005, AUTH_007", body = ErrorBody),
-        BodyRefused,
-        Busy,
+        BodyErrors,
+        PublicErrors,
     )
 )]
 pub(crate) async fn callback(
     State(state): State<AppState>,
     headers: HeaderMap,
-    origin: Origin,
-    Body(body): Body<Callback>,
+    client: ClientInfo,
+    JsonBody(body): JsonBody<Callback>,
 ) -> Result<impl IntoResponse, ApiError> {
     let tokens = match state.auth.finish_login(&headers, body.code, &body.state).await {
         Ok(tokens) => tokens,
-        Err(error) => return Err(refused(&state, origin, error).await),
+        Err(error) => return Err(record_refusal(&state, client, error).await),
     };
-    logged_in(&state, origin, &tokens.claims).await?;
+    record_login(&state, client, &tokens.claims).await?;
     let token = LoggedIn {
         access_token: tokens.token.expose_secret().to_owned(),
         token_type: "Bearer",
@@ -91,37 +94,33 @@ pub(crate) async fn callback(
     Ok(([NO_STORE, (SET_COOKIE, header(&tokens.cookie)?)], Json(token)))
 }
 
-/// Records a login; without that, nobody is logged in.
-async fn logged_in(state: &AppState, origin: Origin, claims: &Claims) -> Result<(), ApiError> {
-    let row = state.tenancy.caller(&claims.tenant, &claims.subject).await?;
-    let event = Event::new(Action::Login, "users");
-    let subject = Some(claims.subject.clone());
+/// Records a login. Without its entry nobody is logged in.
+async fn record_login(state: &AppState, client: ClientInfo, claims: &Claims) -> Result<(), ApiError> {
+    let row = state.tenancy.resolve_caller(&claims.tenant, &claims.subject).await?;
     let Some(row) = row else {
-        let actor = Actor { subject, ..Actor::nobody(SYSTEM_TENANT, origin) };
-        let event = event.with("tenant", claims.tenant.as_str());
-        return state.tenancy.record(SYSTEM_TENANT, actor.did(event)).await;
+        let event = EventDraft::new(SYSTEM_TENANT, Action::Login, "users").by(None, &claims.subject);
+        return state.tenancy.record(event.from_client(client).with("tenant", claims.tenant.as_str())).await;
     };
-    let actor = Actor { tenant_id: row.tenant_id, user_id: row.user_id, subject, origin };
-    match row.user_id.filter(|_| !row.user_deleted) {
-        Some(user) => {
-            let work = state.tenancy.write(actor).await?;
-            let now = user::ActiveModel { last_login_at: Set(Some(OffsetDateTime::now_utc())), ..Default::default() };
-            work.update::<user::Entity>(user, now).await?;
-            work.commit(event.on(user)).await
-        }
-        None => state.tenancy.record(row.tenant_id, actor.did(event)).await,
-    }
+    let event = EventDraft::new(row.tenant_id, Action::Login, "users").by(row.user_id, &claims.subject);
+    let event = event.from_client(client);
+    let Some(user) = row.user_id.filter(|_| !row.user_deleted) else {
+        return state.tenancy.record(event).await;
+    };
+    let login = async |tx: &mut TenantTransaction| {
+        let now = user::ActiveModel { last_login_at: Set(Some(OffsetDateTime::now_utc())), ..Default::default() };
+        tx.update::<user::Entity>(user, now).await.map(drop)
+    };
+    state.tenancy.run(event.on(user), login).await
 }
 
-/// Records a login that was refused, whose tenant nobody knows. It stays refused whether that succeeds or not.
-async fn refused(state: &AppState, origin: Origin, error: LoginError) -> ApiError {
-    // Nobody who has begun a login: anyone could fill the log with these. They are in the access log.
+/// Records a login that was refused. Nobody knows its tenant. It stays refused where this fails.
+async fn record_refusal(state: &AppState, client: ClientInfo, error: LoginError) -> ApiError {
+    // Without a login cookie no login was begun: anyone could fill the log with such calls, which the access log has.
     let of_a_login = !matches!(error, LoginError::Cookie(_));
     let error = ApiError::from(error);
-    if of_a_login && error.code.status().is_client_error() {
-        let event = Event::new(Action::LoginRefused, "users").with("code", error.code.code());
-        let record = Actor::nobody(SYSTEM_TENANT, origin).did(event);
-        if let Err(error) = state.tenancy.record_refusal(SYSTEM_TENANT, record).await {
+    if of_a_login && error.code.is_client_error() {
+        let event = EventDraft::new(SYSTEM_TENANT, Action::LoginRefused, "users").from_client(client);
+        if let Err(error) = state.tenancy.record_refusal(event.with("code", error.code.code())).await {
             tracing::error!(?error, "a refused login is not in the audit log");
         }
     }
@@ -145,15 +144,15 @@ pub(crate) struct Validation {
     get, path = "/auth/validate", operation_id = "validateToken", tag = "auth", security(("bearer" = [])),
     responses(
         (status = 200, body = Validation, description = "The token is good"),
-        Refused,
+        AuthErrors,
     )
 )]
-pub(crate) async fn validate(principal: Principal) -> Json<Validation> {
+pub(crate) async fn validate(TenantContext { caller, .. }: TenantContext) -> Json<Validation> {
     Json(Validation {
         valid: true,
-        user_id: principal.user_id,
-        tenant_id: principal.tenant_id,
-        expires_at: principal.expires_at,
+        user_id: caller.user_id,
+        tenant_id: caller.tenant_id,
+        expires_at: caller.expires_at,
     })
 }
 
@@ -176,17 +175,17 @@ pub(crate) struct LoggedOut {
 
 /// Where to send the browser so that the provider ends its session.
 #[utoipa::path(
-    post, path = "/auth/logout", operation_id = "logOut", tag = "auth", security(()), request_body = Logout,
+    post, path = "/auth/logout", operation_id = "logout", tag = "auth", security(()), request_body = Logout,
     responses(
         (status = 200, body = LoggedOut, description = "Where the provider logs out"),
         (status = 400, description = "AUTH_006, VAL_001 to VAL_003", body = ErrorBody),
-        BodyRefused,
-        Busy,
+        BodyErrors,
+        PublicErrors,
     )
 )]
 pub(crate) async fn logout(
     State(state): State<AppState>,
-    Body(body): Body<Logout>,
+    JsonBody(body): JsonBody<Logout>,
 ) -> Result<Json<LoggedOut>, ApiError> {
     if !state.settings.allows_page(&body.redirect_uri) {
         return Err(ErrorCode::RedirectNotAllowed.into());

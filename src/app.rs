@@ -1,14 +1,14 @@
-//! What handlers share.
+//! The state that handlers share.
 
-use super::prepare::leniency;
-use super::{Lifecycle, Recent};
-use crate::api::{DatabaseChecks, Pages};
 use crate::auth::Auth;
 use crate::config::{MigrateOnStart, Settings};
 use crate::database::{Pool, Probe};
+use crate::lifecycle::Lifecycle;
+use crate::pages::Pages;
+use crate::readiness::DatabaseChecks;
+use crate::single_flight::SingleFlight;
 use crate::tenancy::Tenancy;
-use axum::extract::FromRef;
-use bulkhead_migrator::{Fit, Misfit, Runner, Standing, State};
+use bulkhead_migrator::{Fit, Leniency, Misfit, Runner, Standing, State};
 use sea_orm::{DatabaseConnection, DbErr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ pub struct AppState {
     /// The only way to tenants' data.
     pub tenancy: Tenancy,
     /// The pool that requests use: not for handlers, which would see every tenant's rows.
-    pub(super) database: Pool,
+    pub(crate) database: Pool,
     /// What readiness asks the database with.
     pub(crate) probe: Probe,
     /// Checks tokens and leads logins.
@@ -30,7 +30,7 @@ pub struct AppState {
     pub lifecycle: Lifecycle,
     /// Knows this build's migrations, and reads the schema's state.
     pub runner: Arc<Runner>,
-    pub(crate) checks: Arc<Recent<DatabaseChecks>>,
+    pub(crate) checks: Arc<SingleFlight<DatabaseChecks>>,
     pub(crate) pages: Pages,
     schema_fits: Arc<AtomicBool>,
     started: Arc<AtomicBool>,
@@ -98,14 +98,7 @@ impl AppState {
     }
 }
 
-impl FromRef<AppState> for Arc<Auth> {
-    fn from_ref(state: &AppState) -> Self {
-        Self::clone(&state.auth)
-    }
-}
-
-impl FromRef<AppState> for Tenancy {
-    fn from_ref(state: &AppState) -> Self {
-        state.tenancy.clone()
-    }
+/// What these settings let pass.
+pub(crate) fn leniency(settings: &Settings) -> Leniency {
+    Leniency { unknown: settings.migration_allow_unknown, ..Leniency::default() }
 }

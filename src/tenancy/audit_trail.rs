@@ -1,8 +1,8 @@
 //! Pages of the audit log: by number, or by time where a time is named; and who saw one thing, also in a list.
 
-use super::scope::Resource;
-use super::work::Find;
-use crate::audit::{Action, ID_ENDS, IDS, IdEnds, Shown, end_bytes, id_end, instant};
+use super::query::{TenantQuery, sqlite_timestamp};
+use super::table::Table;
+use crate::audit::{Action, ID_ENDS, IDS, IdEnds, Shown, end_bytes, format_timestamp, id_end};
 use crate::entity::audit_log::{self, Column, Entity};
 use crate::error::ApiError;
 use sea_orm::sea_query::{Expr, ExprTrait};
@@ -48,7 +48,7 @@ pub struct Entries {
 /// An entry's place: its number and its time.
 type Place = (i64, OffsetDateTime);
 
-impl Find<'_, Entity> {
+impl TenantQuery<'_, Entity> {
     /// A page of the log; `None` where there is no entry of the number behind which it is to begin.
     pub async fn trail(self, trail: Trail) -> Result<Option<Entries>, ApiError> {
         let backend = self.transaction.get_database_backend();
@@ -57,8 +57,8 @@ impl Find<'_, Entity> {
         let timed = trail.since.is_some() || trail.until.is_some();
         let mut range = self
             .select
-            .apply_if(trail.since, |select, since| select.filter(Column::CreatedAt.gte(moment(backend, since))))
-            .apply_if(trail.until, |select, until| select.filter(Column::CreatedAt.lt(moment(backend, until))));
+            .apply_if(trail.since, |select, since| select.filter(Column::CreatedAt.gte(log_timestamp(backend, since))))
+            .apply_if(trail.until, |select, until| select.filter(Column::CreatedAt.lt(log_timestamp(backend, until))));
         if timed {
             range = range.order_by_desc(Column::CreatedAt);
         }
@@ -115,7 +115,7 @@ impl Find<'_, Entity> {
     }
 }
 
-impl<E: Resource> Find<'_, E> {
+impl<T: Table> TenantQuery<'_, T> {
     /// The ids of the rows that a list showed, in its order.
     pub async fn ending(self, shown: &IdEnds) -> Result<Vec<Uuid>, ApiError> {
         let backend = self.transaction.get_database_backend();
@@ -123,7 +123,7 @@ impl<E: Resource> Find<'_, E> {
         let (Ok(oldest), Ok(behind)) = (time(shown.oldest_ms), time(shown.newest_ms + 1)) else {
             return Ok(Vec::new());
         };
-        let (oldest, behind) = (super::work::moment(backend, oldest), super::work::moment(backend, behind));
+        let (oldest, behind) = (sqlite_timestamp(backend, oldest), sqlite_timestamp(backend, behind));
         // Five of the last six bytes, which an id's text has behind its last hyphen.
         let last_bytes = match backend {
             DbBackend::Postgres => "substr(id::text, 25, 10)",
@@ -132,9 +132,9 @@ impl<E: Resource> Find<'_, E> {
         let mut ids = self
             .select
             .select_only()
-            .column(E::ID)
-            .filter(E::CREATED_AT.gte(oldest))
-            .filter(E::CREATED_AT.lt(behind))
+            .column(T::ID)
+            .filter(T::CREATED_AT.gte(oldest))
+            .filter(T::CREATED_AT.lt(behind))
             .filter(Expr::cust(last_bytes).is_in(shown.ends.iter().filter_map(|end| end_bytes(end))))
             .into_tuple::<Uuid>()
             .all(self.transaction)
@@ -169,13 +169,13 @@ fn as_pair() -> Expr {
 }
 
 fn pair(backend: DbBackend, (number, at): Place) -> Expr {
-    Expr::tuple([Expr::val(moment(backend, at)), Expr::val(number)])
+    Expr::tuple([Expr::val(log_timestamp(backend, at)), Expr::val(number)])
 }
 
 /// SQLite compares times as text, which the log has in one form.
-fn moment(backend: DbBackend, at: OffsetDateTime) -> Value {
+fn log_timestamp(backend: DbBackend, at: OffsetDateTime) -> Value {
     match backend {
         DbBackend::Postgres => at.into(),
-        _ => instant(at).into(),
+        _ => format_timestamp(at).into(),
     }
 }

@@ -49,7 +49,7 @@ impl Pages {
 
     /// Waits until the tenant may read a list. One tenant's lists take half of the pool's connections at most, however many
     /// there are: what others ask for finds one.
-    pub(super) async fn turn(&self, tenant: Uuid) -> Option<OwnedSemaphorePermit> {
+    pub(crate) async fn turn(&self, tenant: Uuid) -> Option<OwnedSemaphorePermit> {
         let turns = {
             let mut tenants = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             tenants.retain(|_, turns| Arc::strong_count(turns) > 1);
@@ -60,7 +60,7 @@ impl Pages {
     }
 
     /// A page without rows.
-    pub(super) fn begin(&self) -> Rows {
+    pub(crate) fn begin(&self) -> Rows {
         let open = br#"{"items":["#.to_vec();
         Rows { pages: self.clone(), large: None, bytes: 0, pieces: VecDeque::new(), open }
     }
@@ -68,7 +68,7 @@ impl Pages {
 
 /// The rows of a page, as JSON.
 #[derive(Debug)]
-pub(super) struct Rows {
+pub(crate) struct Rows {
     pages: Pages,
     /// Held from when the page becomes large until it is written.
     large: Option<OwnedSemaphorePermit>,
@@ -80,7 +80,7 @@ pub(super) struct Rows {
 impl Rows {
     /// Adds a row, unless there is no room for it: then `false`. The first one may have any size, and is refused only while
     /// there are too many large pages.
-    pub(super) fn push(&mut self, row: &impl Serialize) -> Result<bool, ApiError> {
+    pub(crate) fn push(&mut self, row: &impl Serialize) -> Result<bool, ApiError> {
         let (before, first) = (self.open.len(), self.bytes == 0);
         if !first {
             self.open.push(b',');
@@ -116,7 +116,7 @@ impl Rows {
     }
 
     /// The answer, with where the next page begins.
-    pub(super) fn answer(mut self, next_cursor: Option<&str>) -> Result<Response, ApiError> {
+    pub(crate) fn answer(mut self, next_cursor: Option<&str>) -> Result<Response, ApiError> {
         self.open.extend_from_slice(br#"],"next_cursor":"#);
         serde_json::to_writer(&mut self.open, &next_cursor).map_err(|error| ApiError::internal(&error))?;
         self.open.push(b'}');

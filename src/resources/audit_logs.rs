@@ -1,14 +1,13 @@
 //! The audit log of the caller's tenant.
 
-use super::resource::{Id, List, NoRow, Refused, Text, limit};
-use crate::api::body::Parameters;
-use crate::audit::{Action, Entry, Event, Shown};
-use crate::auth::Admin;
+use crate::app::AppState;
+use crate::audit::{Action, AuditEntry, Shown};
+use crate::context::{Admin, Require};
 use crate::entity::audit_log::{self, Column};
 use crate::entity::{document, user};
 use crate::error::{ApiError, ErrorCode};
-use crate::server::AppState;
-use crate::tenancy::{Resource, Trail, UnitOfWork};
+use crate::resource::{AuthErrors, Id, List, ListQuery, NotFound, PageQuery, Text, cursor_error};
+use crate::tenancy::{Table, TenantTransaction, Trail};
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
@@ -61,7 +60,7 @@ pub(crate) struct AuditLogEntry {
 
 impl From<audit_log::Model> for AuditLog {
     fn from(row: audit_log::Model) -> Self {
-        let (entry, hash) = Entry::of_row(row);
+        let (entry, hash) = AuditEntry::from_row(row);
         Self {
             id: entry.id,
             sequence: entry.sequence,
@@ -105,7 +104,7 @@ pub(crate) struct AuditFilter {
     /// Only what this user did.
     user_id: Option<Uuid>,
     /// Only what was done to things of this kind: `users`, `documents`, `tenants`.
-    #[param(value_type = Option<String>, example = "documents")]
+    #[param(value_type = Option<String>, min_length = 1, max_length = 64, example = "documents")]
     resource_type: Option<Text<64>>,
     /// Only what was done to this one, and lists that showed it; goes with `resource_type`. One request looks through
     /// 20,000 entries at most, so a page may be short, or empty: go on until `next_cursor` is null.
@@ -116,11 +115,6 @@ pub(crate) struct AuditFilter {
     /// Only entries before this time (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime, example = "2026-11-25T00:00:00Z")]
     until: Option<Instant>,
-    /// How many entries a page has: 1 to 200; 50 where it is left out.
-    #[param(minimum = 1, maximum = 200, example = 50)]
-    limit: Option<u64>,
-    /// Where the page begins: the `next_cursor` of the one before.
-    cursor: Option<String>,
 }
 
 /// The audit log of the caller's tenant, newest first.
@@ -128,25 +122,21 @@ pub(crate) struct AuditFilter {
 /// It is in the order of `sequence`; with `since` or `until` in the order of `created_at`, which is the same unless a clock was
 /// set back. A page may have fewer entries than `limit`, or none: go on until `next_cursor` is null.
 #[utoipa::path(
-    get, path = "/audit-logs", operation_id = "listAuditLogs", tag = "audit", security(("bearer" = [])), params(AuditFilter),
-    responses((status = 200, body = List<AuditLog>, description = "A page of it"), Refused)
+    get, path = "/audit-logs", operation_id = "listAuditLogs", tag = "audit", security(("bearer" = [])), params(AuditFilter, PageQuery),
+    responses((status = 200, body = List<AuditLog>, description = "A page of the list."), AuthErrors)
 )]
 pub(crate) async fn list(
     State(state): State<AppState>,
-    Admin(principal): Admin,
-    Parameters(filter): Parameters<AuditFilter>,
+    Require(context, ..): Require<Admin>,
+    ListQuery(page, filter): ListQuery<AuditFilter>,
 ) -> Result<Response, ApiError> {
-    let limit = limit(filter.limit)?;
-    let no_cursor = || {
-        ApiError::detailed(ErrorCode::BadFormat, "cursor must be the next_cursor of a page")
-            .of_field("cursor".to_owned())
-    };
-    let after = filter.cursor.as_deref().map(str::parse::<i64>).transpose().map_err(|_| no_cursor())?;
+    let limit = page.size()?;
+    let after = page.cursor.as_deref().map(str::parse::<i64>).transpose().map_err(|_| cursor_error())?;
     if filter.since.zip(filter.until).is_some_and(|(since, until)| since > until) {
         let what = "since must not be later than until";
         return Err(ApiError::detailed(ErrorCode::InvalidInput, what).of_field("since".to_owned()));
     }
-    let kind = filter.resource_type.map(|kind| kind.0);
+    let kind = filter.resource_type.map(String::from);
     if filter.resource_id.is_some() && kind.is_none() {
         let what = "resource_id goes with resource_type";
         return Err(ApiError::detailed(ErrorCode::MissingField, what).of_field("resource_type".to_owned()));
@@ -165,21 +155,26 @@ pub(crate) async fn list(
         after,
         limit,
     };
-    let turn = state.pages.turn(principal.tenant_id).await;
-    let work = state.tenancy.read(principal.actor()).await?;
-    let page = work.find::<audit_log::Entity>().trail(trail).await?.ok_or_else(no_cursor)?;
-    drop(turn);
-    let (mut rows, mut numbers, mut next) = (state.pages.begin(), Vec::new(), page.next);
-    for row in page.rows {
-        let number = row.sequence;
-        if !rows.push(&AuditLog::from(row))? {
-            next = numbers.last().copied();
-            break;
-        }
-        numbers.push(number);
-    }
-    let read = numbers.iter().min().zip(numbers.iter().max()).map(|(oldest, newest)| vec![*oldest, *newest]);
-    work.finish(Event::new(Action::DataAccess, "audit_logs").with("sequences", read)).await?;
+    let turn = state.pages.turn(context.caller.tenant_id).await;
+    let mut rows = state.pages.begin();
+    let next = context
+        .run(context.event(Action::DataAccess, "audit_logs"), async |tx| {
+            let page = tx.find::<audit_log::Entity>().trail(trail).await?.ok_or_else(cursor_error)?;
+            drop(turn);
+            let (mut sequences, mut next) = (Vec::new(), page.next);
+            for row in page.rows {
+                let sequence = row.sequence;
+                if !rows.push(&AuditLog::from(row))? {
+                    next = sequences.last().copied();
+                    break;
+                }
+                sequences.push(sequence);
+            }
+            let read = sequences.iter().min().zip(sequences.iter().max());
+            tx.event().add("sequences", read.map(|(oldest, newest)| vec![*oldest, *newest]));
+            Ok(next)
+        })
+        .await?;
     rows.answer(next.map(|number| number.to_string()).as_deref())
 }
 
@@ -187,32 +182,29 @@ pub(crate) async fn list(
 #[utoipa::path(
     get, path = "/audit-logs/{id}", operation_id = "getAuditLog", tag = "audit", security(("bearer" = [])),
     params(("id" = Uuid, Path, description = "The entry's id")),
-    responses((status = 200, body = AuditLogEntry, description = "The entry"), Refused, NoRow)
+    responses((status = 200, body = AuditLogEntry, description = "The entry."), AuthErrors, NotFound)
 )]
-pub(crate) async fn get(
-    State(state): State<AppState>,
-    Admin(principal): Admin,
-    Id(id): Id,
-) -> Result<Json<AuditLogEntry>, ApiError> {
-    let work = state.tenancy.read(principal.actor()).await?;
-    let looked = Event::new(Action::DataAccess, "audit_logs").on(id);
-    let Some(row) = work.find::<audit_log::Entity>().one(id).await? else {
-        return Err(work.refuse(looked.with("found", false), ErrorCode::NotFound.into()).await);
-    };
-    let resource_ids = shown(&work, &row).await?;
-    work.finish(looked.with("found", true)).await?;
-    Ok(Json(AuditLogEntry { entry: row.into(), resource_ids }))
+pub(crate) async fn get(Require(context, ..): Require<Admin>, Id(id): Id) -> Result<Json<AuditLogEntry>, ApiError> {
+    let event = context.event(Action::DataAccess, "audit_logs").on(id);
+    let entry = context.run(event, async |tx| {
+        let row = tx.find::<audit_log::Entity>().one(id).await?;
+        tx.event().set_found(row.is_some());
+        let row = row.ok_or(ErrorCode::NotFound)?;
+        let resource_ids = shown(tx, &row).await?;
+        Ok(AuditLogEntry { entry: row.into(), resource_ids })
+    });
+    Ok(Json(entry.await?))
 }
 
 /// The ids of the rows that a list showed, deleted ones included.
-async fn shown(work: &UnitOfWork, entry: &audit_log::Model) -> Result<Option<Vec<Uuid>>, ApiError> {
+async fn shown(tx: &TenantTransaction, entry: &audit_log::Model) -> Result<Option<Vec<Uuid>>, ApiError> {
     let Some(shown) = Shown::of(&entry.metadata).filter(|_| entry.action == Action::DataAccess.name()) else {
         return Ok(None);
     };
     Ok(match (shown, entry.resource_type.as_str()) {
         (Shown::Ids(ids), _) => Some(ids),
-        (Shown::Ends(ends), user::Entity::NAME) => Some(work.find::<user::Entity>().ending(&ends).await?),
-        (Shown::Ends(ends), document::Entity::NAME) => Some(work.find::<document::Entity>().ending(&ends).await?),
+        (Shown::Ends(ends), user::Entity::NAME) => Some(tx.find::<user::Entity>().ending(&ends).await?),
+        (Shown::Ends(ends), document::Entity::NAME) => Some(tx.find::<document::Entity>().ending(&ends).await?),
         _ => None,
     })
 }

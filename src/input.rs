@@ -1,12 +1,10 @@
-//! JSON request bodies, and query parameters, whose rejection has a code of the registry and names the field.
+//! JSON request bodies and query parameters. Their rejection has a code of the registry and names the field.
 
 use crate::error::{ApiError, ErrorCode};
-use crate::server::BodyError;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
-use axum::http::StatusCode;
-use axum::http::request::Parts;
+use axum::extract::{FromRequest, Query, Request};
+use axum::http::{StatusCode, Uri};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -16,15 +14,15 @@ use std::fmt;
 use std::marker::PhantomData;
 
 /// A request body of JSON. What is not one is answered with a VAL code.
-pub(crate) struct Body<T>(pub(crate) T);
+pub(crate) struct JsonBody<T>(pub(crate) T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         match Json::from_request(request, state).await {
             Ok(Json(Object(body))) => Ok(Self(body)),
-            Err(rejection) => Err(body_refusal(&rejection)),
+            Err(rejection) => Err(body_error(&rejection)),
         }
     }
 }
@@ -52,28 +50,33 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// Query parameters. What does not fit is answered with a VAL code.
-pub(crate) struct Parameters<T>(pub(crate) T);
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        match Query::from_request_parts(parts, state).await {
-            Ok(Query(parameters)) => Ok(Self(parameters)),
-            Err(rejection) => Err(query_refusal(&rejection)),
+/// Parses the parameters of a query string. What does not fit is answered with a VAL code.
+pub(crate) fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
+    let uri = Uri::try_from(format!("/?{query}")).map_err(|error| ApiError::internal(&error))?;
+    let rejection = match Query::try_from_uri(&uri) {
+        Ok(Query(parameters)) => return Ok(parameters),
+        Err(rejection) => rejection,
+    };
+    let text = rejection.body_text();
+    match &rejection {
+        QueryRejection::FailedToDeserializeQueryString(error) => {
+            let error = deserialize_error::<serde::de::value::Error>(error, text);
+            // A parameter is text: where it is of the wrong type, its format is wrong.
+            let code = if error.field.is_some() { ErrorCode::BadFormat } else { error.code };
+            Err(ApiError { code, ..error })
         }
+        _ => Err(ApiError::detailed(ErrorCode::InvalidInput, text)),
     }
 }
 
-fn body_refusal(rejection: &JsonRejection) -> ApiError {
+fn body_error(rejection: &JsonRejection) -> ApiError {
     let text = rejection.body_text();
     let code = match rejection {
         JsonRejection::MissingJsonContentType(_) => ErrorCode::UnsupportedMedia,
         JsonRejection::JsonSyntaxError(error) => {
-            return ApiError { code: ErrorCode::BadFormat, ..misfit::<serde_json::Error>(error, text) };
+            return ApiError { code: ErrorCode::BadFormat, ..deserialize_error::<serde_json::Error>(error, text) };
         }
-        JsonRejection::JsonDataError(error) => return misfit::<serde_json::Error>(error, text),
+        JsonRejection::JsonDataError(error) => return deserialize_error::<serde_json::Error>(error, text),
         JsonRejection::BytesRejection(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
             ErrorCode::TooLarge
         }
@@ -87,21 +90,8 @@ fn body_refusal(rejection: &JsonRejection) -> ApiError {
     ApiError::detailed(code, text)
 }
 
-fn query_refusal(rejection: &QueryRejection) -> ApiError {
-    let text = rejection.body_text();
-    match rejection {
-        QueryRejection::FailedToDeserializeQueryString(error) => {
-            let refused = misfit::<serde::de::value::Error>(error, text);
-            // All that a parameter can be of is text: it is not of the form of its type.
-            let code = if refused.field.is_some() { ErrorCode::BadFormat } else { refused.code };
-            ApiError { code, ..refused }
-        }
-        _ => ApiError::detailed(ErrorCode::InvalidInput, text),
-    }
-}
-
 /// What is of the wrong type or out of range, with the name of where.
-fn misfit<E: Error + 'static>(error: &(dyn Error + 'static), text: String) -> ApiError {
+fn deserialize_error<E: Error + 'static>(error: &(dyn Error + 'static), text: String) -> ApiError {
     let mut cause = Some(error);
     let found = std::iter::from_fn(|| {
         let this = cause?;
@@ -125,7 +115,27 @@ fn misfit<E: Error + 'static>(error: &(dyn Error + 'static), text: String) -> Ap
     ApiError::detailed(ErrorCode::InvalidInput, text).of_field(field)
 }
 
-/// A field that may be left out, to stay as it is, or null, to become nothing; for `#[serde(default)]` fields.
-pub(super) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
+/// Why a body is not read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// It was not in after the time that it may take.
+    #[error("the body was not in after BODY_TIMEOUT_SECONDS")]
+    Late,
+    /// It is in, but other requests have all places.
+    #[error("the body is in, but there is no room for the request")]
+    NoRoom,
+}
+
+impl BodyError {
+    /// What a failure to read a body was, where it was one of these.
+    pub(crate) fn of(error: &(dyn Error + 'static)) -> Option<Self> {
+        let mut cause = Some(error);
+        while let Some(this) = cause {
+            if let Some(found) = this.downcast_ref::<Self>() {
+                return Some(*found);
+            }
+            cause = this.source();
+        }
+        None
+    }
 }

@@ -1,6 +1,6 @@
 //! A tenant keeps an admin: whoever takes the last one away is refused.
 
-use super::scope::{OfTenant, Resource};
+use super::table::{Table, TenantScoped};
 use crate::database::Transaction;
 use crate::entity::tenant;
 use crate::entity::user::{self, Role};
@@ -20,8 +20,8 @@ pub enum Loss {
 /// Whether the tenant has no admin left after this loss; or none who can log in, if there is one now. It stays so until
 /// the transaction ends, since others who take an admin away wait for that. Begin with it: the locks are taken in the
 /// order tenant, user, end of the audit log.
-pub(super) async fn is_last(transaction: &Transaction, tenant: Uuid, user: Uuid, loss: Loss) -> Result<bool, DbErr> {
-    hold(transaction, tenant).await?;
+pub(crate) async fn is_last(transaction: &Transaction, tenant: Uuid, user: Uuid, loss: Loss) -> Result<bool, DbErr> {
+    lock_tenant(transaction, tenant).await?;
     let Some(user) = admins(tenant).filter(user::Column::Id.eq(user)).one(transaction).await? else {
         return Ok(false);
     };
@@ -39,7 +39,7 @@ pub(super) async fn is_last(transaction: &Transaction, tenant: Uuid, user: Uuid,
 /// FOR NO KEY UPDATE conflicts with itself, but not with the FOR KEY SHARE by which rows that refer to the tenant are
 /// inserted (postgresql.org/docs/current/explicit-locking.html, "Row-Level Locks"). On SQLite a transaction that writes
 /// has the file to itself from its beginning.
-pub(super) async fn hold(transaction: &Transaction, tenant: Uuid) -> Result<Option<tenant::Model>, DbErr> {
+pub(crate) async fn lock_tenant(transaction: &Transaction, tenant: Uuid) -> Result<Option<tenant::Model>, DbErr> {
     tenant::Entity::find_by_id(tenant).lock(LockType::NoKeyUpdate).one(transaction).await
 }
 

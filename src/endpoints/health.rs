@@ -1,9 +1,12 @@
 //! Health: whether this instance lives (restart it if not), has started, and can serve (send it requests).
 
+use crate::app::AppState;
 use crate::auth::Standing;
 use crate::database::Trouble;
 use crate::error::ErrorCode;
-use crate::server::{AppState, OwnBody, Phase};
+use crate::error_response::KeepErrorBody;
+use crate::lifecycle::Phase;
+use crate::readiness::{Check, DatabaseChecks};
 use crate::tenancy::Isolation;
 use axum::Json;
 use axum::extract::State;
@@ -93,19 +96,6 @@ struct Checks {
     auth: Check,
 }
 
-#[derive(Debug, Clone, Serialize, ToSchema)]
-struct Check {
-    /// `ok`, or what is the matter.
-    #[schema(example = "ok")]
-    status: &'static str,
-    /// How long the check took.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    latency_ms: Option<f64>,
-    /// The error's code; never a driver's message.
-    #[schema(example = json!(null))]
-    error: Option<&'static str>,
-}
-
 /// 200 when this instance can serve requests, if not all of them (`degraded`). Each check is given one second.
 #[utoipa::path(
     get, path = "/health/ready", operation_id = "getReadiness", tag = "health", security(()),
@@ -123,7 +113,7 @@ async fn readiness(state: &AppState) -> Readiness {
         let isolation = if schema.error.is_none() { isolation(state).await } else { schema.clone() };
         DatabaseChecks { database, schema, isolation }
     };
-    let DatabaseChecks { database, schema, isolation } = state.checks.or_look(Box::pin(look)).await;
+    let DatabaseChecks { database, schema, isolation } = state.checks.run(Box::pin(look)).await;
     // Last: a look that outlasts the beginning of a stop does not say that the instance is ready.
     let phase = state.lifecycle.phase();
     let process = match phase {
@@ -151,14 +141,6 @@ async fn readiness(state: &AppState) -> Readiness {
         Overall::Ready
     };
     Readiness { status, checks: Checks { process, database, schema, isolation, auth }, timestamp: unix_time() }
-}
-
-/// What the database was seen to be.
-#[derive(Debug, Clone)]
-pub(crate) struct DatabaseChecks {
-    database: Check,
-    schema: Check,
-    isolation: Check,
 }
 
 async fn database(state: &AppState) -> Check {
@@ -241,7 +223,7 @@ async fn check(work: impl Future<Output = Result<&'static str, (&'static str, Er
 fn answer(good: bool, body: impl Serialize) -> Response {
     let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut response = (status, Json(body)).into_response();
-    response.extensions_mut().insert(OwnBody);
+    response.extensions_mut().insert(KeepErrorBody);
     response
 }
 

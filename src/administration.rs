@@ -1,16 +1,20 @@
-//! What operators do from the command line: look at tenants, suspend and resume them, give users roles, restore users.
+//! What operators do from the command line: make, show, suspend and resume tenants, give users roles, restore users, repair
+//! audit logs.
 //!
 //! All of it needs the connection that migrations use. A change and its entry in the tenant's audit log are one
 //! transaction, and so are a look at the users and its entry.
 
-use super::admins::{self, Loss};
-use super::directory::tenants;
-use super::scope::{OfTenant, Resource};
-use crate::audit::{self, Action, Actor, Event, Origin, SYSTEM_TENANT};
+mod tenants;
+
+pub use tenants::{NewTenant, TenantRow, create_tenant, tenants};
+
+use crate::audit::{self, Action, EventDraft, SYSTEM_TENANT};
 use crate::database::{self, Access, Transaction};
 use crate::entity::tenant::{self, Status};
 use crate::entity::user::{self, Role};
 use crate::entity::{document, word};
+use crate::tenancy::last_admin::{self, Loss};
+use crate::tenancy::{Table, TenantScoped};
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Expr, ExprTrait, Func};
 use sea_orm::{
@@ -144,8 +148,8 @@ async fn set_status(
     let changes = tenant::ActiveModel { status: Set(to), ..Default::default() };
     let update = tenant::Entity::update_many().set(changes).filter(tenant::Column::Id.eq(tenant.id));
     must_change_one(update.exec(&transaction).await?.rows_affected)?;
-    let event = Event::new(Action::Updated, "tenants").on(tenant.id).with("fields", vec!["status"]);
-    record(transaction, tenant.id, vec![event.with("status", audit::change(word(from), word(to)))]).await?;
+    let event = EventDraft::new(tenant.id, Action::Updated, "tenants").on(tenant.id).with("fields", vec!["status"]);
+    record(transaction, vec![event.with("status", audit::change(word(from), word(to)))]).await?;
     Ok(Ok(Change::made(from, to)))
 }
 
@@ -156,13 +160,16 @@ pub async fn list_users(connection: &DatabaseConnection, external_id: &str) -> O
         Err(refusal) => return Ok(Err(refusal)),
     };
     let users = users_of(tenant.id).order_by_asc(user::Column::Id).all(&transaction).await?;
-    let entry =
-        |users: &[user::Model]| Event::new(Action::DataAccess, "users").showing(users.iter().map(user::Entity::place));
-    let mut entries: Vec<Event> = users.chunks(USERS_OF_AN_ENTRY).map(entry).collect();
+    let entry = |users: &[user::Model]| {
+        let mut event = EventDraft::new(tenant.id, Action::DataAccess, "users");
+        event.add_rows(users.iter().map(user::Entity::sort_key));
+        event
+    };
+    let mut entries: Vec<EventDraft> = users.chunks(USERS_OF_AN_ENTRY).map(entry).collect();
     if entries.is_empty() {
         entries.push(entry(&[]));
     }
-    record(transaction, tenant.id, entries).await?;
+    record(transaction, entries).await?;
     Ok(Ok(users))
 }
 
@@ -185,14 +192,14 @@ pub async fn grant_role(
     if user.role == role {
         return Ok(Ok(Change::none(role)));
     }
-    if role != Role::Admin && admins::is_last(&transaction, tenant.id, user.id, Loss::Role).await? {
+    if role != Role::Admin && last_admin::is_last(&transaction, tenant.id, user.id, Loss::Role).await? {
         return Ok(Err(Refusal::LastAdmin));
     }
     let changes = user::ActiveModel { role: Set(role), ..Default::default() };
     let update = user::Entity::update_many().set(changes).filter(this(&user));
     must_change_one(update.exec(&transaction).await?.rows_affected)?;
-    let event = Event::new(Action::Updated, "users").on(user.id).with("fields", vec!["role"]);
-    record(transaction, tenant.id, vec![event.with("role", audit::change(word(user.role), word(role)))]).await?;
+    let event = EventDraft::new(tenant.id, Action::Updated, "users").on(user.id).with("fields", vec!["role"]);
+    record(transaction, vec![event.with("role", audit::change(word(user.role), word(role)))]).await?;
     Ok(Ok(Change::made(user.role, role)))
 }
 
@@ -228,11 +235,11 @@ pub async fn restore_user(
         }
         done => must_change_one(done?.rows_affected)?,
     }
-    let mut event = Event::new(Action::Restored, "users").on(user.id);
+    let mut event = EventDraft::new(tenant.id, Action::Restored, "users").on(user.id);
     if from != to {
         event = event.with("fields", vec!["role"]).with("role", audit::change(word(from), word(to)));
     }
-    record(transaction, tenant.id, vec![event]).await?;
+    record(transaction, vec![event]).await?;
     Ok(Ok(Change::made(from, to)))
 }
 
@@ -260,7 +267,10 @@ async fn open(connection: &DatabaseConnection, external_id: &str) -> Operated<(T
     };
     // The policies let the owner change rows of the tenant that the transaction names.
     let transaction = database::begin(connection, found.id, Access::Operate).await?;
-    Ok(admins::hold(&transaction, found.id).await?.map(|tenant| (transaction, tenant)).ok_or(Refusal::NoTenant))
+    Ok(last_admin::lock_tenant(&transaction, found.id)
+        .await?
+        .map(|tenant| (transaction, tenant))
+        .ok_or(Refusal::NoTenant))
 }
 
 async fn open_live(connection: &DatabaseConnection, external_id: &str) -> Operated<(Transaction, tenant::Model)> {
@@ -292,9 +302,8 @@ fn must_change_one(changed: u64) -> Result<(), DbErr> {
 }
 
 /// Appends the events to the tenant's log, as the operator's, and commits.
-async fn record(transaction: Transaction, tenant: Uuid, events: Vec<Event>) -> Result<(), DbErr> {
-    let actor = Actor::nobody(tenant, Origin::default());
-    let records = events.into_iter().map(|event| actor.did(event.with("by", OPERATOR))).collect();
-    audit::append(&transaction, tenant, records).await?;
+async fn record(transaction: Transaction, events: Vec<EventDraft>) -> Result<(), DbErr> {
+    let events = events.into_iter().map(|event| event.with("by", OPERATOR)).collect();
+    audit::append(&transaction, events).await?;
     transaction.commit().await
 }

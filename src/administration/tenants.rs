@@ -1,49 +1,14 @@
-//! The directory: which tenants there are, and who calls. The one place that looks across tenants.
+//! Which tenants there are, and how they are made.
 
-use crate::audit::{self, Action, Actor, Event, Origin};
-use crate::database::{self, Access, Pool};
+use crate::audit::{self, Action, EventDraft};
+use crate::database::{self, Access};
 use crate::entity::tenant::{self, Status};
 use crate::entity::user::{self, Role};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{
-    ColumnTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
-    QuerySelect, SqlErr, Statement,
+    ColumnTrait, DatabaseConnection, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, SqlErr,
 };
 use uuid::Uuid;
-
-/// The tenant of a token, and the user of its subject if the tenant has one: a live one before a deleted one.
-#[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
-pub struct CallerRow {
-    /// The tenant.
-    pub tenant_id: Uuid,
-    /// Whether it may be served.
-    pub status: Status,
-    /// Whether it is deleted.
-    pub tenant_deleted: bool,
-    /// The user.
-    pub user_id: Option<Uuid>,
-    /// What the user may do.
-    pub role: Option<Role>,
-    /// Whether the user is deleted.
-    pub user_deleted: bool,
-}
-
-impl CallerRow {
-    pub(super) async fn find(pool: &Pool, external_id: &str, subject: &str) -> Result<Option<Self>, DbErr> {
-        let backend = pool.get_database_backend();
-        let sql = match backend {
-            DbBackend::Postgres => "SELECT * FROM find_caller($1, $2)",
-            _ => {
-                "SELECT t.id AS tenant_id, t.status, t.deleted_at IS NOT NULL AS tenant_deleted,
-                     u.id AS user_id, u.role, u.deleted_at IS NOT NULL AS user_deleted
-                 FROM tenants t LEFT JOIN users u ON u.tenant_id = t.id AND u.external_idp_id = $2
-                 WHERE t.external_id = $1 ORDER BY u.deleted_at DESC NULLS FIRST LIMIT 1"
-            }
-        };
-        let statement = Statement::from_sql_and_values(backend, sql, [external_id.into(), subject.into()]);
-        Self::find_by_statement(statement).one(pool).await
-    }
-}
 
 /// A tenant to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,8 +45,8 @@ pub async fn create_tenant(connection: &DatabaseConnection, new: NewTenant) -> R
         Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => return Ok(None),
         done => done?,
     };
-    let actor = Actor::nobody(id, Origin::default());
-    let mut records = vec![actor.did(Event::new(Action::Created, "tenants").on(id))];
+    let created = |table, row| EventDraft::new(id, Action::Created, table).on(row);
+    let mut events = vec![created("tenants", id)];
     if let Some((email, subject)) = new.admin {
         let admin = user::ActiveModel {
             id: Set(Uuid::now_v7()),
@@ -92,9 +57,9 @@ pub async fn create_tenant(connection: &DatabaseConnection, new: NewTenant) -> R
             ..Default::default()
         };
         let admin = user::Entity::insert(admin).exec_with_returning(&transaction).await?;
-        records.push(actor.did(Event::new(Action::Created, "users").on(admin.id)));
+        events.push(created("users", admin.id));
     }
-    audit::append(&transaction, id, records).await?;
+    audit::append(&transaction, events).await?;
     transaction.commit().await?;
     Ok(Some(id))
 }

@@ -1,6 +1,6 @@
 //! `/`: where to go from here.
 
-use crate::server::AppState;
+use crate::app::AppState;
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;

@@ -1,0 +1,89 @@
+//! Errors as HTTP responses: their one shape, and the status that each has.
+//!
+//! A handler returns [`ApiError`]. The server's outermost layer writes the body, and gives every other 4xx and 5xx (the
+//! router's own 404 and 405, a rejected body, a panic) the same shape by its status.
+
+use crate::error::{ApiError, ErrorCode};
+use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// The body of every 4xx and 5xx answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ErrorBody {
+    error: ErrorFields,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ErrorFields {
+    /// The stable code.
+    #[schema(example = "RES_001")]
+    code: &'static str,
+    /// What went wrong, for people.
+    #[schema(example = "There is nothing at this address.")]
+    message: &'static str,
+    /// Which field of the body, or which parameter, is to be changed; a name of the documentation, never a value. Where a
+    /// deleted one cannot come back, its field that another one has meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+    /// More of it; only in development.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    /// The request's id, as in the X-Request-ID header and the log.
+    request_id: String,
+}
+
+impl ErrorBody {
+    /// The body for one occurrence of `code`.
+    #[must_use]
+    pub(crate) fn new(code: ErrorCode, field: Option<String>, detail: Option<String>, request_id: String) -> Self {
+        Self { error: ErrorFields { code: code.code(), message: code.message(), field, detail, request_id } }
+    }
+}
+
+/// The code for a response that something other than a handler made, by its status.
+#[must_use]
+pub(crate) fn code_of_status(status: StatusCode) -> ErrorCode {
+    match status {
+        StatusCode::UNAUTHORIZED => ErrorCode::NoToken,
+        StatusCode::FORBIDDEN => ErrorCode::RoleNotSufficient,
+        StatusCode::NOT_FOUND => ErrorCode::NotFound,
+        StatusCode::METHOD_NOT_ALLOWED => ErrorCode::MethodNotAllowed,
+        StatusCode::CONFLICT => ErrorCode::Conflict,
+        StatusCode::PRECONDITION_FAILED => ErrorCode::Stale,
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+            ErrorCode::TooLarge
+        }
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => ErrorCode::UnsupportedMedia,
+        StatusCode::TOO_MANY_REQUESTS => ErrorCode::RateLimited,
+        StatusCode::REQUEST_TIMEOUT => ErrorCode::BodyTooSlow,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => ErrorCode::Overloaded,
+        status if status.is_client_error() => ErrorCode::InvalidInput,
+        _ => ErrorCode::Internal,
+    }
+}
+
+/// Marks a 4xx or 5xx answer whose own body is documented, such as that of readiness: it keeps that body.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeepErrorBody;
+
+/// What a 401 asks for (RFC 6750, section 3): a token, or one that is better than the one that came.
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer");
+const CHALLENGE_AFTER_TOKEN: HeaderValue = HeaderValue::from_static(r#"Bearer error="invalid_token""#);
+
+impl IntoResponse for ApiError {
+    /// Status and headers only; the error travels as an extension to the layer that knows the request's id.
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status.unwrap_or(self.code.status()));
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = status.into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = if self.code == ErrorCode::NoToken { CHALLENGE } else { CHALLENGE_AFTER_TOKEN };
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}

@@ -1,0 +1,58 @@
+//! Types of fields that resources have in common.
+
+use email_address::{EmailAddress, Options};
+use serde::{Deserialize, Deserializer};
+
+/// Text of 1 to `MAX` characters, without control characters and without spaces around it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Text<const MAX: usize>(String);
+
+impl<const MAX: usize> TryFrom<String> for Text<MAX> {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let length = text.chars().count();
+        if (1..=MAX).contains(&length) && text.trim() == text && !text.chars().any(char::is_control) {
+            return Ok(Self(text));
+        }
+        Err(format!("must be 1 to {MAX} characters, without control characters and without spaces around them"))
+    }
+}
+
+impl<const MAX: usize> From<Text<MAX>> for String {
+    fn from(text: Text<MAX>) -> Self {
+        text.0
+    }
+}
+
+/// An address of a form that mail servers take (RFC 5321, RFC 5322): no display name, no spaces, 320 characters at most.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Email(String);
+
+impl TryFrom<String> for Email {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let options = Options::default().without_display_text().without_domain_literal().with_required_tld();
+        if text.chars().count() <= 320 && EmailAddress::parse_with_options(&text, options).is_ok() {
+            Ok(Self(text))
+        } else {
+            Err("must be an e-mail address")
+        }
+    }
+}
+
+impl From<Email> for String {
+    fn from(email: Email) -> Self {
+        email.0
+    }
+}
+
+/// Tells an omitted field (`None`) from null (`Some(None)`); for `#[serde(default)]` fields.
+pub(crate) fn double_option<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}

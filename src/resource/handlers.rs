@@ -1,0 +1,154 @@
+//! The operations of every resource.
+
+use super::list::ListQuery;
+use super::precondition::{IfMatch, with_etag};
+use super::{Id, Read, Resource, Write};
+use crate::app::AppState;
+use crate::audit::{self, Action};
+use crate::context::{Require, TenantContext};
+use crate::error::ApiError;
+use crate::input::JsonBody;
+use crate::tenancy::{Cursor, Table, TenantTransaction};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use sea_orm::{ActiveModelTrait, IdenStatic, Iterable, ModelTrait, Value};
+use serde::Serialize;
+use uuid::Uuid;
+
+pub(super) async fn list<R: Resource>(
+    State(state): State<AppState>,
+    Require(context, ..): Require<Read<R>>,
+    ListQuery(page, filter): ListQuery<R::Filter>,
+) -> Result<Response, ApiError> {
+    let (after, size) = (page.after()?, page.size()?);
+    let turn = state.pages.turn(context.caller.tenant_id).await;
+    let mut rows = state.pages.begin();
+    let next = context
+        .run(context.event(Action::DataAccess, R::NAME), async |tx| {
+            let mut listed = Vec::new();
+            let put = |row: R::Model| {
+                let taken = rows.push(&row)?;
+                if taken {
+                    listed.push(R::sort_key(&row));
+                }
+                Ok(taken)
+            };
+            let next = tx.find::<R>().not_deleted().filter(R::condition(filter)).page(after, size, put).await?;
+            drop(turn);
+            tx.event().add_rows(listed.into_iter());
+            Ok(next)
+        })
+        .await?;
+    rows.answer(next.map(Cursor::encode).as_deref())
+}
+
+pub(super) async fn get<R: Resource>(Require(context, ..): Require<Read<R>>, Id(id): Id) -> Result<Response, ApiError> {
+    get_row::<R>(&context, id).await
+}
+
+/// Reads a live row of the caller's tenant.
+pub(crate) async fn get_row<T: Table<Model: Serialize>>(
+    context: &TenantContext,
+    id: Uuid,
+) -> Result<Response, ApiError> {
+    let event = context.event(Action::DataAccess, T::NAME).on(id);
+    let row = context.run(event, async |tx| tx.get::<T>(id).await).await?;
+    Ok(with_etag::<T>(StatusCode::OK, &row))
+}
+
+pub(super) async fn create<R: Resource>(
+    State(state): State<AppState>,
+    Require(context, ..): Require<Write<R>>,
+    JsonBody(new): JsonBody<R::New>,
+) -> Result<Response, ApiError> {
+    let row = R::new_row(new, &context.caller, &state.settings)?;
+    let row = context
+        .run(context.event(Action::Created, R::NAME), async |tx| {
+            R::before_create(tx, &row).await?;
+            tx.insert::<R>(row).await
+        })
+        .await?;
+    let location = [(header::LOCATION, format!("/api/v1/{}/{}", R::NAME, R::sort_key(&row).1))];
+    Ok((location, with_etag::<R>(StatusCode::CREATED, &row)).into_response())
+}
+
+pub(super) async fn update<R: Resource>(
+    State(state): State<AppState>,
+    Require(context, ..): Require<Write<R>>,
+    Id(id): Id,
+    version: IfMatch,
+    JsonBody(changes): JsonBody<R::Changes>,
+) -> Result<Response, ApiError> {
+    let changes = R::changes(changes, &state.settings)?;
+    let row = context
+        .run(context.event(Action::Updated, R::NAME).on(id), async |tx| {
+            R::before_update(tx, id, &changes).await?;
+            update_row::<R>(tx, id, &version, changes).await
+        })
+        .await?;
+    Ok(with_etag::<R>(StatusCode::OK, &row))
+}
+
+/// Changes a live row of the expected version. The event names the fields that change; where none does, it is a read.
+pub(crate) async fn update_row<T: Table>(
+    tx: &mut TenantTransaction,
+    id: Uuid,
+    version: &IfMatch,
+    changes: T::ActiveModel,
+) -> Result<T::Model, ApiError> {
+    let changed: Vec<T::Column> = T::Column::iter().filter(|column| !changes.is_not_set(*column)).collect();
+    let audited = changed.iter().any(|column| column.as_str() == T::AUDITED.as_str());
+    let mut before = None;
+    if changed.is_empty() || audited || !version.is_unconditional() {
+        let row = tx.get_for_update::<T>(id).await?;
+        version.check(T::updated_at(&row))?;
+        if changed.is_empty() {
+            tx.event().turn_into_read();
+            return Ok(row);
+        }
+        before = audited.then(|| audited_value::<T>(&row));
+    }
+    let row = tx.update::<T>(id, changes).await?;
+    let fields: Vec<&str> = changed.iter().map(IdenStatic::as_str).collect();
+    tx.event().add("fields", fields);
+    if let Some(before) = before {
+        tx.event().add(T::AUDITED.as_str(), audit::change(before, audited_value::<T>(&row)));
+    }
+    Ok(row)
+}
+
+fn audited_value<T: Table>(row: &T::Model) -> Option<String> {
+    match row.get(T::AUDITED) {
+        Value::String(word) => word,
+        _ => None,
+    }
+}
+
+pub(super) async fn delete<R: Resource>(
+    Require(context, ..): Require<Write<R>>,
+    Id(id): Id,
+    version: IfMatch,
+) -> Result<StatusCode, ApiError> {
+    let event = context.event(Action::Deleted, R::NAME).on(id);
+    context
+        .run(event, async |tx| {
+            R::before_delete(tx, id).await?;
+            if !version.is_unconditional() {
+                let row = tx.get_for_update::<R>(id).await?;
+                version.check(R::updated_at(&row))?;
+            }
+            tx.delete::<R>(id).await
+        })
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn restore<R: Resource>(
+    Require(context, ..): Require<Write<R>>,
+    Id(id): Id,
+) -> Result<Response, ApiError> {
+    let event = context.event(Action::Restored, R::NAME).on(id);
+    let row = context.run(event, async |tx| tx.restore::<R>(id).await).await?;
+    Ok(with_etag::<R>(StatusCode::OK, &row))
+}

@@ -1,0 +1,115 @@
+//! What all resources have in common: their six operations, the description of these in OpenAPI, ETags and If-Match, and
+//! their audit entries. A resource is a type that implements [`Resource`], in a file of [`crate::resources`].
+
+mod fields;
+mod handlers;
+mod json_object;
+mod list;
+mod openapi;
+mod precondition;
+
+pub(crate) use fields::{Email, Text, double_option};
+pub(crate) use handlers::{get_row, update_row};
+pub(crate) use json_object::json_object;
+pub(crate) use list::{ListQuery, PageQuery, cursor_error};
+pub(crate) use openapi::{AuthErrors, BodyErrors, List, NotFound, PreconditionFailed, PublicErrors, routes};
+pub(crate) use precondition::{IfMatch, with_etag};
+
+use crate::config::Settings;
+use crate::context::{Caller, Permission};
+use crate::entity::user::Role;
+use crate::error::{ApiError, ErrorCode};
+use crate::tenancy::{Table, TenantTransaction};
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+use sea_orm::Condition;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::marker::PhantomData;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+/// A resource of the API, kept in a table of the tenant's. Its rows are its answers.
+pub(crate) trait Resource: Table<Model: Serialize + ToSchema + Send> {
+    /// The name of one row, as operation ids have it: `Document`.
+    const SINGULAR: &'static str;
+    /// The role that may read.
+    const READ: Role;
+    /// The role that may create, update, delete and restore.
+    const WRITE: Role;
+    /// What the documentation says of an update, besides that it is one.
+    const UPDATE_NOTE: &'static str = "";
+    /// What the documentation says of a deletion, besides that it is one.
+    const DELETE_NOTE: &'static str = "";
+    /// The errors of its own rules.
+    const CREATE_ERRORS: &'static [ErrorCode] = &[];
+    /// The errors of its own rules.
+    const UPDATE_ERRORS: &'static [ErrorCode] = &[];
+    /// The errors of its own rules.
+    const DELETE_ERRORS: &'static [ErrorCode] = &[];
+
+    /// The query parameters that narrow a list, besides `limit` and `cursor`.
+    type Filter: DeserializeOwned + IntoParams + Send;
+    /// The body that creates a row.
+    type New: DeserializeOwned + ToSchema + Send;
+    /// The body that updates a row: omitted fields are unchanged.
+    type Changes: DeserializeOwned + ToSchema + Send;
+
+    /// The rows that a filter asks for.
+    fn condition(filter: Self::Filter) -> Condition;
+
+    /// A new row, from a body that is checked without the database.
+    fn new_row(new: Self::New, caller: &Caller, settings: &Settings) -> Result<Self::ActiveModel, ApiError>;
+
+    /// The columns that a body changes; checked without the database.
+    fn changes(changes: Self::Changes, settings: &Settings) -> Result<Self::ActiveModel, ApiError>;
+
+    /// Rules that need the database, before a row is created.
+    fn before_create(
+        _: &mut TenantTransaction,
+        _: &Self::ActiveModel,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Rules that need the database, before the row of this id is updated.
+    fn before_update(
+        _: &mut TenantTransaction,
+        _: Uuid,
+        _: &Self::ActiveModel,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Rules that need the database, before the row of this id is deleted.
+    fn before_delete(_: &mut TenantTransaction, _: Uuid) -> impl Future<Output = Result<(), ApiError>> + Send {
+        async { Ok(()) }
+    }
+}
+
+/// The permission to read a resource.
+pub(crate) struct Read<R>(PhantomData<R>);
+
+impl<R: Resource> Permission for Read<R> {
+    const ROLE: Role = R::READ;
+}
+
+/// The permission to change a resource.
+pub(crate) struct Write<R>(PhantomData<R>);
+
+impl<R: Resource> Permission for Write<R> {
+    const ROLE: Role = R::WRITE;
+}
+
+/// The id in a path.
+pub(crate) struct Id(pub(crate) Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(text) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| ErrorCode::NotFound)?;
+        let refused = |_| ApiError::detailed(ErrorCode::BadFormat, "the id must be a UUID").of_field("id".to_owned());
+        Uuid::try_parse(&text).map(Self).map_err(refused)
+    }
+}

@@ -1,0 +1,263 @@
+//! The routes of a resource, and how OpenAPI describes them.
+
+use super::list::PageQuery;
+use super::{Resource, handlers};
+use crate::app::AppState;
+use crate::error::ErrorCode;
+use crate::error_response::ErrorBody;
+use axum::routing::{MethodRouter, get, post};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use utoipa::openapi::header::Header;
+use utoipa::openapi::path::{
+    HttpMethod, Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, PathItem, PathsBuilder,
+};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
+use utoipa::openapi::security::SecurityRequirement;
+use utoipa::openapi::{Content, Ref, RefOr, Required, Response, ResponseBuilder, Responses};
+use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+
+/// A page of a list, newest first.
+#[derive(ToSchema)]
+#[allow(dead_code, unused_qualifications, reason = "`Rows` writes it; OpenAPI describes it by what the derive writes")]
+pub(crate) struct List<T> {
+    /// The page's rows: as many as were asked for, or fewer where they would be too long together.
+    items: Vec<T>,
+    /// Send it as `cursor` for the next page; null after the last page.
+    #[schema(example = "AAZGuJ1i8VgBk2uA3EF7cb9r2hYVtq9E")]
+    next_cursor: Option<String>,
+}
+
+/// The errors of every operation that needs no token.
+const PUBLIC: [ErrorCode; 8] = [
+    ErrorCode::RateLimited,
+    ErrorCode::Internal,
+    ErrorCode::DatabaseUnreachable,
+    ErrorCode::ProviderUnreachable,
+    ErrorCode::SchemaNotReady,
+    ErrorCode::Overloaded,
+    ErrorCode::NotIsolated,
+    ErrorCode::DatabaseRefuses,
+];
+
+/// The errors that an operation has besides where it needs a token.
+const AUTH: [ErrorCode; 11] = [
+    ErrorCode::InvalidInput,
+    ErrorCode::MissingField,
+    ErrorCode::BadFormat,
+    ErrorCode::InvalidToken,
+    ErrorCode::TokenExpired,
+    ErrorCode::BadSignature,
+    ErrorCode::NoToken,
+    ErrorCode::NoTenant,
+    ErrorCode::BadTenant,
+    ErrorCode::RoleNotSufficient,
+    ErrorCode::TenantRefused,
+];
+
+/// The errors that an operation has besides where it takes a body.
+const BODY: [ErrorCode; 3] = [ErrorCode::BodyTooSlow, ErrorCode::TooLarge, ErrorCode::UnsupportedMedia];
+
+/// Responses for these errors, from the registry.
+fn errors(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<Response>> {
+    let mut descriptions = BTreeMap::<String, Vec<String>>::new();
+    for code in codes {
+        let text = format!("{}: {}", code.code(), code.message());
+        descriptions.entry(code.status().to_string()).or_default().push(text);
+    }
+    let response = |description: Vec<String>| json_response(&description.join(" "), ErrorBody::name());
+    descriptions.into_iter().map(|(status, description)| (status, response(description).into())).collect()
+}
+
+macro_rules! error_responses {
+    ($($(#[doc = $doc:literal])+ $name:ident = $codes:expr;)+) => {
+        $(
+            $(#[doc = $doc])+
+            pub(crate) struct $name;
+
+            impl IntoResponses for $name {
+                fn responses() -> BTreeMap<String, RefOr<Response>> {
+                    errors(&$codes)
+                }
+            }
+        )+
+    };
+}
+
+// For operations that `#[utoipa::path]` describes.
+error_responses! {
+    /// The errors of every operation.
+    PublicErrors = PUBLIC;
+    /// The errors of every operation that needs a token.
+    AuthErrors = [&PUBLIC[..], &AUTH[..]].concat();
+    /// The errors of every operation that takes a body.
+    BodyErrors = BODY;
+    /// The error of a row that is not there.
+    NotFound = [ErrorCode::NotFound];
+    /// The error of an If-Match header.
+    PreconditionFailed = [ErrorCode::Stale];
+}
+
+/// The six operations of a resource, with their descriptions.
+pub(crate) fn routes<R: Resource>() -> OpenApiRouter<AppState> {
+    let (collection, item) = (format!("/{}", R::NAME), format!("/{}/{{id}}", R::NAME));
+    let restoration = format!("{item}/restore");
+    let view = <R::Model as ToSchema>::name();
+    let conflict: &[ErrorCode] = if R::UNIQUE.is_empty() { &[] } else { &[ErrorCode::Conflict] };
+    let not_found: &[ErrorCode] = &[ErrorCode::NotFound];
+    let one_version: &[ErrorCode] = &[ErrorCode::NotFound, ErrorCode::Stale];
+    let id = parameter("id", ParameterIn::Path, Required::True, uuid(), "The row's id.");
+    let version = "The ETag of the version that is expected.";
+    let if_match = parameter("If-Match", ParameterIn::Header, Required::False, string(), version);
+    let row = || json_response("The row as it is now.", view.clone()).header("ETag", header("The row's version."));
+
+    let list = Description::new::<R>("list", "s", "Lists", &[])
+        .note("Rows are in the order of their creation, newest first.")
+        .parameters(R::Filter::into_params(|| Some(ParameterIn::Query)))
+        .parameters(PageQuery::into_params(|| Some(ParameterIn::Query)))
+        .responds("200", json_response("A page of the list.", list_name::<R::Model>()));
+    let create = Description::new::<R>("create", "", "Creates", &[&BODY[..], conflict, R::CREATE_ERRORS].concat())
+        .body::<R::New>()
+        .responds("201", row().header("Location", header("The row's address.")));
+    let get_one =
+        Description::new::<R>("get", "", "Returns", not_found).parameters([id.clone()]).responds("200", row());
+    let update_errors = [&BODY[..], one_version, R::UPDATE_ERRORS].concat();
+    let update = Description::new::<R>("update", "", "Updates", &update_errors)
+        .note(R::UPDATE_NOTE)
+        .parameters([id.clone(), if_match.clone()])
+        .body::<R::Changes>()
+        .responds("200", row());
+    let delete = Description::new::<R>("delete", "", "Deletes", &[one_version, R::DELETE_ERRORS].concat())
+        .note(R::DELETE_NOTE)
+        .parameters([id.clone(), if_match])
+        .responds("204", ResponseBuilder::new().description("Deleted."));
+    let restore = Description::new::<R>("restore", "", "Restores", &[not_found, conflict].concat())
+        .note("A row that is not deleted is returned as it is.")
+        .parameters([id])
+        .responds("200", row());
+
+    let mut schemas = Vec::new();
+    add_schema::<R::Model>(&mut schemas);
+    add_schema::<R::New>(&mut schemas);
+    add_schema::<R::Changes>(&mut schemas);
+    schemas.push((list_name::<R::Model>(), List::<R::Model>::schema()));
+    schemas.push((ErrorBody::name().into_owned(), ErrorBody::schema()));
+    ErrorBody::schemas(&mut schemas);
+    OpenApiRouter::new()
+        .routes(route(
+            &collection,
+            schemas,
+            [(HttpMethod::Get, list), (HttpMethod::Post, create)],
+            get(handlers::list::<R>).post(handlers::create::<R>),
+        ))
+        .routes(route(
+            &item,
+            Vec::new(),
+            [(HttpMethod::Get, get_one), (HttpMethod::Patch, update), (HttpMethod::Delete, delete)],
+            get(handlers::get::<R>).patch(handlers::update::<R>).delete(handlers::delete::<R>),
+        ))
+        .routes(route(&restoration, Vec::new(), [(HttpMethod::Post, restore)], post(handlers::restore::<R>)))
+}
+
+type Schemas = Vec<(String, RefOr<Schema>)>;
+
+fn route<const N: usize>(
+    path: &str,
+    schemas: Schemas,
+    operations: [(HttpMethod, Description); N],
+    router: MethodRouter<AppState>,
+) -> UtoipaMethodRouter<AppState> {
+    let mut item = PathItem::default();
+    for (method, description) in operations {
+        item.merge_operations(PathItem::new(method, description.build()));
+    }
+    (schemas, PathsBuilder::new().path(path, item).build(), router)
+}
+
+/// The description of an operation.
+struct Description {
+    operation: OperationBuilder,
+    responses: BTreeMap<String, RefOr<Response>>,
+}
+
+impl Description {
+    /// Of an operation that needs a token: its id is `verb` and the resource's name.
+    fn new<R: Resource>(verb: &str, plural: &str, does: &str, codes: &[ErrorCode]) -> Self {
+        let singular = R::SINGULAR;
+        let object = if plural.is_empty() { format!("a {}", singular.to_lowercase()) } else { R::NAME.to_owned() };
+        let operation = OperationBuilder::new()
+            .tag(R::NAME)
+            .operation_id(Some(format!("{verb}{singular}{plural}")))
+            .summary(Some(format!("{does} {object} of the caller's tenant.")))
+            .security(SecurityRequirement::new("bearer", Vec::<String>::new()));
+        Self { operation, responses: errors(&[&PUBLIC[..], &AUTH[..], codes].concat()) }
+    }
+
+    fn note(mut self, note: &str) -> Self {
+        if !note.is_empty() {
+            self.operation = self.operation.description(Some(note));
+        }
+        self
+    }
+
+    fn parameters(mut self, parameters: impl IntoIterator<Item = Parameter>) -> Self {
+        for parameter in parameters {
+            self.operation = self.operation.parameter(parameter);
+        }
+        self
+    }
+
+    fn body<T: ToSchema>(mut self) -> Self {
+        let body = RequestBodyBuilder::new().content("application/json", json_content(T::name()));
+        self.operation = self.operation.request_body(Some(body.required(Some(Required::True)).build()));
+        self
+    }
+
+    fn responds(mut self, status: &str, response: ResponseBuilder) -> Self {
+        self.responses.insert(status.to_owned(), response.build().into());
+        self
+    }
+
+    fn build(self) -> Operation {
+        let mut responses = Responses::new();
+        responses.responses = self.responses;
+        self.operation.responses(responses).build()
+    }
+}
+
+fn json_content(schema: Cow<'static, str>) -> Content {
+    Content::new(Some(Ref::from_schema_name(schema)))
+}
+
+fn json_response(description: &str, schema: impl Into<Cow<'static, str>>) -> ResponseBuilder {
+    ResponseBuilder::new().description(description).content("application/json", json_content(schema.into()))
+}
+
+fn header(description: &str) -> Header {
+    utoipa::openapi::header::HeaderBuilder::new().schema(Some(string())).description(Some(description)).build()
+}
+
+fn parameter(name: &str, place: ParameterIn, required: Required, schema: Schema, description: &str) -> Parameter {
+    let parameter = ParameterBuilder::new().name(name).parameter_in(place).required(required);
+    parameter.schema(Some(schema)).description(Some(description)).build()
+}
+
+fn string() -> Schema {
+    ObjectBuilder::new().schema_type(Type::String).build().into()
+}
+
+fn uuid() -> Schema {
+    let format = SchemaFormat::KnownFormat(KnownFormat::Uuid);
+    ObjectBuilder::new().schema_type(Type::String).format(Some(format)).build().into()
+}
+
+fn list_name<T: ToSchema>() -> String {
+    format!("List_{}", T::name())
+}
+
+fn add_schema<T: ToSchema>(schemas: &mut Schemas) {
+    schemas.push((T::name().into_owned(), T::schema()));
+    T::schemas(schemas);
+}

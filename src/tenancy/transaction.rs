@@ -1,0 +1,203 @@
+//! A tenant's transaction: the only way from a handler to the tenant's data.
+
+use super::last_admin::{self, Loss};
+use super::query::TenantQuery;
+use super::table::{Table, TenantScoped};
+use crate::audit::{self, EventDraft, Recorder};
+use crate::database::Transaction;
+use crate::error::{ApiError, ErrorCode};
+use sea_orm::sea_query::IntoCondition;
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbBackend, DbErr, QueryFilter, RuntimeErr, SqlErr, Value,
+};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// One transaction of one tenant, and the event that the audit log will say of it. Everything is rolled back unless
+/// [`TenantTransaction::end`] commits it.
+#[derive(Debug)]
+pub struct TenantTransaction {
+    transaction: Transaction,
+    event: EventDraft,
+    tenant_id: Uuid,
+    user_id: Option<Uuid>,
+}
+
+impl TenantTransaction {
+    pub(super) fn new(transaction: Transaction, event: EventDraft) -> Self {
+        let (tenant_id, user_id) = (event.tenant_id(), event.user_id());
+        Self { transaction, event, tenant_id, user_id }
+    }
+
+    /// The tenant whose data this is.
+    #[must_use]
+    pub fn tenant_id(&self) -> Uuid {
+        self.tenant_id
+    }
+
+    /// The caller's row, where the tenant has one.
+    #[must_use]
+    pub fn user_id(&self) -> Option<Uuid> {
+        self.user_id
+    }
+
+    /// The event that the audit log will say of it: to add to it what only the work can tell.
+    pub fn event(&mut self) -> &mut EventDraft {
+        &mut self.event
+    }
+
+    /// A query on the tenant's rows of `T`.
+    pub fn find<T: TenantScoped>(&self) -> TenantQuery<'_, T> {
+        TenantQuery {
+            tenant: self.tenant_id,
+            select: T::find().filter(T::TENANT.eq(self.tenant_id)),
+            transaction: &self.transaction,
+        }
+    }
+
+    /// The live row of this id. Whether it is there becomes part of the event.
+    pub async fn get<T: Table>(&mut self, id: Uuid) -> Result<T::Model, ApiError> {
+        let row = self.find::<T>().not_deleted().one(id).await?;
+        self.found(row)
+    }
+
+    /// As [`TenantTransaction::get`]; nobody else may change the row until the transaction ends.
+    pub async fn get_for_update<T: Table>(&mut self, id: Uuid) -> Result<T::Model, ApiError> {
+        let row = self.find::<T>().not_deleted().one_for_update(id).await?;
+        self.found(row)
+    }
+
+    fn found<M>(&mut self, row: Option<M>) -> Result<M, ApiError> {
+        self.event.set_found(row.is_some());
+        row.ok_or_else(|| ErrorCode::NotFound.into())
+    }
+
+    /// Refuses a request that names, in `field`, a row that the tenant does not have. Another tenant's row is as good as
+    /// none.
+    pub async fn require<T: Table>(&mut self, field: &str, id: Uuid) -> Result<(), ApiError> {
+        if self.find::<T>().not_deleted().one(id).await?.is_some() {
+            return Ok(());
+        }
+        self.event.turn_into_read_of(T::NAME, id);
+        self.event.set_found(false);
+        Err(ApiError::detailed(ErrorCode::NotFound, "there is no such row").of_field(field.to_owned()))
+    }
+
+    /// Inserts a row; its tenant is this one, whatever `row` says. A unique violation is a conflict, a violated foreign key
+    /// is not found.
+    pub async fn insert<T: Table>(&mut self, mut row: T::ActiveModel) -> Result<T::Model, ApiError> {
+        row.set(T::TENANT, self.tenant_id.into());
+        let row = T::insert(row).exec_with_returning(&self.transaction).await.map_err(constraint_error::<T>)?;
+        self.event.set_resource_id(T::sort_key(&row).1);
+        Ok(row)
+    }
+
+    /// Changes a live row.
+    pub async fn update<T: Table>(&mut self, id: Uuid, changes: T::ActiveModel) -> Result<T::Model, ApiError> {
+        let row = self.change::<T>(id, changes, T::DELETED_AT.is_null()).await?;
+        self.found(row)
+    }
+
+    /// Deletes a live row, which stays in the table and can be restored.
+    pub async fn delete<T: Table>(&mut self, id: Uuid) -> Result<(), ApiError> {
+        let mut changes = T::ActiveModel::default();
+        changes.set(T::DELETED_AT, OffsetDateTime::now_utc().into());
+        let row = self.change::<T>(id, changes, T::DELETED_AT.is_null()).await?;
+        self.found(row).map(drop)
+    }
+
+    /// Restores a deleted row. A row that is not deleted is returned as it is, and the event becomes a read.
+    pub async fn restore<T: Table>(&mut self, id: Uuid) -> Result<T::Model, ApiError> {
+        let mut changes = T::ActiveModel::default();
+        changes.set(T::DELETED_AT, Value::TimeDateTimeWithTimeZone(None));
+        if let Some(row) = self.change::<T>(id, changes, T::DELETED_AT.is_not_null()).await? {
+            return Ok(row);
+        }
+        self.event.turn_into_read();
+        self.get::<T>(id).await
+    }
+
+    /// Whether the tenant would have no admin left, or none who can log in, if the user of this id lost that. The answer
+    /// holds until the transaction ends; ask this before anything else.
+    pub async fn is_last_admin(&self, user: Uuid, loss: Loss) -> Result<bool, ApiError> {
+        Ok(last_admin::is_last(&self.transaction, self.tenant_id, user, loss).await?)
+    }
+
+    async fn change<T: Table>(
+        &self,
+        id: Uuid,
+        changes: T::ActiveModel,
+        which: impl IntoCondition,
+    ) -> Result<Option<T::Model>, ApiError> {
+        let update = T::update_many().set(changes).filter(T::TENANT.eq(self.tenant_id)).filter(T::ID.eq(id));
+        let update = update.filter(which.into_condition());
+        if self.transaction.get_database_backend() == DbBackend::Postgres {
+            return Ok(update.exec_with_returning(&self.transaction).await.map_err(constraint_error::<T>)?.pop());
+        }
+        // SQLite returns the row as it was before the triggers.
+        let done = update.exec(&self.transaction).await.map_err(constraint_error::<T>)?;
+        if done.rows_affected == 0 {
+            return Ok(None);
+        }
+        self.find::<T>().one(id).await
+    }
+
+    /// Ends the transaction by the outcome of its work. This is the one place that decides what is kept:
+    ///
+    /// - a change is committed together with its entry in the audit log,
+    /// - a read is rolled back, and recorded before this returns,
+    /// - an error of the caller (4xx) is rolled back, and recorded with its code, since it tells something of the tenant's
+    ///   data,
+    /// - any other error is rolled back.
+    pub(super) async fn end<R>(self, outcome: Result<R, ApiError>, recorder: &Recorder) -> Result<R, ApiError> {
+        let Self { transaction, mut event, .. } = self;
+        match &outcome {
+            Ok(_) if !event.is_read() => {
+                audit::append(&transaction, vec![event]).await?;
+                transaction.commit().await?;
+                return outcome;
+            }
+            Ok(_) => {}
+            Err(error) if error.code.is_client_error() => {
+                event.turn_into_read();
+                event.add("code", error.code.code());
+            }
+            Err(_) => return outcome,
+        }
+        // Dropping it rolls back. Reads are recorded in batches, so that they do not wait for each other at the chain's end.
+        drop(transaction);
+        recorder.record(event).await?;
+        outcome
+    }
+}
+
+/// Turns the violation of a constraint into the caller's error. The database's own message names indexes and constraints, and
+/// differs between PostgreSQL and SQLite.
+fn constraint_error<T: Table>(error: DbErr) -> ApiError {
+    match error.sql_err() {
+        Some(SqlErr::UniqueConstraintViolation(_)) => {
+            let field = clashing_field::<T>(&error);
+            let what = field.map(|field| format!("another one of the {} has this {field}", T::NAME));
+            ApiError { detail: what, ..ErrorCode::Conflict.into() }.of_field(field.map(str::to_owned))
+        }
+        Some(SqlErr::ForeignKeyConstraintViolation(_)) => {
+            ApiError::detailed(ErrorCode::NotFound, "a row that this refers to does not exist")
+        }
+        _ => error.into(),
+    }
+}
+
+/// The field whose value another row has. PostgreSQL names the index. SQLite names it where an expression is indexed, and
+/// else lists its columns (sqlite.org, src/build.c, `sqlite3UniqueConstraint`).
+fn clashing_field<T: Table>(error: &DbErr) -> Option<&'static str> {
+    let (DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause))) = error else {
+        return None;
+    };
+    let cause = cause.as_database_error()?;
+    let find = |is_it: &dyn Fn(&(&str, &str)) -> bool| T::UNIQUE.iter().find(|entry| is_it(entry));
+    let entry = match cause.constraint().or_else(|| cause.message().split('\'').nth(1)) {
+        Some(index) => find(&|(name, _)| *name == index),
+        None => find(&|(_, field)| cause.message().rsplit('.').next() == Some(field)),
+    };
+    entry.map(|(_, field)| *field)
+}
