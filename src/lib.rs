@@ -1,12 +1,13 @@
 //! Bulkhead: a multi-tenant HTTP API for health data.
 //!
 //! Arrows point inwards: [`cli`] -> [`server`] -> [`api`] -> [`auth`] -> [`tenancy`] -> [`audit`] -> [`entity`];
-//! [`config`], [`database`], [`error`], `json` and [`telemetry`] depend on none of them.
+//! `clock`, [`config`], [`database`], [`error`], `json` and [`telemetry`] depend on none of them.
 
 pub mod api;
 pub mod audit;
 pub mod auth;
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod database;
 pub mod entity;

@@ -5,7 +5,7 @@
 
 use super::discovery::ProviderError;
 use super::key_set::KeySet;
-use super::verifier::now;
+use crate::clock::unix_seconds;
 use crate::config::DevelopmentKey;
 use crate::entity::user::Role;
 use aws_lc_rs::signature::Ed25519KeyPair;
@@ -59,7 +59,7 @@ impl DevelopmentIssuer {
         let jwk = jwk(&der).map_err(failed)?;
         let mut header = Header::new(Algorithm::EdDSA);
         header.kid = jwk.common.key_id;
-        let now = now();
+        let now = unix_seconds();
         let expires = now.saturating_add_unsigned(lifetime.as_secs());
         let claims = json!({
             "iss": Self::ISSUER, "aud": Self::AUDIENCE, "sub": subject, "iat": now, "exp": expires,

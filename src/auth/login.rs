@@ -4,8 +4,8 @@
 use super::exchanges::{Exchanges, Refusal};
 use super::http::{HttpClient, SendError};
 use super::key_cache::KeyCache;
-use super::verifier::now;
 use super::{Auth, Claims, Metadata, TokenError};
+use crate::clock::unix_seconds;
 use crate::config::{ApiToken, Provider};
 use crate::error::{ApiError, ErrorCode};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -248,7 +248,7 @@ impl Login {
             request = request.add_extra_param("audience", audience.clone());
         }
         let (url, state) = request.url();
-        let kept = Kept { state, nonce, verifier, expires: now() + PATIENCE };
+        let kept = Kept { state, nonce, verifier, expires: unix_seconds() + PATIENCE };
         let cookie = self.cookie(kept.value()).max_age(time::Duration::seconds(PATIENCE));
         let mut jar = CookieJar::new();
         jar.signed_mut(&self.key).add(cookie);
@@ -277,7 +277,7 @@ impl Login {
         let cookie =
             jar.signed(&self.key).get(self.cookie_name()).ok_or(LoginError::Cookie("there is no login cookie"))?;
         let kept = Kept::parse(cookie.value()).ok_or(LoginError::Cookie("the login cookie is not of this build"))?;
-        if kept.expires < now() {
+        if kept.expires < unix_seconds() {
             return Err(LoginError::Cookie("the login has taken too long"));
         }
         if kept.state.secret() != state {
@@ -303,7 +303,7 @@ impl Login {
         };
         let claims = auth.verify(token).await;
         let claims = claims.map_err(|error| LoginError::ApiToken { kind: self.provider.api_token, error })?;
-        let expires_in = claims.expires_at.saturating_sub(now()).max(0);
+        let expires_in = claims.expires_at.saturating_sub(unix_seconds()).max(0);
         let mut removal = self.cookie(String::new()).build();
         removal.make_removal();
         let id_token = (self.provider.api_token == ApiToken::Access).then(|| id_token.to_owned().into());

@@ -3,6 +3,7 @@
 use super::claims::RawClaims;
 use super::development::DevelopmentIssuer;
 use super::key_cache::{KeyCache, Snapshot};
+use crate::clock::unix_seconds;
 use crate::config::{ApiToken, Identity, Issuer};
 use crate::entity::user::Role;
 use crate::error::ErrorCode;
@@ -16,7 +17,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// What clocks may differ by, in seconds.
 const LEEWAY: i64 = 60;
@@ -172,7 +173,11 @@ impl Verifier {
         id.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
         let snapshot = keys.first().await.ok_or(TokenError::NoKeys)?;
         if let Some(known) = self.remembered.get(&id).filter(|known| known.generation == snapshot.generation) {
-            return if now() <= known.claims.expires_at + LEEWAY { Ok(known.claims) } else { Err(TokenError::Expired) };
+            return if unix_seconds() <= known.claims.expires_at + LEEWAY {
+                Ok(known.claims)
+            } else {
+                Err(TokenError::Expired)
+            };
         }
         let (claims, generation) = self.signed_claims(keys, snapshot, token, &self.audiences).await?;
         let claims = Arc::new(self.judge(&claims)?);
@@ -300,7 +305,7 @@ fn check_times_and_names(claims: &RawClaims, issuer: &str) -> Result<(), TokenEr
     let (Some(begins), Some(ends)) = (claims.date("iat"), claims.date("exp")) else {
         return Err(TokenError::Invalid("iat or exp is missing or not a date"));
     };
-    if begins > now() + LEEWAY {
+    if begins > unix_seconds() + LEEWAY {
         return Err(TokenError::Invalid("the token was issued in the future (iat)"));
     }
     if begins >= ends {
@@ -375,10 +380,4 @@ fn highest_role(claim: &Value) -> Option<Role> {
         Value::Array(values) => values.iter().filter_map(role).max(),
         value => role(value),
     }
-}
-
-/// Unix time in seconds.
-pub(super) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since.as_secs().try_into().unwrap_or(i64::MAX)
 }
