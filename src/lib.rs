@@ -1,7 +1,7 @@
 //! Bulkhead: a multi-tenant HTTP API for health data.
 //!
 //! Arrows point inwards: [`cli`] -> [`server`] -> [`api`] -> [`auth`] -> [`tenancy`] -> [`audit`] -> [`entity`];
-//! `clock`, [`config`], [`database`], [`error`], `json` and [`telemetry`] depend on none of them.
+//! `clock`, [`config`], [`database`], [`error`], `error_chain`, `json`, [`telemetry`] and `text` depend on none of them.
 
 pub mod api;
 pub mod audit;
@@ -12,7 +12,9 @@ pub mod config;
 pub mod database;
 pub mod entity;
 pub mod error;
+mod error_chain;
 mod json;
 pub mod server;
 pub mod telemetry;
 pub mod tenancy;
+mod text;

@@ -1,6 +1,7 @@
 //! The HTTP client for the provider: no redirects, bounded in time and size.
 
 use super::ProviderError;
+use crate::error_chain::root_cause;
 use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 use reqwest::{Client, redirect};
 use serde::de::DeserializeOwned;
@@ -27,13 +28,13 @@ impl HttpClient {
             .user_agent(concat!("bulkhead/", env!("CARGO_PKG_VERSION")))
             .build()
             .map(Self)
-            .map_err(|error| ProviderError::Client(innermost(&error)))
+            .map_err(|error| ProviderError::Client(root_cause(&error)))
     }
 
     /// GETs a JSON document.
     pub(super) async fn json<T: DeserializeOwned>(&self, url: &Url) -> Result<T, ProviderError> {
         let failed = |what: String| ProviderError::Document { url: url.to_string(), what };
-        let mut response = self.0.get(url.clone()).send().await.map_err(|error| failed(innermost(&error)))?;
+        let mut response = self.0.get(url.clone()).send().await.map_err(|error| failed(root_cause(&error)))?;
         if !response.status().is_success() {
             return Err(failed(format!("status {}", response.status())));
         }
@@ -42,8 +43,8 @@ impl HttpClient {
     }
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, SendError> {
-        let request = reqwest::Request::try_from(request).map_err(|error| SendError(innermost(&error)))?;
-        let mut response = self.0.execute(request).await.map_err(|error| SendError(innermost(&error)))?;
+        let request = reqwest::Request::try_from(request).map_err(|error| SendError(root_cause(&error)))?;
+        let mut response = self.0.execute(request).await.map_err(|error| SendError(root_cause(&error)))?;
         let mut answer = HttpResponse::new(read(&mut response).await.map_err(SendError)?);
         *answer.status_mut() = response.status();
         *answer.headers_mut() = std::mem::take(response.headers_mut());
@@ -68,7 +69,7 @@ pub(super) struct SendError(String);
 
 async fn read(response: &mut reqwest::Response) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| innermost(&error))? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| root_cause(&error))? {
         if body.len() + chunk.len() > MAX_ANSWER {
             return Err(format!("the answer is longer than {MAX_ANSWER} bytes"));
         }
@@ -77,11 +78,3 @@ async fn read(response: &mut reqwest::Response) -> Result<Vec<u8>, String> {
     Ok(body)
 }
 
-/// The innermost cause, which says what happened; the outer ones say where, as the caller does.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
-}

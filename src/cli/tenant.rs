@@ -9,6 +9,7 @@ use crate::entity::tenant::{self, Status};
 use crate::entity::word;
 use crate::server::PrepareError;
 use crate::tenancy::{self, Change, NewTenant, Refusal, TenantOverview};
+use crate::text::NonBlank;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use sea_orm::{DatabaseConnection, DbErr};
@@ -74,7 +75,7 @@ pub(super) struct Create {
 
 /// Text of one line.
 pub(super) fn name(text: &str) -> Result<String, &'static str> {
-    let fits = (1..=255).contains(&text.chars().count()) && text.trim() == text && !text.chars().any(char::is_control);
+    let fits = text.chars().count() <= 255 && NonBlank::accepts(text);
     if fits { Ok(text.to_owned()) } else { Err("1 to 255 characters, without spaces around them") }
 }
 

@@ -4,6 +4,7 @@ use crate::audit::{self, Action, Actor, Event};
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::server::AppState;
 use crate::tenancy::{Cursor, Find, Resource, UnitOfWork};
+use crate::text::NonBlank;
 use axum::Json;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
@@ -362,7 +363,7 @@ impl<const MOST: usize> TryFrom<String> for Text<MOST> {
 
     fn try_from(text: String) -> Result<Self, String> {
         let length = text.chars().count();
-        if (1..=MOST).contains(&length) && text.trim() == text && !text.chars().any(char::is_control) {
+        if length <= MOST && NonBlank::accepts(&text) {
             return Ok(Self(text));
         }
         Err(format!("must be 1 to {MOST} characters, without control characters and without spaces around them"))
