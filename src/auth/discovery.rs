@@ -117,7 +117,7 @@ mod tests {
             "OIDC_CLIENT_ID" => Some("bulkhead".into()),
             _ => None,
         });
-        match settings.0.unwrap().identity.issuer {
+        match settings.0.unwrap().auth.issuer {
             Issuer::Provider(provider) => provider,
             other => panic!("{other:?}"),
         }

@@ -5,7 +5,7 @@ use super::development::DevelopmentIssuer;
 use super::discovery::{Metadata, ProviderError};
 use super::http::HttpClient;
 use super::key_set::{Document, Key, KeySet};
-use crate::config::{KEYS_SERVE_AT_MOST, Provider};
+use crate::config::{KEY_AGE_SECONDS_MAX, Provider};
 use arc_swap::ArcSwapOption;
 use backon::{ExponentialBuilder, Retryable};
 use std::fmt;
@@ -20,7 +20,7 @@ const TRIES: usize = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long keys serve while the provider is away.
-const STALE_LIMIT: Duration = Duration::from_secs(KEYS_SERVE_AT_MOST as u64);
+const STALE_LIMIT: Duration = Duration::from_secs(KEY_AGE_SECONDS_MAX as u64);
 
 /// How long to wait after a refresh that failed: while there are no keys at all, and while there are.
 const PAUSE_WITHOUT_KEYS: Duration = Duration::from_secs(2);

@@ -21,7 +21,7 @@ pub use login::{Begun, LoginError, Tokens};
 pub use principal::{Admin, Member, Principal};
 pub use verifier::{Claims, RoleClaim, TokenError, is_tenant};
 
-use crate::config::{Identity, Issuer};
+use crate::config::{AuthSettings, Issuer};
 use http::HttpClient;
 use key_cache::{KeyCache, Source};
 use login::Login;
@@ -51,7 +51,7 @@ pub enum Standing {
 
 impl Auth {
     /// What these settings ask for. Fetches nothing yet: [`Auth::run`] does.
-    pub fn new(identity: &Identity) -> Result<Arc<Self>, ProviderError> {
+    pub fn new(identity: &AuthSettings) -> Result<Arc<Self>, ProviderError> {
         let (source, login) = match &identity.issuer {
             Issuer::Provider(provider) => {
                 let http = HttpClient::new(provider.https_only)?;
@@ -59,7 +59,7 @@ impl Auth {
                 (source, Some(Login::new(provider.clone(), http)))
             }
             Issuer::Development(key) => (Source::Development(DevelopmentIssuer::new(key.clone())), None),
-            Issuer::Nobody => (Source::Nobody, None),
+            Issuer::Disabled => (Source::Nobody, None),
         };
         let keys = Arc::new(KeyCache::new(source, identity.keys_ttl));
         Ok(Arc::new(Self { keys, verifier: Verifier::new(identity), login }))

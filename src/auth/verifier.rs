@@ -4,7 +4,7 @@ use super::claims::RawClaims;
 use super::development::DevelopmentIssuer;
 use super::key_cache::{KeyCache, Snapshot};
 use crate::clock::unix_seconds;
-use crate::config::{ApiToken, Identity, Issuer};
+use crate::config::{ApiToken, AuthSettings, Issuer};
 use crate::entity::user::Role;
 use crate::error::ErrorCode;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -142,25 +142,25 @@ struct Header {
 }
 
 impl Verifier {
-    pub(super) fn new(identity: &Identity) -> Self {
+    pub(super) fn new(identity: &AuthSettings) -> Self {
         Self {
             audiences: match &identity.issuer {
                 Issuer::Provider(provider) => provider.accepted_audiences(),
                 Issuer::Development(_) => vec![DevelopmentIssuer::AUDIENCE.to_owned()],
-                Issuer::Nobody => Vec::new(),
+                Issuer::Disabled => Vec::new(),
             },
             api_token: match &identity.issuer {
                 Issuer::Provider(provider) => provider.api_token,
-                Issuer::Development(_) | Issuer::Nobody => ApiToken::Access,
+                Issuer::Development(_) | Issuer::Disabled => ApiToken::Access,
             },
             tenant_claim: match &identity.issuer {
                 // The setting is about a provider's tokens; our own always say it in the same claim.
                 Issuer::Development(_) => None,
-                Issuer::Provider(_) | Issuer::Nobody => identity.tenant_claim.clone(),
+                Issuer::Provider(_) | Issuer::Disabled => identity.tenant_claim.clone(),
             },
             role_claim: identity.role_claim.clone(),
             max_lifetime: identity.max_token_lifetime,
-            remembered: Cache::new(identity.remembered_tokens),
+            remembered: Cache::new(identity.token_cache_capacity),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Environment variables whose names are nearly a setting's: a typo would otherwise go unnoticed.
 
-use super::{Settings, Shown};
+use super::{ResolvedVariable, Settings};
 use std::collections::HashSet;
 
 /// How many letters may be wrong, missing, too many or swapped.
@@ -25,13 +25,13 @@ impl Settings {
     /// The variables of the process's own environment whose names are nearly a setting's.
     #[must_use]
     pub fn misspelt() -> Vec<Misspelt> {
-        let (_, shown) = Self::read(&|name| std::env::var_os(name));
+        let (_, variables) = Self::read(&|name| std::env::var_os(name));
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-        misspelt(names, &shown)
+        misspelt(names, &variables)
     }
 }
 
-fn misspelt(names: impl Iterator<Item = String>, settings: &[Shown]) -> Vec<Misspelt> {
+fn misspelt(names: impl Iterator<Item = String>, settings: &[ResolvedVariable]) -> Vec<Misspelt> {
     let known = settings.iter().flat_map(|setting| [setting.name.to_owned(), format!("{}{FILE}", setting.name)]);
     let known: HashSet<String> = known.collect();
     let near = |name: &str| {

@@ -1,6 +1,6 @@
 //! Browser origins (RFC 6454) that may call the API and be sent back to: exact, or not at all.
 
-use super::Environment;
+use super::choices::Environment;
 use std::fmt;
 use std::str::FromStr;
 use url::Url;

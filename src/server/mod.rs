@@ -63,7 +63,7 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
     let address = listener.local_addr().map_err(|source| BindError::new(settings.host, settings.port, source))?;
     let database = database::pool(&settings);
     let runner = Arc::new(runner(&settings, migrations));
-    let auth = Auth::new(&settings.identity)?;
+    let auth = Auth::new(&settings.auth)?;
     let state = AppState::new(Arc::clone(&settings), database.clone(), Arc::clone(&auth), lifecycle.clone(), runner);
 
     tracing::info!(

@@ -43,7 +43,7 @@ fn wrapped(
     let lifecycle = Lifecycle::new();
     lifecycle.enter(Phase::Serving);
     let database = crate::database::pool(&settings);
-    let auth = Auth::new(&settings.identity).unwrap();
+    let auth = Auth::new(&settings.auth).unwrap();
     let state = AppState::new(Arc::clone(&settings), database, auth, lifecycle.clone(), runner);
     (wrap(router, &state).with_state(state), lifecycle, settings)
 }
