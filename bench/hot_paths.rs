@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use bulkhead::auth::{Auth, Standing};
+use bulkhead::auth::{Auth, KeyStatus};
 use bulkhead::config::Settings;
 use bulkhead::telemetry::redact;
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -26,7 +26,7 @@ fn auth(runtime: &Runtime, provider: &Provider, remembered: &str) -> Arc<Auth> {
     let auth = runtime.block_on(async { Auth::new(&settings.auth) }).unwrap();
     let fetching = Arc::clone(&auth);
     runtime.spawn(async move { fetching.run().await });
-    let here = async || (auth.standing() == Standing::Good).then_some(());
+    let here = async || (auth.key_status() == KeyStatus::Fresh).then_some(());
     runtime.block_on(eventually("the keys are here", here));
     auth
 }

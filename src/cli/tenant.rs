@@ -84,7 +84,7 @@ pub(super) fn email(text: &str) -> Result<String, &'static str> {
 }
 
 pub(super) fn external_id(text: &str) -> Result<String, &'static str> {
-    if crate::auth::is_tenant(text) {
+    if crate::auth::is_valid_tenant_id(text) {
         Ok(text.to_owned())
     } else {
         Err("3 to 128 letters, digits, '_' or '-'; not 'system'")
