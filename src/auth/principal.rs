@@ -5,7 +5,7 @@ use crate::audit::{self, Action, Actor, Event, Origin};
 use crate::entity::tenant;
 use crate::entity::user::Role;
 use crate::error::{ApiError, ErrorCode};
-use crate::telemetry::{Caller, CallerIds, ClientIp};
+use crate::telemetry::{ClientIp, RequestIdentity};
 use crate::tenancy::{CallerRow, Tenancy};
 use axum::extract::{FromRef, FromRequestParts, MatchedPath};
 use axum::http::header::{AUTHORIZATION, USER_AGENT};
@@ -76,8 +76,8 @@ impl Principal {
         let claims = verified.map_err(|error| ApiError::detailed(error.into(), error.to_string()))?;
         let tenancy = Tenancy::from_ref(state);
         let row = tenancy.caller(&claims.tenant, &claims.subject).await?;
-        if let (Some(caller), Some(row)) = (parts.extensions.get::<Caller>(), &row) {
-            caller.set(CallerIds { tenant_id: row.tenant_id, user_id: row.user_id });
+        if let (Some(identity), Some(row)) = (parts.extensions.get::<RequestIdentity>(), &row) {
+            identity.set(row.tenant_id, row.user_id);
         }
         let origin = origin(parts);
         let principal = match &row {

@@ -6,8 +6,7 @@ use super::wrap;
 use crate::auth::Auth;
 use crate::config::Settings;
 use crate::server::{AppState, Lifecycle, Phase, listener};
-use crate::telemetry;
-use crate::telemetry::{Caller, CallerIds};
+use crate::telemetry::{self, RequestIdentity};
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::routing::{get, post};
@@ -168,9 +167,9 @@ async fn a_panic_in_a_layer_is_a_500_of_the_usual_shape_too() {
 async fn the_access_line_names_the_caller_once_it_is_known() {
     let log = Log::collecting();
     let (tenant_id, user_id) = (Uuid::now_v7(), Uuid::now_v7());
-    let known = move |Extension(caller): Extension<Caller>| async move {
-        caller.set(CallerIds { tenant_id, user_id: Some(user_id) });
-        caller.set(CallerIds { tenant_id: user_id, user_id: None });
+    let known = move |Extension(identity): Extension<RequestIdentity>| async move {
+        identity.set(tenant_id, Some(user_id));
+        identity.set(user_id, None);
     };
     let base = serve(&[], Router::new().route("/known/{id}", get(known)).route("/unknown", get(async || ()))).await;
     let verb = reqwest::Method::from_bytes(b"JOHN.DOE").unwrap();
