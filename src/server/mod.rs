@@ -1,21 +1,21 @@
 //! The server: what every request passes through, and the life of the process from listening to the last answer.
 
-mod answer;
 mod connections;
+mod hyper_errors;
 mod lifecycle;
 mod listener;
 mod middleware;
 mod prepare;
-mod recent;
-mod refusals;
+mod response_body;
 mod router;
+mod single_flight;
 mod state;
 mod write_timeout;
 
 pub(crate) use lifecycle::Signals;
 pub use lifecycle::{Lifecycle, Phase};
 pub use listener::BindError;
-pub(crate) use middleware::{BodyError, OwnBody};
+pub(crate) use middleware::{BodyError, KeepErrorBody};
 pub use router::{api_document, router};
 pub use state::AppState;
 
@@ -25,7 +25,7 @@ use crate::database;
 use bulkhead_migrator::Migrations;
 pub use prepare::PrepareError;
 pub(crate) use prepare::runner;
-pub(crate) use recent::Recent;
+pub(crate) use single_flight::SingleFlight;
 use std::sync::Arc;
 use std::time::Duration;
 

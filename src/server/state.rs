@@ -1,7 +1,7 @@
 //! What handlers share.
 
 use super::prepare::leniency;
-use super::{Lifecycle, Recent};
+use super::{Lifecycle, SingleFlight};
 use crate::api::{DatabaseChecks, Pages};
 use crate::auth::Auth;
 use crate::config::{MigrateOnStart, Settings};
@@ -30,7 +30,7 @@ pub struct AppState {
     pub lifecycle: Lifecycle,
     /// Knows this build's migrations, and reads the schema's state.
     pub runner: Arc<Runner>,
-    pub(crate) checks: Arc<Recent<DatabaseChecks>>,
+    pub(crate) checks: Arc<SingleFlight<DatabaseChecks>>,
     pub(crate) pages: Pages,
     schema_fits: Arc<AtomicBool>,
     started: Arc<AtomicBool>,

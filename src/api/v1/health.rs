@@ -3,7 +3,7 @@
 use crate::auth::KeyStatus;
 use crate::database::Trouble;
 use crate::error::ErrorCode;
-use crate::server::{AppState, OwnBody, Phase};
+use crate::server::{AppState, KeepErrorBody, Phase};
 use crate::tenancy::Isolation;
 use axum::Json;
 use axum::extract::State;
@@ -123,7 +123,7 @@ async fn readiness(state: &AppState) -> Readiness {
         let isolation = if schema.error.is_none() { isolation(state).await } else { schema.clone() };
         DatabaseChecks { database, schema, isolation }
     };
-    let DatabaseChecks { database, schema, isolation } = state.checks.or_look(Box::pin(look)).await;
+    let DatabaseChecks { database, schema, isolation } = state.checks.run(Box::pin(look)).await;
     // Last: a look that outlasts the beginning of a stop does not say that the instance is ready.
     let phase = state.lifecycle.phase();
     let process = match phase {
@@ -241,7 +241,7 @@ async fn check(work: impl Future<Output = Result<&'static str, (&'static str, Er
 fn answer(good: bool, body: impl Serialize) -> Response {
     let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut response = (status, Json(body)).into_response();
-    response.extensions_mut().insert(OwnBody);
+    response.extensions_mut().insert(KeepErrorBody);
     response
 }
 
