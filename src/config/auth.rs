@@ -30,7 +30,7 @@ pub struct AuthSettings {
     pub max_token_lifetime: Duration,
     /// The most tokens whose claims are cached; with 0, every token is verified each time.
     pub token_cache_capacity: usize,
-    /// The age at which the provider's keys expire; a refresh begins at four fifths of it.
+    /// How old the provider's keys may become; a refresh begins at four fifths of this time.
     pub keys_ttl: Duration,
 }
 
