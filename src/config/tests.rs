@@ -10,7 +10,7 @@ fn read(pairs: &[(&str, &str)]) -> (Result<Settings, ConfigError>, Vec<ResolvedV
 }
 
 #[test]
-fn an_empty_environment_gives_a_working_development_set_up() {
+fn defaults_are_for_development() {
     let settings = read(&[]).0.unwrap();
     assert_eq!(settings.environment, Environment::Development);
     assert_eq!(settings.database.to_string(), "sqlite://bulkhead.db");
@@ -19,7 +19,7 @@ fn an_empty_environment_gives_a_working_development_set_up() {
 }
 
 #[test]
-fn every_mistake_is_reported_at_once_by_variable_name() {
+fn all_errors_are_reported_by_variable_name() {
     let error = read(&[
         ("ENVIRONMENT", "prod"),
         ("PORT", "80000"),
@@ -40,7 +40,7 @@ fn every_mistake_is_reported_at_once_by_variable_name() {
 }
 
 #[test]
-fn outside_development_a_database_must_be_named() {
+fn a_database_is_required_outside_development() {
     for environment in ["staging", "production"] {
         let error = read(&[("ENVIRONMENT", environment)]).0.unwrap_err();
         assert_eq!(error.to_string(), format!("DATABASE_URL: is required when ENVIRONMENT={environment}"));
@@ -48,7 +48,7 @@ fn outside_development_a_database_must_be_named() {
 }
 
 #[test]
-fn a_rate_that_the_limiter_cannot_count_is_refused() {
+fn rate_limits_have_an_upper_bound() {
     for name in ["RATE_LIMIT_PER_MINUTE", "RATE_LIMIT_BURST"] {
         assert!(read(&[(name, "1000000")]).0.is_ok());
         let error = read(&[(name, "1000001")]).0.unwrap_err().to_string();
@@ -57,7 +57,7 @@ fn a_rate_that_the_limiter_cannot_count_is_refused() {
 }
 
 #[test]
-fn metadata_is_no_longer_than_a_body() {
+fn metadata_is_at_most_as_long_as_a_body() {
     let bounds = |pairs: &[(&str, &str)]| read(pairs).0.map(|settings| settings.max_metadata_bytes);
     assert_eq!(bounds(&[]).unwrap(), 65_536);
     assert_eq!(bounds(&[("MAX_BODY_BYTES", "1000")]).unwrap(), 1000, "the default follows");
@@ -67,12 +67,12 @@ fn metadata_is_no_longer_than_a_body() {
 }
 
 #[test]
-fn a_variable_set_to_nothing_counts_as_not_set() {
+fn an_empty_variable_counts_as_not_set() {
     assert_eq!(read(&[("PORT", ""), ("DATABASE_URL", "")]).0.unwrap().port, 8000);
 }
 
 #[test]
-fn a_secret_may_come_from_a_file_but_not_from_both() {
+fn a_secret_comes_from_a_variable_or_a_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "postgres://me:hunter2@db.internal/app\n").unwrap();
     let path = file.path().to_str().unwrap();
@@ -85,7 +85,7 @@ fn a_secret_may_come_from_a_file_but_not_from_both() {
 }
 
 #[test]
-fn a_browser_is_sent_only_to_an_origin_that_equals_an_allowed_one() {
+fn pages_are_allowed_by_exact_origin() {
     let production = [("ENVIRONMENT", "production"), ("DATABASE_URL", "sqlite://x.db")];
     let settings = read(&[production[0], production[1], ("ALLOWED_ORIGINS", "https://a.org, https://b.org:8443")]);
     let settings = settings.0.unwrap();
@@ -102,7 +102,7 @@ fn a_browser_is_sent_only_to_an_origin_that_equals_an_allowed_one() {
 }
 
 #[test]
-fn no_way_of_printing_settings_shows_a_password() {
+fn printed_settings_show_no_password() {
     let (settings, shown) = read(&[("DATABASE_URL", "postgresql://me:hunter2@db/app?sslkey=hunter2")]);
     let settings = settings.unwrap();
     for text in [format!("{settings:?}"), format!("{shown:?}"), settings.database.to_string()] {
