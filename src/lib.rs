@@ -6,6 +6,7 @@
 pub mod api;
 pub mod audit;
 pub mod auth;
+mod auth_errors;
 pub mod cli;
 mod clock;
 pub mod config;

@@ -1,6 +1,5 @@
 //! The HTTP API: request and response types, handlers, and their OpenAPI descriptions.
 
-mod auth_errors;
 mod body;
 pub(crate) mod root;
 pub(crate) mod v1;

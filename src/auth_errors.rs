@@ -1,4 +1,4 @@
-//! The API's errors for tokens and logins that are not accepted.
+//! Maps errors of authentication to errors of the API, so that `auth` knows no status codes.
 
 use crate::auth::{LoginError, TokenError};
 use crate::error::{ApiError, ErrorCode};
