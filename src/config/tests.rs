@@ -109,3 +109,23 @@ fn printed_settings_show_no_password() {
         assert!(!text.contains("hunter2"), "{text}");
     }
 }
+
+#[test]
+fn a_choice_takes_its_words_alone_and_names_them() {
+    for (word, mode) in [
+        ("apply", MigrateOnStart::Apply),
+        ("true", MigrateOnStart::Apply),
+        ("verify", MigrateOnStart::Verify),
+        ("off", MigrateOnStart::Off),
+        ("false", MigrateOnStart::Off),
+    ] {
+        assert_eq!(read(&[("MIGRATE_ON_START", word)]).0.unwrap().migrate_on_start, mode);
+    }
+    for (name, word, words) in [
+        ("MIGRATE_ON_START", "Apply", "apply, verify or off"),
+        ("OIDC_API_TOKEN", "access-token", "access_token or id_token"),
+    ] {
+        let error = read(&[(name, word)]).0.unwrap_err().to_string();
+        assert_eq!(error, format!("{name}: must be {words}, not {word:?}"));
+    }
+}
