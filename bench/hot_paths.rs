@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use bulkhead::auth::{Auth, Standing};
+use bulkhead::auth::{Auth, KeyStatus};
 use bulkhead::config::Settings;
 use bulkhead::telemetry::redact;
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -23,10 +23,10 @@ fn auth(runtime: &Runtime, provider: &Provider, remembered: &str) -> Arc<Auth> {
     environment.retain(|(name, _)| *name != "OIDC_REDIRECT_URL");
     let lookup = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
     let settings = Settings::read(&lookup).0.unwrap();
-    let auth = runtime.block_on(async { Auth::new(&settings.identity) }).unwrap();
+    let auth = runtime.block_on(async { Auth::new(&settings.auth) }).unwrap();
     let fetching = Arc::clone(&auth);
     runtime.spawn(async move { fetching.run().await });
-    let here = async || (auth.standing() == Standing::Good).then_some(());
+    let here = async || (auth.key_status() == KeyStatus::Fresh).then_some(());
     runtime.block_on(eventually("the keys are here", here));
     auth
 }

@@ -9,7 +9,7 @@ use crate::auth::Claims;
 use crate::entity::tenant;
 use crate::entity::user::Role;
 use crate::error::{ApiError, ErrorCode};
-use crate::telemetry::{Caller as LoggedCaller, CallerIds, ClientIp};
+use crate::telemetry::{ClientIp, RequestIdentity};
 use crate::tenancy::{ResolvedCaller, Tenancy, TenantTransaction};
 use axum::extract::{FromRequestParts, MatchedPath};
 use axum::http::header::{AUTHORIZATION, USER_AGENT};
@@ -66,8 +66,8 @@ impl TenantContext {
         let verified = state.auth.verify(token).await;
         let claims = verified.map_err(|error| ApiError::detailed(error.into(), error.to_string()))?;
         let row = state.tenancy.resolve_caller(&claims.tenant, &claims.subject).await?;
-        if let (Some(logged), Some(row)) = (parts.extensions.get::<LoggedCaller>(), &row) {
-            logged.set(CallerIds { tenant_id: row.tenant_id, user_id: row.user_id });
+        if let (Some(logged), Some(row)) = (parts.extensions.get::<RequestIdentity>(), &row) {
+            logged.set(row.tenant_id, row.user_id);
         }
         let client = client(parts);
         match authorize(&claims, row.as_ref(), least, &client) {

@@ -115,19 +115,19 @@ fn deserialize_error<E: Error + 'static>(error: &(dyn Error + 'static), text: St
     ApiError::detailed(ErrorCode::InvalidInput, text).of_field(field)
 }
 
-/// Why a body is not read to its end.
+/// Why reading a body failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BodyError {
-    /// It was not in after the time that it may take.
-    #[error("the body was not in after BODY_TIMEOUT_SECONDS")]
+    /// It did not arrive in time.
+    #[error("the body did not arrive within BODY_TIMEOUT_SECONDS")]
     Late,
-    /// It is in, but other requests have all places.
-    #[error("the body is in, but there is no room for the request")]
+    /// It has arrived, but other requests have taken all slots meanwhile.
+    #[error("the body has arrived, but too many other requests are in progress")]
     NoRoom,
 }
 
 impl BodyError {
-    /// What a failure to read a body was, where it was one of these.
+    /// The `BodyError` in this chain of errors, if there is one.
     pub(crate) fn of(error: &(dyn Error + 'static)) -> Option<Self> {
         let mut cause = Some(error);
         while let Some(this) = cause {

@@ -1,4 +1,4 @@
-//! One check for all who ask at the same time: a flood of probes costs no more than one check after another.
+//! Single flight: concurrent readiness probes share one check, so that many probes cost no more than checks in sequence.
 
 use std::time::Instant;
 use tokio::sync::Mutex;
@@ -14,18 +14,18 @@ impl<T> Default for SingleFlight<T> {
 }
 
 impl<T: Clone> SingleFlight<T> {
-    /// Runs `check`, or returns the result of a check that started after this call: it is never older than the call.
+    /// Runs `check`, or returns the result of a check that began after this call.
     pub(crate) async fn run(&self, check: impl Future<Output = T>) -> T {
-        let asked = Instant::now();
-        let mut seen = self.0.lock().await;
-        if let Some((began, value)) = &*seen
-            && *began >= asked
+        let called = Instant::now();
+        let mut last = self.0.lock().await;
+        if let Some((began, value)) = &*last
+            && *began >= called
         {
             return value.clone();
         }
         let began = Instant::now();
         let value = check.await;
-        *seen = Some((began, value.clone()));
+        *last = Some((began, value.clone()));
         value
     }
 }
@@ -38,32 +38,31 @@ mod tests {
     use tokio::sync::Semaphore;
 
     #[tokio::test]
-    async fn those_who_ask_during_a_look_share_the_next_one() {
-        let (recent, looks, gate) =
-            (Arc::new(SingleFlight::default()), Arc::new(AtomicUsize::new(0)), Semaphore::new(0));
-        let gate = Arc::new(gate);
-        let ask = || {
-            let (recent, looks, gate) = (Arc::clone(&recent), Arc::clone(&looks), Arc::clone(&gate));
+    async fn callers_during_a_check_share_the_next_one() {
+        let (flight, checks) = (Arc::new(SingleFlight::default()), Arc::new(AtomicUsize::new(0)));
+        let gate = Arc::new(Semaphore::new(0));
+        let call = || {
+            let (flight, checks, gate) = (Arc::clone(&flight), Arc::clone(&checks), Arc::clone(&gate));
             async move {
-                let look = async {
-                    let number = looks.fetch_add(1, Ordering::SeqCst);
+                let check = async {
+                    let number = checks.fetch_add(1, Ordering::SeqCst);
                     gate.acquire().await.map(std::mem::forget).ok();
                     number
                 };
-                recent.run(look).await
+                flight.run(check).await
             }
         };
-        let first = tokio::spawn(ask());
-        while looks.load(Ordering::SeqCst) == 0 {
+        let first = tokio::spawn(call());
+        while checks.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
-        let others: Vec<_> = (0..100).map(|_| tokio::spawn(ask())).collect();
+        let others: Vec<_> = (0..100).map(|_| tokio::spawn(call())).collect();
         tokio::task::yield_now().await;
         gate.add_permits(2);
         assert_eq!(first.await.ok(), Some(0));
         for other in others {
-            assert_eq!(other.await.ok(), Some(1), "of the look that began after the question");
+            assert_eq!(other.await.ok(), Some(1), "the check began after the call");
         }
-        assert_eq!(looks.load(Ordering::SeqCst), 2);
+        assert_eq!(checks.load(Ordering::SeqCst), 2);
     }
 }

@@ -81,10 +81,10 @@ pub struct EventDraft {
     pub(super) resource_id: Option<Uuid>,
     pub(super) client: ClientInfo,
     /// The identity provider's name for a caller without a row.
-    subject: Option<String>,
+    pub(super) subject: Option<String>,
     /// Whether the row that was asked for is there; only entries of reads say so.
-    found: Option<bool>,
-    metadata: Map<String, Value>,
+    pub(super) found: Option<bool>,
+    pub(super) metadata: Map<String, Value>,
 }
 
 impl EventDraft {

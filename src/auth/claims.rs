@@ -1,18 +1,89 @@
-//! A token's claims as they came: a JSON object in which no name comes twice.
+//! The claims of a token: as the JSON of its payload, and as this API reads them.
 
+use crate::entity::user::Role;
 use crate::json::{self, Bounds};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-/// The members of a JSON object. A name that comes twice in it, or in an object within it, is refused (RFC 7519, section 4):
+/// The tenant id that belongs to the system itself; no token may name it.
+const SYSTEM_TENANT: &str = "system";
+
+/// The claims of an accepted token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims {
+    /// The provider's id for the caller (`sub`).
+    pub subject: String,
+    /// The tenant's external id: 3 to 128 of `[A-Za-z0-9_-]`.
+    pub tenant: String,
+    /// The caller's role, if the token names one.
+    pub role: RoleClaim,
+    /// When the token expires: Unix time in seconds.
+    pub expires_at: i64,
+}
+
+/// The role claim of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoleClaim {
+    /// The claim is missing or null.
+    Absent,
+    /// The claim contains no role of this API.
+    Unrecognized,
+    /// The highest role that the claim contains.
+    Role(Role),
+}
+
+impl RoleClaim {
+    pub(super) fn read(claim: Option<&Value>) -> Self {
+        match claim {
+            None | Some(Value::Null) => Self::Absent,
+            Some(claim) => highest_role(claim).map_or(Self::Unrecognized, Self::Role),
+        }
+    }
+
+    /// The caller's role. The `row`'s role counts only if the claim is absent. A claim without a known role gives no role:
+    /// the provider decides, and may have taken the role away.
+    #[must_use]
+    pub fn or(self, row: Option<Role>) -> Option<Role> {
+        match self {
+            Self::Absent => row,
+            Self::Unrecognized => None,
+            Self::Role(role) => Some(role),
+        }
+    }
+}
+
+/// A role by its name, or the highest role of a list. Other names, such as groups and scopes of other services, are
+/// ignored.
+fn highest_role(claim: &Value) -> Option<Role> {
+    let role = |value: &Value| match value.as_str()? {
+        "admin" => Some(Role::Admin),
+        "member" => Some(Role::Member),
+        "viewer" => Some(Role::Viewer),
+        _ => None,
+    };
+    match claim {
+        Value::Array(values) => values.iter().filter_map(role).max(),
+        value => role(value),
+    }
+}
+
+/// Whether a token may name a tenant by this id: 3 to 128 of `[A-Za-z0-9_-]`, and not the reserved `system`.
+#[must_use]
+pub fn is_valid_tenant_id(id: &str) -> bool {
+    (3..=128).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+        && !id.eq_ignore_ascii_case(SYSTEM_TENANT)
+}
+
+/// The claims as a JSON object. A name that occurs twice in an object, at any depth, is an error (RFC 7519, section 4):
 /// two readers of the same token could otherwise see two different claims.
 #[derive(Debug)]
 pub(super) struct RawClaims(Map<String, Value>);
 
 impl RawClaims {
-    /// A claim by its name, or, where none has it, by a dotted path into nested objects.
+    /// The claim of this name. If there is none, the name is taken as a dotted path into nested objects.
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
         let direct = self.0.get(name);
         direct.or_else(|| {
@@ -26,11 +97,11 @@ impl RawClaims {
         self.0.get(name)?.as_str()
     }
 
-    /// A NumericDate (RFC 7519, section 2), cut to whole seconds since 1970.
+    /// A NumericDate (RFC 7519, section 2), truncated to whole seconds since 1970.
     pub(super) fn date(&self, name: &str) -> Option<i64> {
-        /// 2^53, up to which JSON's numbers are exact: some 285 million years.
-        const LATEST: f64 = 9_007_199_254_740_992.0;
-        let seconds = self.0.get(name)?.as_f64().filter(|seconds| seconds.abs() < LATEST)?;
+        /// 2^53, the limit up to which JSON's numbers are exact: some 285 million years.
+        const DATE_MAX: f64 = 9_007_199_254_740_992.0;
+        let seconds = self.0.get(name)?.as_f64().filter(|seconds| seconds.abs() < DATE_MAX)?;
         #[allow(clippy::cast_possible_truncation, reason = "bounded above")]
         Some(seconds as i64)
     }
@@ -39,7 +110,7 @@ impl RawClaims {
 impl<'de> Deserialize<'de> for RawClaims {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
-        // A token is no longer than a header may be.
+        // The length of a header limits the token, so the number of values needs no limit.
         match json::parse(&text, Bounds { values: usize::MAX, exact_numbers: false }).map_err(D::Error::custom)? {
             Value::Object(members) => Ok(Self(members)),
             _ => Err(D::Error::custom("the claims are not an object")),

@@ -1,73 +1,67 @@
-//! What the provider says of itself: OpenID Connect Discovery 1.0.
+//! The provider's metadata: OpenID Connect Discovery 1.0.
 
-use super::http::HttpClient;
+use super::http::{HttpClient, HttpError};
 use crate::config::Provider;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use url::Url;
 
-/// Why the provider, or what it says, cannot be used.
+/// Why the provider, its metadata or its keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
-    /// No HTTP client could be made, for lack of CA certificates most likely.
-    #[error("OIDC_ISSUER_URL: cannot prepare TLS to the provider: {0}; SSL_CERT_FILE may name the CA certificates")]
-    Client(String),
-    /// A document of the provider could not be had.
-    #[error("{url}: {what}")]
-    Document {
-        /// Its address.
-        url: String,
-        /// What is wrong.
-        what: String,
-    },
-    /// The provider calls itself something else.
+    /// The provider cannot be asked, or sends no readable document.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// The metadata has another issuer than the settings.
     #[error("OIDC_ISSUER_URL: the provider at {configured} calls itself {discovered:?}: set that, if it is right")]
     Issuer {
-        /// What the settings say.
+        /// The issuer of the settings.
         configured: String,
-        /// What the provider says.
+        /// The issuer of the metadata.
         discovered: String,
     },
-    /// The provider's keys lie where anyone on the way could exchange them.
+    /// The keys are not at an https address: anyone on the network path could replace them.
     #[error("the provider's jwks_uri is {0}, which is not https")]
     Insecure(Url),
-    /// The key set has nothing to check a token with.
+    /// The key set has no key that a token can be verified with.
     #[error("{0}: no key in it is usable for signatures by RS256, ES256 or EdDSA")]
     NoKeys(String),
     /// The development issuer's key cannot be read.
-    #[error("DEVELOPMENT_KEY_FILE: cannot read {file}: {what}")]
+    #[error("DEVELOPMENT_KEY_FILE: cannot read {file}: {reason}")]
     DevelopmentKey {
         /// The file.
         file: String,
-        /// What is wrong.
-        what: String,
+        /// What went wrong.
+        reason: String,
     },
 }
 
-/// The provider's metadata, as far as it is used here (OpenID Connect Discovery 1.0, section 3). Tokens are checked with
-/// issuer and keys alone: whatever else is missing, odd or not to be used counts as absent, and who needs it says so.
+/// The fields of the provider's metadata that are used here (OpenID Connect Discovery 1.0, section 3). Verifying a token
+/// takes the issuer and the keys alone. Any other field counts as absent if it is missing, malformed or not https; the
+/// operation that needs it then fails.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Metadata {
     /// The issuer, as tokens spell it.
     pub issuer: String,
-    /// Where a login begins.
-    #[serde(default, deserialize_with = "if_readable")]
+    /// The address that a login begins at.
+    #[serde(default, deserialize_with = "default_on_error")]
     pub authorization_endpoint: Option<Url>,
-    /// Where a code becomes tokens.
-    #[serde(default, deserialize_with = "if_readable")]
+    /// The address that exchanges a code for tokens.
+    #[serde(default, deserialize_with = "default_on_error")]
     pub token_endpoint: Option<Url>,
-    /// Where the keys are.
+    /// The address of the keys.
     pub jwks_uri: Url,
-    /// Where a logout leads (OpenID Connect RP-Initiated Logout 1.0).
-    #[serde(default, deserialize_with = "if_readable")]
+    /// The address that ends the provider's session (OpenID Connect RP-Initiated Logout 1.0).
+    #[serde(default, deserialize_with = "default_on_error")]
     pub end_session_endpoint: Option<Url>,
-    /// How a client may prove itself at the token endpoint; the default is by basic authentication.
-    #[serde(default, deserialize_with = "if_readable")]
+    /// How a client may authenticate at the token endpoint; without this field, by basic authentication.
+    #[serde(default, deserialize_with = "default_on_error")]
     pub token_endpoint_auth_methods_supported: Vec<String>,
 }
 
-fn if_readable<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserializer: D) -> Result<T, D::Error> {
+/// Reads a field; a malformed one becomes the default.
+fn default_on_error<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserializer: D) -> Result<T, D::Error> {
     Ok(serde_json::from_value(Value::deserialize(deserializer)?).unwrap_or_default())
 }
 
@@ -76,14 +70,15 @@ impl Metadata {
         let configured = provider.issuer.as_str().trim_end_matches('/');
         let address = format!("{configured}/.well-known/openid-configuration");
         let url = Url::parse(&address)
-            .map_err(|error| ProviderError::Document { url: address.clone(), what: error.to_string() })?;
-        http.json::<Self>(&url).await?.checked(provider)
+            .map_err(|error| HttpError::Document { url: address.clone(), reason: error.to_string() })?;
+        http.json::<Self>(&url).await?.validate(provider)
     }
 
-    fn checked(mut self, provider: &Provider) -> Result<Self, ProviderError> {
+    /// Checks the issuer and the addresses.
+    fn validate(mut self, provider: &Provider) -> Result<Self, ProviderError> {
         let configured = provider.issuer.as_str().trim_end_matches('/');
-        // The same (section 4.3), save for a slash at the end that is easily lost between console and settings: tokens
-        // are held to what the provider itself says.
+        // Both must be equal (section 4.3), except for a slash at the end, which is easily lost when a person copies the
+        // address. Tokens must have the issuer as the metadata spells it.
         if self.issuer.trim_end_matches('/') != configured {
             let discovered = self.issuer;
             return Err(ProviderError::Issuer { configured: provider.issuer.to_string(), discovered });
@@ -117,7 +112,7 @@ mod tests {
             "OIDC_CLIENT_ID" => Some("bulkhead".into()),
             _ => None,
         });
-        match settings.0.unwrap().identity.issuer {
+        match settings.0.unwrap().auth.issuer {
             Issuer::Provider(provider) => provider,
             other => panic!("{other:?}"),
         }
@@ -127,11 +122,11 @@ mod tests {
         let mut metadata = json!({"issuer": "https://login.example.com", "jwks_uri": "https://login.example.com/keys"});
         metadata.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let metadata: Metadata = serde_json::from_value(metadata).map_err(|error| error.to_string())?;
-        metadata.checked(&production()).map_err(|error| error.to_string())
+        metadata.validate(&production()).map_err(|error| error.to_string())
     }
 
     #[test]
-    fn what_is_odd_in_a_field_that_no_token_needs_counts_as_absent() {
+    fn a_malformed_field_that_no_token_needs_counts_as_absent() {
         for odd in [json!(null), json!(""), json!("/login"), json!(7), json!(["x"]), json!("http://login.example.com/")]
         {
             let metadata = read(&json!({
@@ -149,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn issuer_and_keys_must_be_right() {
+    fn a_malformed_issuer_or_key_address_is_an_error() {
         for odd in [json!(null), json!(""), json!(7), json!("http://login.example.com/keys")] {
             assert!(read(&json!({"jwks_uri": odd})).is_err(), "{odd}");
             assert!(read(&json!({"issuer": odd})).is_err(), "{odd}");

@@ -1,57 +1,57 @@
-//! How many logins wait for the provider's token endpoint. One that does not answer holds each for as long as the client's time
-//! allows, and these places are other requests', too.
+//! Limits how many logins wait for the provider's token endpoint at once. While the endpoint does not respond, each login
+//! waits until the HTTP client's timeout and takes one of the places that all requests share.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// The most exchanges of codes at once.
-const MOST: usize = 64;
+/// The most code exchanges at once.
+const EXCHANGES_MAX: usize = 64;
 
-/// The exchanges of one process.
+/// The code exchanges of the process.
 #[derive(Debug)]
 pub(super) struct Exchanges {
-    places: Semaphore,
-    /// Whether the last exchange that has ended failed for the provider's reasons.
+    permits: Semaphore,
+    /// Whether the provider did not respond to the last exchange that ended.
     failing: AtomicBool,
-    /// The exchange that finds out, while it fails, whether it still does.
+    /// While the provider fails, only one exchange at a time may try it again.
     trial: Semaphore,
 }
 
-/// Why an exchange does not begin.
+/// Why an exchange may not begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// There are as many as there may be.
+pub(super) enum ExchangeRefused {
+    /// The most exchanges are running.
     Full,
-    /// The provider fails, and another exchange finds out whether it still does.
+    /// The provider fails, and another exchange is trying it again.
     Failing,
 }
 
 impl Exchanges {
     pub(super) fn new() -> Self {
-        Self { places: Semaphore::new(MOST), failing: AtomicBool::new(false), trial: Semaphore::new(1) }
+        Self { permits: Semaphore::new(EXCHANGES_MAX), failing: AtomicBool::new(false), trial: Semaphore::new(1) }
     }
 
-    /// A place for one exchange; [`Exchange::ended`] says how it went.
-    pub(super) fn begin(&self) -> Result<Exchange<'_>, Refusal> {
-        let place = self.places.try_acquire().map_err(|_| Refusal::Full)?;
+    /// Begins an exchange; [`Exchange::ended`] records its outcome.
+    pub(super) fn begin(&self) -> Result<Exchange<'_>, ExchangeRefused> {
+        let permit = self.permits.try_acquire().map_err(|_| ExchangeRefused::Full)?;
         let failing = self.failing.load(Ordering::Relaxed);
-        let trial = failing.then(|| self.trial.try_acquire()).transpose().map_err(|_| Refusal::Failing)?;
-        Ok(Exchange { exchanges: self, _place: place, _trial: trial })
+        let trial = failing.then(|| self.trial.try_acquire()).transpose().map_err(|_| ExchangeRefused::Failing)?;
+        Ok(Exchange { exchanges: self, _permit: permit, _trial: trial })
     }
 }
 
-/// One exchange. One that is given up before it has ended says nothing of the provider.
+/// One exchange. Dropping it without [`Exchange::ended`] records no outcome.
 #[derive(Debug)]
 pub(super) struct Exchange<'e> {
     exchanges: &'e Exchanges,
-    _place: SemaphorePermit<'e>,
+    _permit: SemaphorePermit<'e>,
     _trial: Option<SemaphorePermit<'e>>,
 }
 
 impl Exchange<'_> {
-    /// Notes whether the provider has answered.
-    pub(super) fn ended(self, answered: bool) {
-        self.exchanges.failing.store(!answered, Ordering::Relaxed);
+    /// Records whether the provider responded.
+    pub(super) fn ended(self, responded: bool) {
+        self.exchanges.failing.store(!responded, Ordering::Relaxed);
     }
 }
 
@@ -61,24 +61,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_no_more_than_there_may_be() {
+    fn exchanges_are_limited() {
         let exchanges = Exchanges::new();
-        let all: Vec<_> = (0..MOST).map(|_| exchanges.begin().unwrap()).collect();
-        assert_eq!(exchanges.begin().unwrap_err(), Refusal::Full);
+        let all: Vec<_> = (0..EXCHANGES_MAX).map(|_| exchanges.begin().unwrap()).collect();
+        assert_eq!(exchanges.begin().unwrap_err(), ExchangeRefused::Full);
         drop(all);
         assert!(exchanges.begin().is_ok());
     }
 
     #[test]
-    fn while_the_provider_fails_one_at_a_time_finds_out_whether_it_still_does() {
+    fn a_failing_provider_is_tried_by_one_exchange_at_a_time() {
         let exchanges = Exchanges::new();
         exchanges.begin().unwrap().ended(false);
         let trial = exchanges.begin().unwrap();
-        assert_eq!(exchanges.begin().unwrap_err(), Refusal::Failing);
+        assert_eq!(exchanges.begin().unwrap_err(), ExchangeRefused::Failing);
         drop(trial);
         exchanges.begin().unwrap().ended(false);
         let trial = exchanges.begin().unwrap();
-        assert_eq!(exchanges.begin().unwrap_err(), Refusal::Failing);
+        assert_eq!(exchanges.begin().unwrap_err(), ExchangeRefused::Failing);
         trial.ended(true);
         let both = (exchanges.begin(), exchanges.begin());
         assert!(both.0.is_ok() && both.1.is_ok());

@@ -1,6 +1,6 @@
 //! The HTTP client for the provider: no redirects, bounded in time and size.
 
-use super::ProviderError;
+use crate::error_chain::root_cause;
 use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 use reqwest::{Client, redirect};
 use serde::de::DeserializeOwned;
@@ -11,43 +11,59 @@ use url::Url;
 /// How long one request to the provider may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The most bytes of an answer; key sets of large providers have some ten kilobytes.
-const MAX_ANSWER: usize = 1024 * 1024;
+/// The longest response body that is read. Key sets of large providers have some ten kilobytes.
+const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Why the provider cannot be asked, or its document cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The client cannot be built, most likely because there are no CA certificates.
+    #[error("OIDC_ISSUER_URL: cannot prepare TLS to the provider: {0}; SSL_CERT_FILE may name the CA certificates")]
+    Client(String),
+    /// A document of the provider cannot be fetched or read.
+    #[error("{url}: {reason}")]
+    Document {
+        /// Its address.
+        url: String,
+        /// What went wrong.
+        reason: String,
+    },
+}
 
 #[derive(Debug, Clone)]
 pub(super) struct HttpClient(Client);
 
 impl HttpClient {
-    pub(super) fn new(https_only: bool) -> Result<Self, ProviderError> {
+    pub(super) fn new(https_only: bool) -> Result<Self, HttpError> {
         Client::builder()
             .timeout(TIMEOUT)
             .https_only(https_only)
-            // A redirect would lead where nobody has said that we may go (RFC 9700, section 4.11).
+            // A redirect could lead to an address that no setting names (RFC 9700, section 4.11).
             .redirect(redirect::Policy::none())
             .user_agent(concat!("bulkhead/", env!("CARGO_PKG_VERSION")))
             .build()
             .map(Self)
-            .map_err(|error| ProviderError::Client(innermost(&error)))
+            .map_err(|error| HttpError::Client(root_cause(&error)))
     }
 
     /// GETs a JSON document.
-    pub(super) async fn json<T: DeserializeOwned>(&self, url: &Url) -> Result<T, ProviderError> {
-        let failed = |what: String| ProviderError::Document { url: url.to_string(), what };
-        let mut response = self.0.get(url.clone()).send().await.map_err(|error| failed(innermost(&error)))?;
+    pub(super) async fn json<T: DeserializeOwned>(&self, url: &Url) -> Result<T, HttpError> {
+        let failed = |reason: String| HttpError::Document { url: url.to_string(), reason };
+        let mut response = self.0.get(url.clone()).send().await.map_err(|error| failed(root_cause(&error)))?;
         if !response.status().is_success() {
             return Err(failed(format!("status {}", response.status())));
         }
-        let body = read(&mut response).await.map_err(failed)?;
+        let body = read_body(&mut response).await.map_err(failed)?;
         serde_json::from_slice(&body).map_err(|error| failed(format!("not the expected JSON: {error}")))
     }
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, SendError> {
-        let request = reqwest::Request::try_from(request).map_err(|error| SendError(innermost(&error)))?;
-        let mut response = self.0.execute(request).await.map_err(|error| SendError(innermost(&error)))?;
-        let mut answer = HttpResponse::new(read(&mut response).await.map_err(SendError)?);
-        *answer.status_mut() = response.status();
-        *answer.headers_mut() = std::mem::take(response.headers_mut());
-        Ok(answer)
+        let request = reqwest::Request::try_from(request).map_err(|error| SendError(root_cause(&error)))?;
+        let mut received = self.0.execute(request).await.map_err(|error| SendError(root_cause(&error)))?;
+        let mut response = HttpResponse::new(read_body(&mut received).await.map_err(SendError)?);
+        *response.status_mut() = received.status();
+        *response.headers_mut() = std::mem::take(received.headers_mut());
+        Ok(response)
     }
 }
 
@@ -61,27 +77,18 @@ impl<'c> AsyncHttpClient<'c> for HttpClient {
     }
 }
 
-/// Why a request had no answer. Names no URL: the token endpoint's may hold a code.
+/// Why a request got no response. It names no URL: the token endpoint's may hold a code.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct SendError(String);
 
-async fn read(response: &mut reqwest::Response) -> Result<Vec<u8>, String> {
+async fn read_body(response: &mut reqwest::Response) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| innermost(&error))? {
-        if body.len() + chunk.len() > MAX_ANSWER {
-            return Err(format!("the answer is longer than {MAX_ANSWER} bytes"));
+    while let Some(chunk) = response.chunk().await.map_err(|error| root_cause(&error))? {
+        if body.len() + chunk.len() > RESPONSE_BYTES_MAX {
+            return Err(format!("the response is longer than {RESPONSE_BYTES_MAX} bytes"));
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body)
-}
-
-/// The innermost cause, which says what happened; the outer ones say where, as the caller does.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }

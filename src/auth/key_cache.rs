@@ -1,11 +1,9 @@
-//! The provider's keys: fetched by one task, read by every request without a lock.
+//! The provider's keys: one task fetches them, every request reads them without a lock.
 
-use super::Standing;
-use super::development::DevelopmentIssuer;
 use super::discovery::{Metadata, ProviderError};
-use super::http::HttpClient;
-use super::key_set::{Document, Key, KeySet};
-use crate::config::{KEYS_SERVE_AT_MOST, Provider};
+use super::key_set::{Key, KeySet};
+use super::key_source::{FetchedKeys, KeySource};
+use crate::config::KEY_AGE_SECONDS_MAX;
 use arc_swap::ArcSwapOption;
 use backon::{ExponentialBuilder, Retryable};
 use std::fmt;
@@ -15,56 +13,48 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-/// Tries of one refresh, and the first pause between them, which doubles.
-const TRIES: usize = 3;
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// Attempts of one refresh, and the first pause between them, which doubles.
+const REFRESH_ATTEMPTS: usize = 3;
+const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long keys serve while the provider is away.
-const STALE_LIMIT: Duration = Duration::from_secs(KEYS_SERVE_AT_MOST as u64);
+/// How long keys are used if the provider does not respond.
+const KEY_AGE_MAX: Duration = Duration::from_secs(KEY_AGE_SECONDS_MAX as u64);
 
-/// How long to wait after a refresh that failed: while there are no keys at all, and while there are.
-const PAUSE_WITHOUT_KEYS: Duration = Duration::from_secs(2);
-const PAUSE_WITH_KEYS: Duration = Duration::from_secs(30);
+/// The pause after a failed refresh: while there are no keys, and while there are some.
+const RETRY_PAUSE_WITHOUT_KEYS: Duration = Duration::from_secs(2);
+const RETRY_PAUSE_WITH_KEYS: Duration = Duration::from_secs(30);
 
-/// The least time between two fetches for the sake of unknown key ids, for the whole process.
-const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(30);
+/// The most requests that wait for a fetch because of an unknown key id. More than these go on with the keys at hand:
+/// requests with forged tokens must not use up all places while the provider is slow.
+const REFRESH_WAITERS_MAX: usize = 128;
 
-/// The same for the development issuer's file, whose key may be made at any moment.
-const UNKNOWN_KEY_PAUSE_IN_DEVELOPMENT: Duration = Duration::from_secs(1);
+/// How long a request waits for a fetch of keys.
+const KEY_WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most requests that wait for a fetch for the sake of an unknown key id: forged ones must not use up the places of
-/// good ones while the provider is slow.
-const MAX_WAITING: usize = 128;
-
-/// How long a request waits for keys that are being fetched.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Where keys come from.
-pub(super) enum Source {
-    Provider {
-        settings: Box<Provider>,
-        http: HttpClient,
-    },
-    Development(DevelopmentIssuer),
-    Nobody,
-    #[cfg(test)]
-    Scripted(tests::Script),
+/// Whether signing keys are available.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyStatus {
+    /// The last refresh succeeded.
+    Fresh,
+    /// The last refresh failed; the keys of an earlier one are still in use.
+    Stale,
+    /// There are no keys to verify a token with.
+    Unavailable,
+    /// No issuer is configured: no token is accepted.
+    Disabled,
 }
 
-/// What a fetch brings: the issuer, the provider's metadata, the keys.
-type Fetched = (String, Option<Metadata>, KeySet);
-
-/// What was last fetched.
+/// The result of the last successful fetch.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     /// The issuer, exactly as tokens must spell it.
     pub(super) issuer: String,
     /// The provider's metadata; the development issuer has none.
     pub(super) metadata: Option<Metadata>,
-    /// Counts the changes of issuer or keys: what was checked with other keys must be checked again.
+    /// Counts the changes of issuer or keys. A token that was verified with an older generation is verified again.
     pub(super) generation: u64,
     keys: KeySet,
-    fetched: Instant,
+    fetched_at: Instant,
 }
 
 impl Snapshot {
@@ -75,23 +65,24 @@ impl Snapshot {
 
 /// The keys, shared by the task that fetches them and the requests that read them.
 pub(super) struct KeyCache {
-    source: Source,
+    /// None if no issuer is configured.
+    source: Option<Box<dyn KeySource>>,
     ttl: Duration,
     current: ArcSwapOption<Snapshot>,
     /// Whether the last refresh failed.
     failing: AtomicBool,
-    look: watch::Sender<Look>,
-    waiting: Semaphore,
-    /// Whether a refresh has ended, well or not.
-    tried: watch::Sender<bool>,
+    on_demand: watch::Sender<OnDemandRefresh>,
+    refresh_waiters: Semaphore,
+    /// Whether the first refresh has ended, successfully or not.
+    first_attempt_done: watch::Sender<bool>,
 }
 
-/// The fetch for the sake of an unknown key id.
+/// A fetch of the keys because a token names an unknown one.
 #[derive(Debug, Default)]
-struct Look {
+struct OnDemandRefresh {
     /// When the last one began.
-    last: Option<Instant>,
-    /// Whether one is asked for, or under way.
+    last_began: Option<Instant>,
+    /// Whether one is requested or in progress.
     wanted: bool,
 }
 
@@ -102,94 +93,87 @@ impl fmt::Debug for KeyCache {
 }
 
 impl KeyCache {
-    pub(super) fn new(source: Source, ttl: Duration) -> Self {
+    pub(super) fn new(source: Option<Box<dyn KeySource>>, ttl: Duration) -> Self {
         Self {
             source,
             ttl,
             current: ArcSwapOption::empty(),
             failing: AtomicBool::new(false),
-            look: watch::Sender::default(),
-            waiting: Semaphore::new(MAX_WAITING),
-            tried: watch::Sender::new(false),
+            on_demand: watch::Sender::default(),
+            refresh_waiters: Semaphore::new(REFRESH_WAITERS_MAX),
+            first_attempt_done: watch::Sender::new(false),
         }
     }
 
-    /// What was last fetched, unless it is too old to trust.
+    /// The last fetched keys, unless they are too old.
     pub(super) fn current(&self) -> Option<Arc<Snapshot>> {
-        self.current.load_full().filter(|snapshot| snapshot.fetched.elapsed() < STALE_LIMIT)
+        self.current.load_full().filter(|snapshot| snapshot.fetched_at.elapsed() < KEY_AGE_MAX)
     }
 
-    /// The same; waits for the process's first refresh where that is not over.
-    pub(super) async fn first(&self) -> Option<Arc<Snapshot>> {
+    /// The last fetched keys. Waits for the first fetch of the process if that has not ended.
+    pub(super) async fn wait_for_first_fetch(&self) -> Option<Arc<Snapshot>> {
         if let Some(snapshot) = self.current() {
             return Some(snapshot);
         }
-        if !matches!(self.source, Source::Nobody) {
-            let mut tried = self.tried.subscribe();
-            // In vain at the latest when the request's own time is over.
-            let _ = tokio::time::timeout(PATIENCE, tried.wait_for(|tried| *tried)).await;
+        if self.source.is_some() {
+            let mut done = self.first_attempt_done.subscribe();
+            // After a timeout the keys at hand decide.
+            let _ = tokio::time::timeout(KEY_WAIT_TIMEOUT, done.wait_for(|done| *done)).await;
         }
         self.current()
     }
 
-    /// What is there after a fetch for the sake of an unknown key id. There is one such fetch in a while for all
-    /// requests together: those that come during it wait for it, later ones do without.
-    pub(super) async fn refreshed(&self) -> Option<Arc<Snapshot>> {
-        let mut look = self.look.subscribe();
-        if let (true, Ok(_place)) = (self.ask_for_look(), self.waiting.try_acquire()) {
-            let _ = tokio::time::timeout(PATIENCE, look.wait_for(|look| !look.wanted)).await;
+    /// The keys after a fetch because of an unknown key id. This fetch is shared and rate-limited: requests that come
+    /// during a fetch wait for it; later ones use the keys at hand.
+    pub(super) async fn refresh_for_unknown_kid(&self) -> Option<Arc<Snapshot>> {
+        let mut refresh = self.on_demand.subscribe();
+        if let (true, Ok(_permit)) = (self.request_refresh(), self.refresh_waiters.try_acquire()) {
+            let _ = tokio::time::timeout(KEY_WAIT_TIMEOUT, refresh.wait_for(|refresh| !refresh.wanted)).await;
         }
         self.current()
     }
 
-    /// Asks for a fetch where it is time for one; whether there is one to wait for.
-    fn ask_for_look(&self) -> bool {
-        let pause = match self.source {
-            Source::Provider { .. } => UNKNOWN_KEY_PAUSE,
-            Source::Development(_) => UNKNOWN_KEY_PAUSE_IN_DEVELOPMENT,
-            Source::Nobody => return false,
-            #[cfg(test)]
-            Source::Scripted(_) => UNKNOWN_KEY_PAUSE,
-        };
+    /// Requests a fetch if the last one is long enough ago. Returns whether there is one to wait for.
+    fn request_refresh(&self) -> bool {
+        let Some(source) = &self.source else { return false };
+        let interval = source.min_refresh_interval();
         let mut wanted = false;
-        self.look.send_if_modified(|look| {
-            let asked = !look.wanted && look.last.is_none_or(|last| last.elapsed() >= pause);
-            look.wanted |= asked;
-            wanted = look.wanted;
-            asked
+        self.on_demand.send_if_modified(|refresh| {
+            let requested = !refresh.wanted && refresh.last_began.is_none_or(|began| began.elapsed() >= interval);
+            refresh.wanted |= requested;
+            wanted = refresh.wanted;
+            requested
         });
         wanted
     }
 
-    pub(super) fn standing(&self) -> Standing {
+    pub(super) fn status(&self) -> KeyStatus {
         match (&self.source, self.current()) {
-            (Source::Nobody, _) => Standing::NotConfigured,
-            (_, None) => Standing::Unreachable,
-            (_, Some(_)) if self.failing.load(Ordering::Relaxed) => Standing::Stale,
-            _ => Standing::Good,
+            (None, _) => KeyStatus::Disabled,
+            (_, None) => KeyStatus::Unavailable,
+            (_, Some(_)) if self.failing.load(Ordering::Relaxed) => KeyStatus::Stale,
+            _ => KeyStatus::Fresh,
         }
     }
 
-    /// Fetches at once, ahead of the keys' age, and when a request asks for it; never returns.
+    /// Fetches at once, again before the keys reach their age, and when a request asks for it; never returns.
     pub(super) async fn run(&self) {
-        if matches!(self.source, Source::Nobody) {
-            std::future::pending::<()>().await;
-        }
-        let mut look = self.look.subscribe();
+        let Some(source) = self.source.as_deref() else { return std::future::pending().await };
+        let mut on_demand = self.on_demand.subscribe();
         loop {
-            let pause = match self.refresh().await {
+            let pause = match self.refresh(source).await {
                 Ok(()) => self.ttl.mul_f64(0.8),
-                Err(()) if self.current().is_none() => PAUSE_WITHOUT_KEYS,
-                Err(()) => PAUSE_WITH_KEYS.min(self.ttl),
+                Err(()) if self.current().is_none() => RETRY_PAUSE_WITHOUT_KEYS,
+                Err(()) => RETRY_PAUSE_WITH_KEYS.min(self.ttl),
             };
             let due = tokio::time::sleep(pause);
             tokio::pin!(due);
             loop {
                 tokio::select! {
                     () = &mut due => break,
-                    () = async { drop(look.wait_for(|look| look.wanted).await) } => {
-                        // What is due stays due, unless something has changed at the provider, or it has gone.
-                        if self.look_for_keys().await.is_err() {
+                    () = async { drop(on_demand.wait_for(|refresh| refresh.wanted).await) } => {
+                        // Keep the schedule unless this fetch failed: the metadata may then have changed.
+                        if self.refresh_keys_only(source).await.is_err() {
                             break;
                         }
                     }
@@ -198,42 +182,44 @@ impl KeyCache {
         }
     }
 
-    /// Metadata and keys, with retries. This alone says how the provider stands.
-    async fn refresh(&self) -> Result<(), ()> {
-        let retry =
-            ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_factor(2.0).with_max_times(TRIES - 1);
-        let outcome = self.take((|| self.fetch(None)).retry(retry).await);
+    /// Fetches metadata and keys, with retries. Only this changes whether refreshes count as failing.
+    async fn refresh(&self, source: &dyn KeySource) -> Result<(), ()> {
+        let retry = ExponentialBuilder::default()
+            .with_min_delay(FIRST_RETRY_PAUSE)
+            .with_factor(2.0)
+            .with_max_times(REFRESH_ATTEMPTS - 1);
+        let outcome = self.store((|| source.fetch(None)).retry(retry).await);
         self.failing.store(outcome.is_err(), Ordering::Relaxed);
-        self.tried.send_replace(true);
+        self.first_attempt_done.send_replace(true);
         outcome
     }
 
-    /// The keys alone, in one request, for the sake of an unknown key id.
-    async fn look_for_keys(&self) -> Result<(), ()> {
-        // From the request to the provider on, and not from what asked for it: that may have waited for a refresh.
-        self.look.send_modify(|look| look.last = Some(Instant::now()));
+    /// Fetches the keys in one request, because a token names an unknown one.
+    async fn refresh_keys_only(&self, source: &dyn KeySource) -> Result<(), ()> {
+        // The interval counts from this fetch, not from the request for it, which may have waited for a refresh.
+        self.on_demand.send_modify(|refresh| refresh.last_began = Some(Instant::now()));
         let known = self.current.load().as_ref().and_then(|snapshot| snapshot.metadata.clone());
-        let outcome = self.take(self.fetch(known).await);
-        self.look.send_modify(|look| look.wanted = false);
+        let outcome = self.store(source.fetch(known).await);
+        self.on_demand.send_modify(|refresh| refresh.wanted = false);
         outcome
     }
 
-    /// Puts what was fetched in the place of what was there.
-    fn take(&self, fetched: Result<Fetched, ProviderError>) -> Result<(), ()> {
+    /// Replaces the current keys by the fetched ones.
+    fn store(&self, fetched: Result<FetchedKeys, ProviderError>) -> Result<(), ()> {
         let before = self.current.load_full();
         match fetched {
-            Ok((issuer, metadata, keys)) => {
-                let unchanged = |old: &Arc<Snapshot>| old.issuer == issuer && old.keys.same(&keys);
+            Ok(FetchedKeys { issuer, metadata, keys }) => {
+                let unchanged = |old: &Arc<Snapshot>| old.issuer == issuer && old.keys.has_same_keys(&keys);
                 let generation = match &before {
                     Some(old) if unchanged(old) => old.generation,
                     old => {
                         if metadata.is_some() {
-                            tracing::info!(%issuer, keys = keys.len(), "the identity provider's keys are here");
+                            tracing::info!(%issuer, keys = keys.len(), "fetched new keys of the identity provider");
                         }
                         old.as_ref().map_or(0, |old| old.generation + 1)
                     }
                 };
-                let snapshot = Snapshot { issuer, metadata, generation, keys, fetched: Instant::now() };
+                let snapshot = Snapshot { issuer, metadata, generation, keys, fetched_at: Instant::now() };
                 self.current.store(Some(Arc::new(snapshot)));
                 Ok(())
             }
@@ -241,26 +227,6 @@ impl KeyCache {
                 tracing::warn!(%error, keys_left = self.current().is_some(), "cannot fetch the identity provider's keys");
                 Err(())
             }
-        }
-    }
-
-    async fn fetch(&self, known: Option<Metadata>) -> Result<Fetched, ProviderError> {
-        match &self.source {
-            Source::Provider { settings, http } => {
-                let metadata = match known {
-                    Some(metadata) => metadata,
-                    None => Metadata::fetch(settings, http).await?,
-                };
-                let keys = KeySet::from(http.json::<Document>(&metadata.jwks_uri).await?);
-                if keys.len() == 0 {
-                    return Err(ProviderError::NoKeys(metadata.jwks_uri.to_string()));
-                }
-                Ok((metadata.issuer.clone(), Some(metadata), keys))
-            }
-            Source::Development(issuer) => Ok((DevelopmentIssuer::ISSUER.to_owned(), None, issuer.keys()?)),
-            Source::Nobody => Ok((String::new(), None, KeySet::default())),
-            #[cfg(test)]
-            Source::Scripted(script) => script.answer(known).await,
         }
     }
 }

@@ -1,5 +1,8 @@
-//! Tokens of an OpenID Connect provider, checked against its keys, become verified [`Claims`]; logins and logouts. It knows
-//! nothing of tenants and users: [`crate::context`] does.
+//! Authentication: checks tokens of an OpenID Connect provider and leads logins at it. It knows nothing of tenants and users:
+//! [`crate::context`] does.
+//!
+//! Files import in one direction, from the last to the first: `claims`, `http`, `discovery`, `key_set`, `key_source`,
+//! `development`, `key_cache`, `verifier`, `login`, and this file, which puts them together.
 
 mod claims;
 mod development;
@@ -8,56 +11,67 @@ mod exchanges;
 mod http;
 mod key_cache;
 mod key_set;
+mod key_source;
 mod login;
 mod verifier;
 
+pub use claims::{Claims, RoleClaim, is_valid_tenant_id};
 pub use development::{DevelopmentIssuer, DevelopmentTokenError};
 pub use discovery::{Metadata, ProviderError};
-pub use login::{Begun, LoginError, Tokens};
-pub use verifier::{Claims, RoleClaim, TokenError, is_tenant};
+pub use http::HttpError;
+pub use key_cache::KeyStatus;
+pub use login::{AuthorizationRequest, LoginError, LoginResult};
+pub use verifier::TokenError;
 
-use crate::config::{Identity, Issuer};
+use crate::config::{ApiToken, AuthSettings, Issuer};
+use axum::http::HeaderMap;
 use http::HttpClient;
-use key_cache::{KeyCache, Source};
+use key_cache::KeyCache;
+use key_source::{KeySource, ProviderKeys};
 use login::Login;
 use std::sync::Arc;
-use verifier::Verifier;
+use url::Url;
+use verifier::{TokenRules, Verifier};
 
 /// Checks tokens and leads logins, as the settings say. One for the process; cheap to share.
 #[derive(Debug)]
 pub struct Auth {
     keys: Arc<KeyCache>,
-    verifier: Verifier,
+    verifier: Arc<Verifier>,
     login: Option<Login>,
 }
 
-/// How the provider stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// Its keys are here and fresh.
-    Good,
-    /// It does not answer, but its last keys still serve.
-    Stale,
-    /// There are no keys to check a token with.
-    Unreachable,
-    /// None is set up: no token is accepted.
-    NotConfigured,
-}
-
 impl Auth {
-    /// What these settings ask for. Fetches nothing yet: [`Auth::run`] does.
-    pub fn new(identity: &Identity) -> Result<Arc<Self>, ProviderError> {
-        let (source, login) = match &identity.issuer {
-            Issuer::Provider(provider) => {
-                let http = HttpClient::new(provider.https_only)?;
-                let source = Source::Provider { settings: provider.clone(), http: http.clone() };
-                (source, Some(Login::new(provider.clone(), http)))
-            }
-            Issuer::Development(key) => (Source::Development(DevelopmentIssuer::new(key.clone())), None),
-            Issuer::Nobody => (Source::Nobody, None),
+    /// Prepares what these settings ask for. Fetches nothing yet: [`Auth::run`] does.
+    pub fn new(settings: &AuthSettings) -> Result<Arc<Self>, ProviderError> {
+        let mut rules = TokenRules {
+            audiences: Vec::new(),
+            api_token: ApiToken::Access,
+            tenant_claim: settings.tenant_claim.clone(),
+            role_claim: settings.role_claim.clone(),
+            max_lifetime: settings.max_token_lifetime,
         };
-        let keys = Arc::new(KeyCache::new(source, identity.keys_ttl));
-        Ok(Arc::new(Self { keys, verifier: Verifier::new(identity), login }))
+        let mut client = None;
+        let source: Option<Box<dyn KeySource>> = match &settings.issuer {
+            Issuer::Provider(provider) => {
+                rules.audiences = provider.accepted_audiences();
+                rules.api_token = provider.api_token;
+                let http = HttpClient::new(provider.https_only)?;
+                client = Some((provider.clone(), http.clone()));
+                Some(Box::new(ProviderKeys::new(provider.clone(), http)))
+            }
+            Issuer::Development(key) => {
+                rules.audiences = vec![DevelopmentIssuer::AUDIENCE.to_owned()];
+                // The setting is about a provider's tokens. Those of the development issuer have `tenant_id`.
+                rules.tenant_claim = None;
+                Some(Box::new(DevelopmentIssuer::new(key.clone())))
+            }
+            Issuer::Disabled => None,
+        };
+        let keys = Arc::new(KeyCache::new(source, settings.keys_ttl));
+        let verifier = Arc::new(Verifier::new(rules, Arc::clone(&keys), settings.token_cache_capacity));
+        let login = client.map(|(provider, http)| Login::new(provider, http, Arc::clone(&keys), Arc::clone(&verifier)));
+        Ok(Arc::new(Self { keys, verifier, login }))
     }
 
     /// Keeps the keys fresh; never returns.
@@ -65,14 +79,40 @@ impl Auth {
         self.keys.run().await;
     }
 
-    /// How the provider stands.
+    /// Whether signing keys are available.
     #[must_use]
-    pub fn standing(&self) -> Standing {
-        self.keys.standing()
+    pub fn key_status(&self) -> KeyStatus {
+        self.keys.status()
     }
 
-    /// The claims of a caller's token; fetches the provider's keys anew where the token names an unknown one.
+    /// Verifies a caller's token and returns its claims. Fetches the provider's keys again if the token names an unknown
+    /// key.
     pub async fn verify(&self, token: &str) -> Result<Arc<Claims>, TokenError> {
-        self.verifier.verify(&self.keys, token).await
+        self.verifier.verify(token).await
+    }
+
+    /// Begins a login.
+    pub async fn begin_login(&self) -> Result<AuthorizationRequest, LoginError> {
+        self.login()?.begin().await
+    }
+
+    /// Ends a login: exchanges the code for tokens and verifies them. The request's headers hold the login's cookie.
+    pub async fn finish_login(
+        &self,
+        headers: &HeaderMap,
+        code: String,
+        state: &str,
+    ) -> Result<LoginResult, LoginError> {
+        self.login()?.finish(headers, code, state).await
+    }
+
+    /// The address at which a browser ends its session at the provider, which then sends it to `redirect`. Providers
+    /// compare `redirect` byte for byte with the addresses that they know.
+    pub async fn logout_url(&self, redirect: &str, id_token_hint: Option<&str>) -> Result<Url, LoginError> {
+        self.login()?.logout_url(redirect, id_token_hint).await
+    }
+
+    fn login(&self) -> Result<&Login, LoginError> {
+        self.login.as_ref().ok_or(LoginError::NotConfigured)
     }
 }

@@ -34,20 +34,20 @@ pub(super) struct DevToken {
 impl DevToken {
     pub(super) fn run(self) -> Result<(), Failure> {
         let settings = Settings::from_env()?;
-        let key = match &settings.identity.issuer {
+        let key = match &settings.auth.issuer {
             Issuer::Development(key) => key.clone(),
             Issuer::Provider(_) => {
                 return Err(Failure::Refused("OIDC_ISSUER_URL: is set, so tokens come from that provider".to_owned()));
             }
-            Issuer::Nobody => {
+            Issuer::Disabled => {
                 let environment = settings.environment;
                 let line = format!("ENVIRONMENT: is {environment}; dev-token works in development alone");
                 return Err(Failure::Refused(line));
             }
         };
         let lifetime = Duration::from_secs(60 * u64::from(self.minutes));
-        if lifetime > settings.identity.max_token_lifetime {
-            let most = settings.identity.max_token_lifetime.as_secs() / 60;
+        if lifetime > settings.auth.max_token_lifetime {
+            let most = settings.auth.max_token_lifetime.as_secs() / 60;
             return Err(Failure::Refused(format!("--minutes: at most {most}, or set JWT_MAX_LIFETIME_MINUTES")));
         }
         let new = NewTenant {

@@ -9,6 +9,7 @@ use crate::entity::tenant::{self, Status};
 use crate::entity::word;
 use crate::resource::Email;
 use crate::server::PrepareError;
+use crate::text::NonBlank;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use sea_orm::{DatabaseConnection, DbErr};
@@ -74,7 +75,7 @@ pub(super) struct Create {
 
 /// Text of one line.
 pub(super) fn name(text: &str) -> Result<String, &'static str> {
-    let fits = (1..=255).contains(&text.chars().count()) && text.trim() == text && !text.chars().any(char::is_control);
+    let fits = text.chars().count() <= 255 && NonBlank::accepts(text);
     if fits { Ok(text.to_owned()) } else { Err("1 to 255 characters, without spaces around them") }
 }
 
@@ -83,7 +84,7 @@ pub(super) fn email(text: &str) -> Result<String, &'static str> {
 }
 
 pub(super) fn external_id(text: &str) -> Result<String, &'static str> {
-    if crate::auth::is_tenant(text) {
+    if crate::auth::is_valid_tenant_id(text) {
         Ok(text.to_owned())
     } else {
         Err("3 to 128 letters, digits, '_' or '-'; not 'system'")

@@ -1,46 +1,46 @@
-//! Environment variables whose names are nearly a setting's: a typo would otherwise go unnoticed.
+//! Finds environment variables whose names are similar to that of a setting: probably typing errors.
 
-use super::{Settings, Shown};
+use super::{ResolvedVariable, Settings};
 use std::collections::HashSet;
 
-/// How many letters may be wrong, missing, too many or swapped.
-const MOST_EDITS: usize = 2;
+/// The most letters that may be wrong, missing, added or swapped.
+const EDITS_MAX: usize = 2;
 
-/// Shorter names are near too many others, such as `PORT` and `HOST`.
-const SHORTEST: usize = 8;
+/// Shorter names, such as `PORT` and `HOST`, are similar to too many others.
+const LENGTH_MIN: usize = 8;
 
-/// What stands behind the name of a secret whose value is in a file.
-const FILE: &str = "_FILE";
+/// The suffix of a variable that names the file of a secret.
+const FILE_SUFFIX: &str = "_FILE";
 
-/// A variable that is set and is no setting, and the setting whose name is nearest to its own.
+/// A variable that is set but is not a setting, and the setting whose name is the most similar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misspelt {
     /// The variable that is set.
     pub name: String,
-    /// What it may have been meant to be.
+    /// The setting that was probably meant.
     pub meant: String,
 }
 
 impl Settings {
-    /// The variables of the process's own environment whose names are nearly a setting's.
+    /// The variables of the process's environment whose names are similar to that of a setting.
     #[must_use]
     pub fn misspelt() -> Vec<Misspelt> {
-        let (_, shown) = Self::read(&|name| std::env::var_os(name));
+        let (_, variables) = Self::read(&|name| std::env::var_os(name));
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-        misspelt(names, &shown)
+        misspelt(names, &variables)
     }
 }
 
-fn misspelt(names: impl Iterator<Item = String>, settings: &[Shown]) -> Vec<Misspelt> {
-    let known = settings.iter().flat_map(|setting| [setting.name.to_owned(), format!("{}{FILE}", setting.name)]);
+fn misspelt(names: impl Iterator<Item = String>, settings: &[ResolvedVariable]) -> Vec<Misspelt> {
+    let known = settings.iter().flat_map(|setting| [setting.name.to_owned(), format!("{}{FILE_SUFFIX}", setting.name)]);
     let known: HashSet<String> = known.collect();
     let near = |name: &str| {
         let upper = name.to_uppercase();
         let distances = known.iter().map(|known| (strsim::damerau_levenshtein(&upper, known), known));
-        distances.filter(|(edits, _)| *edits <= MOST_EDITS).min().map(|(_, known)| known.clone())
+        distances.filter(|(edits, _)| *edits <= EDITS_MAX).min().map(|(_, known)| known.clone())
     };
     let mut found: Vec<Misspelt> = names
-        .filter(|name| name.len() >= SHORTEST && !known.contains(name))
+        .filter(|name| name.len() >= LENGTH_MIN && !known.contains(name))
         .filter_map(|name| near(&name).map(|meant| Misspelt { name, meant }))
         .collect();
     found.sort_by(|one, other| one.name.cmp(&other.name));
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_is_nearly_a_settings_is_told_and_no_other() {
+    fn only_names_similar_to_a_setting_are_found() {
         let (_, settings) = Settings::read(&|_| None);
         let names = [
             "DATABSE_URL",

@@ -1,28 +1,28 @@
-//! Browser origins (RFC 6454) that may call the API and be sent back to: exact, or not at all.
+//! Browser origins (RFC 6454) that may call the API, and to which a logout may return.
 
-use super::Environment;
+use super::choices::Environment;
 use std::fmt;
 use std::str::FromStr;
 use url::Url;
 
-/// A scheme, a host and a port; equal only where all three are.
+/// A scheme, a host and a port. Origins are equal if all three are.
 ///
-/// Held as browsers write it in the `Origin` header, so that comparing is comparing text.
+/// Stored as browsers write it in the `Origin` header, so that texts can be compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(String);
 
 impl Origin {
-    /// The origin of an address of http or https that begins with it, letter by letter: what two readers could take
-    /// for two different addresses (with a user in it, a backslash, a line break) has none.
+    /// The origin of an http or https URL. `None` unless the URL starts with it byte for byte, which rejects user names,
+    /// backslashes and line breaks: two parsers could read such a URL differently.
     #[must_use]
-    pub fn of(address: &str) -> Option<Self> {
-        let url = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+    pub fn of(text: &str) -> Option<Self> {
+        let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
         let origin = url.origin().ascii_serialization();
-        let rest = address.strip_prefix(&origin)?;
+        let rest = text.strip_prefix(&origin)?;
         (rest.is_empty() || rest.starts_with(['/', '?', '#'])).then_some(Self(origin))
     }
 
-    /// As the `Origin` header has it: `https://app.example.org`.
+    /// The form of the `Origin` header: `https://app.example.org`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -44,16 +44,16 @@ impl FromStr for Origin {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.contains('*') {
-            return Err("`*` is refused, since answers carry credentials: list each origin".to_owned());
+            return Err("`*` is not allowed, since responses carry credentials: list each origin".to_owned());
         }
         let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let url = url.ok_or("must be origins such as https://app.example.org, with commas between them")?;
         let origin = url.origin().ascii_serialization();
-        // What was written is not repeated: it may hold a password.
+        // The error does not repeat the text: it may contain a password.
         if origin == text {
             Ok(Self(origin))
         } else {
-            Err(format!("an origin has no path, user or more: write {origin}"))
+            Err(format!("an origin is only scheme, host and port: write {origin}"))
         }
     }
 }
@@ -63,7 +63,7 @@ impl FromStr for Origin {
 pub(super) struct Origins(pub(super) Vec<Origin>);
 
 impl Origins {
-    /// Where front ends run on a developer's machine; nowhere else by default.
+    /// In development, the usual addresses of front ends on the same machine; otherwise none.
     pub(super) fn by_default(environment: Environment) -> Self {
         const LOCAL: [&str; 4] =
             ["http://localhost:3000", "http://localhost:5173", "http://127.0.0.1:3000", "http://127.0.0.1:5173"];
@@ -71,7 +71,7 @@ impl Origins {
         Self(local.map(|origin| Origin((*origin).to_owned())).collect())
     }
 
-    /// The first origin that anyone on the way could impersonate.
+    /// The first origin without https, which anyone on the network path could impersonate.
     pub(super) fn insecure(&self) -> Option<&Origin> {
         self.0.iter().find(|origin| !origin.is_secure())
     }
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_taken_only_as_browsers_write_it() {
+    fn an_origin_must_have_the_form_of_browsers() {
         for good in
             ["https://app.example.org", "http://localhost:3000", "https://app.example.org:8443", "http://[::1]:1"]
         {

@@ -1,23 +1,23 @@
-//! The proxies whose word about the client is taken.
+//! The proxies whose headers about the client are trusted.
 
 use ipnet::{IpNet, Ipv4Net};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
-/// Where Railway's edge connects from (RFC 6598).
+/// The addresses of Railway's edge (RFC 6598).
 const RAILWAY: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10);
 
-/// Which header of a proxy names the client.
+/// The header with which a proxy forwards the client's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forwarding {
-    /// X-Forwarded-For, or X-Real-IP where there is none.
+    /// X-Forwarded-For, or X-Real-IP if there is none.
     Standard,
-    /// X-Real-IP alone: Railway's last hop in X-Forwarded-For is an edge of its own, which changes.
+    /// Only X-Real-IP: the last hop in X-Forwarded-For is one of Railway's own edges, which vary.
     RealIpOnly,
 }
 
-/// Proxies by network; empty trusts nobody.
+/// The networks of trusted proxies; may be empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies {
     networks: Vec<IpNet>,
@@ -25,8 +25,8 @@ pub struct TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// How the proxy at `peer` names its client; `None` where `peer` is not trusted. An IPv4 address in IPv6 form
-    /// (`::ffff:10.0.0.1`) counts as the IPv4 address that it is.
+    /// The header of the proxy at `peer`; `None` if `peer` is not trusted. An IPv4 address in IPv6 form
+    /// (`::ffff:10.0.0.1`) counts as the IPv4 address.
     #[must_use]
     pub fn forwarding(&self, peer: IpAddr) -> Option<Forwarding> {
         let peer = peer.to_canonical();
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn railway_stands_for_its_edge_and_takes_x_real_ip_alone() {
+    fn railway_trusts_its_edge_and_only_x_real_ip() {
         let proxies: TrustedProxies = "railway".parse().unwrap();
         assert_eq!(proxies.forwarding("::ffff:100.64.0.9".parse().unwrap()), Some(Forwarding::RealIpOnly));
         assert_eq!(proxies.forwarding("100.127.255.255".parse().unwrap()), Some(Forwarding::RealIpOnly));
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused() {
+    fn other_texts_are_refused() {
         for text in ["10.0.0.0/33", "proxy.internal", "10.0.0.1,,", "Railway", "*"] {
             assert!(text.parse::<TrustedProxies>().is_err(), "{text}");
         }

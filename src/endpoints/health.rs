@@ -1,7 +1,7 @@
 //! Health: whether this instance lives (restart it if not), has started, and can serve (send it requests).
 
 use crate::app::AppState;
-use crate::auth::Standing;
+use crate::auth::KeyStatus;
 use crate::database::Trouble;
 use crate::error::ErrorCode;
 use crate::error_response::KeepErrorBody;
@@ -14,7 +14,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bulkhead_migrator::Misfit;
 use serde::Serialize;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use utoipa::ToSchema;
 
 /// How long one check may take; slower is as good as failed, since the prober gives up soon after.
@@ -120,11 +120,11 @@ async fn readiness(state: &AppState) -> Readiness {
         Phase::Serving => Check { status: "ok", latency_ms: None, error: None },
         _ => Check { status: phase.name(), latency_ms: None, error: Some(ErrorCode::Overloaded.code()) },
     };
-    let standing = state.auth.standing();
-    let auth = auth(standing);
+    let key_status = state.auth.key_status();
+    let auth = auth(key_status);
     // Where it cannot be told who keeps tenants apart, row-level security may well do so: a locked table is no reason to
     // turn every instance away.
-    let able = standing != Standing::Unreachable
+    let able = key_status != KeyStatus::Unavailable
         && isolation.error != Some(ErrorCode::NotIsolated.code())
         && process.error.is_none()
         && database.error.is_none()
@@ -198,12 +198,12 @@ async fn isolation(state: &AppState) -> Check {
 }
 
 /// What is known already: a probe asks nothing of the provider.
-fn auth(standing: Standing) -> Check {
-    let status = match standing {
-        Standing::Good => return Check { status: "ok", latency_ms: None, error: None },
-        Standing::Stale => "stale",
-        Standing::Unreachable => "unreachable",
-        Standing::NotConfigured => "not-configured",
+fn auth(status: KeyStatus) -> Check {
+    let status = match status {
+        KeyStatus::Fresh => return Check { status: "ok", latency_ms: None, error: None },
+        KeyStatus::Stale => "stale",
+        KeyStatus::Unavailable => "unreachable",
+        KeyStatus::Disabled => "not-configured",
     };
     Check { status, latency_ms: None, error: Some(ErrorCode::ProviderUnreachable.code()) }
 }
@@ -228,5 +228,5 @@ fn answer(good: bool, body: impl Serialize) -> Response {
 }
 
 fn unix_time() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    crate::clock::unix_seconds().unsigned_abs()
 }

@@ -1,5 +1,6 @@
 //! Types of fields that resources have in common.
 
+use crate::text::NonBlank;
 use email_address::{EmailAddress, Options};
 use serde::{Deserialize, Deserializer};
 
@@ -12,8 +13,7 @@ impl<const MAX: usize> TryFrom<String> for Text<MAX> {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let length = text.chars().count();
-        if (1..=MAX).contains(&length) && text.trim() == text && !text.chars().any(char::is_control) {
+        if text.chars().count() <= MAX && NonBlank::accepts(&text) {
             return Ok(Self(text));
         }
         Err(format!("must be 1 to {MAX} characters, without control characters and without spaces around them"))

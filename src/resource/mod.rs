@@ -5,6 +5,7 @@ mod fields;
 mod handlers;
 mod json_object;
 mod list;
+#[allow(unused_qualifications, reason = "the derive of a generic schema writes one")]
 mod openapi;
 mod precondition;
 

@@ -21,7 +21,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 /// A page of a list, newest first.
 #[derive(ToSchema)]
-#[allow(dead_code, unused_qualifications, reason = "`Rows` writes it; OpenAPI describes it by what the derive writes")]
+#[allow(dead_code, reason = "`Rows` writes it; OpenAPI describes it")]
 pub(crate) struct List<T> {
     /// The page's rows: as many as were asked for, or fewer where they would be too long together.
     items: Vec<T>,

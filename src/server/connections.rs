@@ -1,8 +1,8 @@
-//! The open connections: how many there may be, and which one is closed to make room for a new one.
+//! Limits the open connections, and closes one to make room for a new one.
 //!
-//! A connection either waits for its client, who has not sent a whole head or body yet, or is at work. When there are as many
-//! as there may be, the one that has waited longest is closed: clients who hold connections and send nothing do not keep
-//! others out. nginx makes room in the same way (`ngx_drain_connections` in src/core/ngx_connection.c).
+//! A connection either waits for its client, which has not sent a whole head or body yet, or is busy with a request. At the
+//! limit, the connection that has waited longest is closed, so that clients cannot keep others out by opening connections
+//! and sending nothing. nginx makes room in the same way (`ngx_drain_connections` in src/core/ngx_connection.c).
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::HashMap;
@@ -11,37 +11,37 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// File descriptors that are left for everything else: the listener, the runtime, standard streams, the provider, files.
-const OTHER_FILES: u64 = 64;
+/// File descriptors reserved for everything else: the listener, the runtime, standard streams, the provider, files.
+const RESERVED_FILES: u64 = 64;
 
-/// How often the log says that connections are closed to make room.
-const NOTICE_PAUSE: Duration = Duration::from_mins(1);
+/// The least time between two log lines about closed connections.
+const WARNING_INTERVAL: Duration = Duration::from_mins(1);
 
-/// What a connection waits for.
+/// The part of a request that a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wait {
+pub(super) enum WaitingFor {
     /// The next request's head, or the rest of it.
     Head,
     /// The rest of a request's body.
     Body,
 }
 
-/// A connection's state, in one number: at work, being closed, or since when it waits and for what. Requests change it without
-/// a lock.
+/// A connection's state in one number, so that requests change it without a lock: busy, closing, or since when it waits and
+/// for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct State(u64);
 
 impl State {
-    const WORKS: Self = Self(0);
-    const CLOSES: Self = Self(1);
+    const BUSY: Self = Self(0);
+    const CLOSING: Self = Self(1);
 
-    /// `turn` is 1 or more, and grows.
-    const fn waits(turn: u64, wait: Wait) -> Self {
-        Self(turn << 1 | matches!(wait, Wait::Body) as u64)
+    /// `turn` is at least 1; a later one is greater.
+    const fn waiting(turn: u64, wait: WaitingFor) -> Self {
+        Self(turn << 1 | matches!(wait, WaitingFor::Body) as u64)
     }
 
     const fn is_waiting(self) -> bool {
-        self.0 > Self::CLOSES.0
+        self.0 > Self::CLOSING.0
     }
 
     const fn waits_for_head(self) -> bool {
@@ -55,14 +55,14 @@ pub(super) struct Connections(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    most: usize,
-    /// Each until it has gone, also while it is being closed: it holds a file until then.
+    max: usize,
+    /// A connection stays here until it is dropped, even while it is closing: it holds a file until then.
     open: Mutex<HashMap<u64, Arc<Shared>>>,
-    /// One has gone.
+    /// Signals that a connection was dropped.
     freed: Notify,
-    /// Whose turn to wait it is.
+    /// The number of the next wait.
     turn: AtomicU64,
-    noticed: Mutex<Option<Instant>>,
+    warned_at: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -76,50 +76,51 @@ impl Shared {
         State(self.state.load(Ordering::Acquire))
     }
 
-    /// Whether it was still in the state `from`.
+    /// Begins to close it, unless it is no longer in the state `from`. Returns whether it does.
     fn close(&self, from: State) -> bool {
-        let closes = self.state.compare_exchange(from.0, State::CLOSES.0, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        if closes {
+        let closing =
+            self.state.compare_exchange(from.0, State::CLOSING.0, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if closing {
             self.close.notify_one();
         }
-        closes
+        closing
     }
 }
 
 impl Connections {
-    /// Room for `most` connections.
-    pub(super) fn new(most: usize) -> Self {
-        let (open, noticed) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { most, open, freed: Notify::new(), turn: AtomicU64::new(1), noticed }))
+    /// Room for `max` connections.
+    pub(super) fn new(max: usize) -> Self {
+        let (open, warned_at) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { max, open, freed: Notify::new(), turn: AtomicU64::new(1), warned_at }))
     }
 
-    /// Counts one more, which waits for its first head; makes room where there is none, and waits until there is. `None`
-    /// where every other one is at work.
+    /// Counts a new connection, which waits for its first head. At the limit, closes another one and waits until that has
+    /// gone. `None` if all others are busy.
     pub(super) async fn open(&self) -> Option<Connection> {
         loop {
             match self.try_open() {
                 Ok(connection) => return Some(connection),
-                Err(NoRoom::AllAtWork) => return None,
-                // One that has gone meanwhile is not missed: this task alone waits.
-                Err(NoRoom::Yet) => self.0.freed.notified().await,
+                Err(NoRoom::AllBusy) => return None,
+                // No notification is lost: only this task waits for it.
+                Err(NoRoom::Closing) => self.0.freed.notified().await,
             }
         }
     }
 
     fn try_open(&self) -> Result<Connection, NoRoom> {
         let mut open = self.0.open();
-        if open.len() >= self.0.most {
-            self.0.notice();
+        if open.len() >= self.0.max {
+            self.0.warn_at_limit();
             return Err(make_room(&open));
         }
         let id = self.0.next_turn();
-        let state = State::waits(id, Wait::Head);
+        let state = State::waiting(id, WaitingFor::Head);
         let shared = Arc::new(Shared { state: AtomicU64::new(state.0), close: Notify::new() });
         open.insert(id, Arc::clone(&shared));
         Ok(Connection(Arc::new(Counted { id, shared, inner: Arc::clone(&self.0) })))
     }
 
-    /// Closes those that wait for a head or for the rest of one.
+    /// Closes the connections that wait for a head or the rest of one.
     pub(super) fn close_without_request(&self) {
         for shared in self.0.open().values() {
             let state = shared.state();
@@ -130,18 +131,18 @@ impl Connections {
     }
 }
 
-/// Closes the one that has waited longest, unless another one is being closed already.
+/// Closes the connection that has waited longest, unless another one is closing already.
 fn make_room(open: &HashMap<u64, Arc<Shared>>) -> NoRoom {
     loop {
         let states = || open.values().map(|shared| (shared.state(), shared));
-        if states().any(|(state, _)| state == State::CLOSES) {
-            return NoRoom::Yet;
+        if states().any(|(state, _)| state == State::CLOSING) {
+            return NoRoom::Closing;
         }
         let oldest = states().filter(|(state, _)| state.is_waiting()).min_by_key(|(state, _)| *state);
         match oldest {
-            None => return NoRoom::AllAtWork,
-            Some((state, shared)) if shared.close(state) => return NoRoom::Yet,
-            // It has got a request meanwhile.
+            None => return NoRoom::AllBusy,
+            Some((state, shared)) if shared.close(state) => return NoRoom::Closing,
+            // It has received a request meanwhile.
             Some(_) => {}
         }
     }
@@ -156,13 +157,13 @@ impl Inner {
         self.turn.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn notice(&self) {
-        let mut noticed = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
-        if noticed.is_none_or(|at| at.elapsed() >= NOTICE_PAUSE) {
-            *noticed = Some(Instant::now());
+    fn warn_at_limit(&self) {
+        let mut warned_at = self.warned_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned_at.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
+            *warned_at = Some(Instant::now());
             tracing::warn!(
-                connections = self.most,
-                "there are as many connections as there may be: those that have sent nothing for longest are closed; see MAX_CONNECTIONS"
+                connections = self.max,
+                "the limit of connections is reached: those that have sent nothing for longest are closed; see MAX_CONNECTIONS"
             );
         }
     }
@@ -171,13 +172,13 @@ impl Inner {
 /// Why there is no room for another connection.
 #[derive(Debug, Clone, Copy)]
 enum NoRoom {
-    /// One is being closed.
-    Yet,
-    /// None waits for its client.
-    AllAtWork,
+    /// Another one is closing.
+    Closing,
+    /// All others are busy with a request.
+    AllBusy,
 }
 
-/// One connection, counted until the last clone of this goes.
+/// One connection, counted until its last clone is dropped.
 #[derive(Debug, Clone)]
 pub(super) struct Connection(Arc<Counted>);
 
@@ -189,23 +190,23 @@ struct Counted {
 }
 
 impl Connection {
-    /// It has a request, and is not closed to make room.
-    pub(super) fn works(&self) {
-        self.set(State::WORKS);
+    /// Marks it as busy with a request: it is then not closed to make room.
+    pub(super) fn set_busy(&self) {
+        self.set(State::BUSY);
     }
 
-    /// It waits for its client.
-    pub(super) fn waits(&self, wait: Wait) {
-        self.set(State::waits(self.0.inner.next_turn(), wait));
+    /// Marks it as waiting for its client.
+    pub(super) fn set_waiting(&self, wait: WaitingFor) {
+        self.set(State::waiting(self.0.inner.next_turn(), wait));
     }
 
-    /// One that is being closed stays so.
+    /// A connection that is closing keeps that state.
     fn set(&self, state: State) {
-        let change = |now| (State(now) != State::CLOSES).then_some(state.0);
+        let change = |now| (State(now) != State::CLOSING).then_some(state.0);
         let _ = self.0.shared.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
     }
 
-    /// Returns once it is to be closed.
+    /// Returns when it is to be closed.
     pub(super) async fn closed(&self) {
         self.0.shared.close.notified().await;
     }
@@ -218,29 +219,29 @@ impl Drop for Counted {
     }
 }
 
-/// How many connections there may be: `asked`, or fewer where the process may not open as many files beside `database`
-/// connections. The soft limit is raised as far as the hard one allows (setrlimit(2)).
-pub(super) fn most(asked: u32, database: u32) -> usize {
-    let other = OTHER_FILES + u64::from(database) * 2;
-    let wanted = u64::from(asked) + other;
-    let limit = getrlimit(Resource::Nofile);
-    let allowed = match limit.current {
+/// The limit of connections: `requested`, or fewer if the process may not open so many files beside `database` connections.
+/// Raises the soft limit of files as far as the hard one allows (setrlimit(2)).
+pub(super) fn limit(requested: u32, database: u32) -> usize {
+    let reserved = RESERVED_FILES + u64::from(database) * 2;
+    let wanted = u64::from(requested) + reserved;
+    let files = getrlimit(Resource::Nofile);
+    let allowed = match files.current {
         Some(soft) if soft < wanted => {
-            let raised = limit.maximum.map_or(wanted, |hard| hard.min(wanted));
-            let limit = Rlimit { current: Some(raised), maximum: limit.maximum };
+            let raised = files.maximum.map_or(wanted, |hard| hard.min(wanted));
+            let limit = Rlimit { current: Some(raised), maximum: files.maximum };
             if setrlimit(Resource::Nofile, limit).is_ok() { raised } else { soft }
         }
         _ => wanted,
     };
-    let most = allowed.saturating_sub(other).clamp(1, u64::from(asked));
-    if most < u64::from(asked) {
+    let max = allowed.saturating_sub(reserved).clamp(1, u64::from(requested));
+    if max < u64::from(requested) {
         tracing::warn!(
-            connections = most,
+            connections = max,
             files = allowed,
-            "MAX_CONNECTIONS is {asked}, but the process may open no more files: raise its limit (ulimit -n)"
+            "MAX_CONNECTIONS is {requested}, but the process may not open so many files: raise its limit (ulimit -n)"
         );
     }
-    usize::try_from(most).unwrap_or(usize::MAX)
+    usize::try_from(max).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -266,35 +267,35 @@ mod tests {
     }
 
     #[test]
-    fn the_one_that_has_waited_longest_makes_room() {
+    fn the_connection_that_waited_longest_is_closed() {
         let connections = Connections::new(3);
         let [first, second, third] = three(&connections);
-        first.works();
-        second.waits(Wait::Body);
-        assert!(ready(connections.open()).is_none(), "there is room once one has gone");
+        first.set_busy();
+        second.set_waiting(WaitingFor::Body);
+        assert!(ready(connections.open()).is_none(), "waits until one has gone");
         assert!(is_closed(&third), "it has waited longest");
-        third.waits(Wait::Head);
+        third.set_waiting(WaitingFor::Head);
         assert!(ready(connections.open()).is_none());
         assert!(!is_closed(&second), "one at a time");
         drop(third);
         let fourth = ready(connections.open()).unwrap().unwrap();
-        first.waits(Wait::Head);
+        first.set_waiting(WaitingFor::Head);
         assert!(ready(connections.open()).is_none());
         assert!(is_closed(&second));
         drop(second);
         let fifth = ready(connections.open()).unwrap().unwrap();
         for connection in [&first, &fourth, &fifth] {
-            connection.works();
+            connection.set_busy();
         }
-        assert!(ready(connections.open()).unwrap().is_none(), "all are at work");
+        assert!(ready(connections.open()).unwrap().is_none(), "all are busy");
     }
 
     #[test]
-    fn a_stop_closes_those_without_a_request_alone() {
+    fn a_stop_closes_only_connections_without_a_request() {
         let connections = Connections::new(3);
         let [head, body, work] = three(&connections);
-        body.waits(Wait::Body);
-        work.works();
+        body.set_waiting(WaitingFor::Body);
+        work.set_busy();
         connections.close_without_request();
         assert_eq!([&head, &body, &work].map(is_closed), [true, false, false]);
     }

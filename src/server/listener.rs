@@ -1,8 +1,8 @@
-//! Listening, and ending in order: readiness first, then the socket, then the requests in flight.
+//! Listens, serves connections, and stops in order: first readiness, then the socket, then the requests in progress.
 
-use super::answer::Answer;
 use super::connections::{self, Connection, Connections};
-use super::refusals::Refusals;
+use super::hyper_errors::HyperErrorRewriter;
+use super::response_body::ResponseBody;
 use super::write_timeout::WriteTimeout;
 use crate::config::Settings;
 use crate::lifecycle::Lifecycle;
@@ -26,25 +26,25 @@ use tower::Service as _;
 /// How long a client may take to send a request's head.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The longest head, in bytes, with everything else that is read ahead of a request; also how much of an answer is held for
-/// a client that does not take it. It is what a connection costs at most before its request is looked at.
+/// The size of a connection's buffers, in bytes. It limits the head and everything else that is read before a request is
+/// handled, and the part of a response that is held for a client that does not read it.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// How long a client may take nothing of an answer.
+/// How long a client may read nothing of a response.
 const WRITE_PAUSE: Duration = Duration::from_secs(10);
 
-/// How long a request that has arrived already may take to be read once the socket is closed.
-const LAST_READ: Duration = Duration::from_millis(200);
+/// After the listening socket is closed, the time to read requests that have already arrived.
+const FINAL_READ_GRACE: Duration = Duration::from_millis(200);
 
-/// How long a client may then take to send the rest of a head.
-const LAST_HEADS: Duration = Duration::from_secs(2);
+/// After that, how long a client may take to send the rest of a head.
+const FINAL_HEAD_GRACE: Duration = Duration::from_secs(2);
 
-/// Connections that the kernel holds for us while we are busy accepting.
+/// The most connections that the kernel holds until the process accepts them.
 const BACKLOG: i32 = 1024;
 
-/// No socket to listen on; says which variable to change.
+/// The process cannot listen; the text says which variable to change.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", self.line())]
+#[error("{}", self.text())]
 pub struct BindError {
     host: IpAddr,
     port: u16,
@@ -56,7 +56,7 @@ impl BindError {
         Self { host, port, source }
     }
 
-    fn line(&self) -> String {
+    fn text(&self) -> String {
         let Self { host, port, source } = self;
         match source.kind() {
             io::ErrorKind::AddrInUse => format!("PORT: {port} is in use on {host}; stop the other process or set PORT"),
@@ -69,7 +69,7 @@ impl BindError {
     }
 }
 
-/// Listens on `host`; `::` takes IPv4 too, and stands for `0.0.0.0` where the machine has no IPv6.
+/// Listens on `host`. `::` takes IPv4 too; on a machine without IPv6 it means `0.0.0.0`.
 pub(super) fn bind(host: IpAddr, port: u16) -> Result<TcpListener, BindError> {
     match listen(host, port) {
         Err(error) if host.is_ipv6() && host.is_unspecified() && no_ipv6(&error) => {
@@ -101,10 +101,10 @@ fn listen(host: IpAddr, port: u16) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Serves connections until the drain is over.
+/// Serves connections until the process has stopped in order.
 pub(super) async fn serve(listener: TcpListener, router: Router, lifecycle: Lifecycle, settings: Arc<Settings>) {
     let graceful = GracefulShutdown::new();
-    let connections = Connections::new(connections::most(settings.max_connections, settings.database_max_connections));
+    let connections = Connections::new(connections::limit(settings.max_connections, settings.database_max_connections));
     let server = Server { router, graceful, connections, settings };
     let delay = server.settings.shutdown_delay;
     let stop_accepting = async {
@@ -121,14 +121,14 @@ pub(super) async fn serve(listener: TcpListener, router: Router, lifecycle: Life
             () = &mut stop_accepting => break,
         }
     }
-    // Clients in the backlog believe that they are connected: take them before the socket closes, and read what they
-    // have sent before unused connections are closed.
+    // For clients in the backlog the connection exists already: accept it before the socket closes, and read the request
+    // before unused connections are closed.
     for _ in 0..BACKLOG {
         let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await else { break };
         server.connect(stream, peer).await;
     }
     drop(listener);
-    tokio::time::sleep(LAST_READ).await;
+    tokio::time::sleep(FINAL_READ_GRACE).await;
     server.drain().await;
 }
 
@@ -142,10 +142,10 @@ struct Server {
 impl Server {
     async fn connect(&self, stream: TcpStream, peer: SocketAddr) {
         let Some(connection) = self.connections.open().await else { return };
-        // Answers are written whole: waiting to fill a packet only delays them.
+        // Responses are written whole: waiting to fill a packet would only delay them.
         let _ = stream.set_nodelay(true);
         let stream = WriteTimeout::new(stream, WRITE_PAUSE, self.settings.request_timeout);
-        let stream = Refusals::new(stream, peer.ip(), self.settings.environment);
+        let stream = HyperErrorRewriter::new(stream, peer.ip(), self.settings.environment);
         let (router, timeout) = (self.router.clone(), self.settings.request_timeout);
         let service = OneConnection { router, timeout, peer, connection: connection.clone() };
         let served = http1::Builder::new()
@@ -159,17 +159,17 @@ impl Server {
                 outcome = served => if let Err(error) = outcome {
                     tracing::debug!(%error, "connection ended early");
                 },
-                () = connection.closed() => tracing::debug!("a connection without a request is closed"),
+                () = connection.closed() => tracing::debug!("closed a connection that waited for its client"),
             }
         });
     }
 
-    /// Ends: requests in flight are finished, unless that takes longer than the settings allow.
+    /// Finishes the requests in progress, unless that takes longer than the settings allow.
     async fn drain(self) {
         let Self { graceful, connections, settings, .. } = self;
         let open = graceful.count();
         let late_heads = async {
-            tokio::time::sleep(LAST_HEADS).await;
+            tokio::time::sleep(FINAL_HEAD_GRACE).await;
             connections.close_without_request();
             std::future::pending::<()>().await;
         };
@@ -189,7 +189,7 @@ impl Server {
     }
 }
 
-/// The router, as one connection uses it: for one request at a time.
+/// The service of one connection: the router, for one request at a time.
 struct OneConnection {
     router: Router,
     timeout: Duration,
@@ -198,30 +198,30 @@ struct OneConnection {
 }
 
 impl hyper::service::Service<Request<Incoming>> for OneConnection {
-    type Response = Response<Answer>;
+    type Response = Response<ResponseBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.connection.works();
+        self.connection.set_busy();
         let deadline = tokio::time::Instant::now() + self.timeout;
         let connection = self.connection.clone();
         let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(ConnectInfo(self.peer));
         if !request.body().is_end_stream() {
-            // For whoever waits for the body.
+            // For the layer that waits for the body.
             request.extensions_mut().insert(connection.clone());
         }
         // A router is always ready.
         let response = self.router.clone().call(request);
-        Box::pin(async move { Ok(response.await?.map(|body| Answer::new(body, deadline, connection))) })
+        Box::pin(async move { Ok(response.await?.map(|body| ResponseBody::new(body, deadline, connection))) })
     }
 }
 
 async fn accept_failed(error: &io::Error) {
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => {}
-        // Out of file descriptors, most likely: accepting again at once would only spin.
+        // Most likely there are no file descriptors left; accepting again at once would fail in a busy loop.
         _ => {
             tracing::error!(%error, "cannot accept connections");
             tokio::time::sleep(Duration::from_secs(1)).await;

@@ -1,11 +1,11 @@
 //! The server: what every request passes through, and the life of the process from listening to the last answer.
 
-mod answer;
 mod connections;
+mod hyper_errors;
 mod listener;
 mod middleware;
 mod prepare;
-mod refusals;
+mod response_body;
 mod router;
 mod write_timeout;
 
@@ -57,7 +57,7 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
     let address = listener.local_addr().map_err(|source| BindError::new(settings.host, settings.port, source))?;
     let database = database::pool(&settings);
     let runner = Arc::new(runner(&settings, migrations));
-    let auth = Auth::new(&settings.identity)?;
+    let auth = Auth::new(&settings.auth)?;
     let state = AppState::new(Arc::clone(&settings), database.clone(), Arc::clone(&auth), lifecycle.clone(), runner);
 
     tracing::info!(

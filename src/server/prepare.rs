@@ -46,11 +46,7 @@ impl PrepareError {
     }
 
     pub(crate) fn database(variable: &'static str, database: &DatabaseUrl, error: &dyn std::error::Error) -> Self {
-        let mut cause = error;
-        while let Some(next) = cause.source() {
-            cause = next;
-        }
-        Self::Database { variable, database: database.to_string(), cause: cause.to_string() }
+        Self::Database { variable, database: database.to_string(), cause: crate::error_chain::root_cause(error) }
     }
 
     /// The schema's history cannot be read on the connection that serves.

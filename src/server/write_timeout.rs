@@ -1,4 +1,4 @@
-//! An end for clients that do not read what they have asked for.
+//! Closes connections of clients that do not read their responses.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -7,13 +7,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// A socket whose writes fail once the client has taken nothing for `pause`, or has not taken everything that there was
-/// to write for `whole`.
+/// A socket whose writes fail if the client reads nothing for `pause`, or has not read everything within `whole`.
 pub(super) struct WriteTimeout<T> {
     inner: T,
     pause: Duration,
     whole: Duration,
-    /// Since the client was first waited for; none while it keeps up.
+    /// Set while the client does not read fast enough.
     stall: Option<Stall>,
 }
 
@@ -27,7 +26,8 @@ impl<T> WriteTimeout<T> {
         Self { inner, pause, whole, stall: None }
     }
 
-    fn judge(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    /// Adds the timeout to the outcome of a write.
+    fn with_timeout(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         let now = Instant::now();
         match written {
             Poll::Pending => {
@@ -37,7 +37,7 @@ impl<T> WriteTimeout<T> {
                     Stall { began: now, end }
                 });
                 ready!(stall.end.as_mut().poll(cx));
-                tracing::debug!("a client does not read its answer");
+                tracing::debug!("a client does not read its response");
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
             Poll::Ready(Ok(bytes)) if bytes > 0 => {
@@ -60,7 +60,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for WriteTimeout<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
-        self.judge(cx, written)
+        self.with_timeout(cx, written)
     }
 
     fn poll_write_vectored(
@@ -69,14 +69,14 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<T> {
         chunks: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write_vectored(cx, chunks);
-        self.judge(cx, written)
+        self.with_timeout(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
     }
 
-    /// hyper flushes once it has written all that there was (src/proto/h1/io.rs, `poll_flush`).
+    /// hyper flushes after it has written everything (src/proto/h1/io.rs, `poll_flush`).
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
         self.stall = None;
@@ -98,7 +98,7 @@ mod tests {
     const WHOLE: Duration = Duration::from_secs(30);
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_nothing_is_given_up_after_the_pause() {
+    async fn a_client_that_reads_nothing_times_out_after_the_pause() {
         let (ours, _theirs) = tokio::io::duplex(8);
         let mut stream = WriteTimeout::new(ours, PAUSE, WHOLE);
         let begun = Instant::now();
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_a_little_now_and_then_is_given_up_after_the_whole_time() {
+    async fn a_slow_client_times_out_after_the_whole_time() {
         let (ours, mut theirs) = tokio::io::duplex(8);
         let mut stream = WriteTimeout::new(ours, PAUSE, WHOLE);
         tokio::spawn(async move {
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_keeps_up_has_any_time_between_its_answers() {
+    async fn a_client_that_reads_everything_never_times_out() {
         let (ours, mut theirs) = tokio::io::duplex(8);
         let mut stream = WriteTimeout::new(ours, PAUSE, WHOLE);
         for _ in 0..5 {

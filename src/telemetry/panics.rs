@@ -1,17 +1,17 @@
-//! A panic is a line of the log like any other.
+//! Logs panics.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::{self, PanicHookInfo};
 
-/// Logs every panic of the process from here on, wherever it happens, instead of printing it to standard error. For
-/// servers; a command's panic is for the person at the terminal.
+/// Logs every later panic of the process instead of printing it to standard error. For servers: a command prints its
+/// panics for the person at the terminal.
 pub fn log_panics() {
     panic::set_hook(Box::new(log_panic));
 }
 
-/// One line for one panic.
+/// Logs one panic in one line.
 pub(crate) fn log_panic(panic: &PanicHookInfo<'_>) {
-    // Captured only where RUST_BACKTRACE asks for it.
+    // Captured only if RUST_BACKTRACE is set.
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
     tracing::error!(

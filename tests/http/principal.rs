@@ -253,7 +253,7 @@ async fn whoever_is_gone_is_refused(database: Database) {
 async fn state(database: &Database, key: &str) -> AppState {
     let variables = BTreeMap::from([("DATABASE_URL", database.url.as_str()), ("DEVELOPMENT_KEY_FILE", key)]);
     let settings = Settings::read(&|name| variables.get(name).map(OsString::from)).0.unwrap();
-    let auth = Auth::new(&settings.identity).unwrap();
+    let auth = Auth::new(&settings.auth).unwrap();
     let runner =
         bulkhead_migrator::Runner::new(bulkhead_migration::migrations(), bulkhead_migrator::Options::default());
     let fetching = Arc::clone(&auth);

@@ -1,74 +1,84 @@
-//! When the provider is asked, and for how long its answers serve: by a clock that is turned by hand.
+//! When keys are fetched, and how long they are used, by a clock that the test controls.
 
 #![allow(clippy::unwrap_used)]
+use super::super::key_source::PROVIDER_MIN_REFRESH_INTERVAL;
 use super::*;
+use futures_util::future::BoxFuture;
 use serde_json::json;
 use std::sync::Mutex;
 use tokio::time::sleep_until;
 
-/// A provider without a network.
+/// A key source without a network. Clones share their state.
 #[derive(Debug, Clone, Default)]
-pub(in crate::auth) struct Script(Arc<Mutex<State>>);
+struct ScriptedSource(Arc<Mutex<Script>>);
 
 #[derive(Debug, Default)]
-struct State {
-    asked: Vec<(Asked, Instant)>,
-    /// What gets no answer.
-    down: &'static [Asked],
-    /// How long an answer takes.
-    takes: Duration,
+struct Script {
+    fetches: Vec<(Fetch, Instant)>,
+    /// The fetches that fail.
+    failing: &'static [Fetch],
+    /// How long a fetch takes.
+    latency: Duration,
 }
 
-/// What the provider was asked for.
+/// What a fetch asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
+enum Fetch {
     Everything,
-    Keys,
+    KeysOnly,
 }
 
-const ALL: [Asked; 2] = [Asked::Everything, Asked::Keys];
+const ALL: [Fetch; 2] = [Fetch::Everything, Fetch::KeysOnly];
 
-impl Script {
-    pub(super) async fn answer(&self, known: Option<Metadata>) -> Result<Fetched, ProviderError> {
-        let asked = if known.is_some() { Asked::Keys } else { Asked::Everything };
-        let takes = self.set(|state| {
-            state.asked.push((asked, Instant::now()));
-            state.takes
-        });
-        tokio::time::sleep(takes).await;
-        if self.set(|state| state.down.contains(&asked)) {
-            return Err(ProviderError::NoKeys("the script".to_owned()));
-        }
-        let metadata = known.unwrap_or_else(|| {
-            serde_json::from_value(json!({"issuer": "https://a.example", "jwks_uri": "https://a.example/keys"}))
-                .unwrap()
-        });
-        Ok((metadata.issuer.clone(), Some(metadata), KeySet::default()))
+impl KeySource for ScriptedSource {
+    fn fetch(&self, known: Option<Metadata>) -> BoxFuture<'_, Result<FetchedKeys, ProviderError>> {
+        Box::pin(async move {
+            let fetch = if known.is_some() { Fetch::KeysOnly } else { Fetch::Everything };
+            let latency = self.set(|script| {
+                script.fetches.push((fetch, Instant::now()));
+                script.latency
+            });
+            tokio::time::sleep(latency).await;
+            if self.set(|script| script.failing.contains(&fetch)) {
+                return Err(ProviderError::NoKeys("the script".to_owned()));
+            }
+            let metadata = known.unwrap_or_else(|| {
+                serde_json::from_value(json!({"issuer": "https://a.example", "jwks_uri": "https://a.example/keys"}))
+                    .unwrap()
+            });
+            Ok(FetchedKeys { issuer: metadata.issuer.clone(), metadata: Some(metadata), keys: KeySet::default() })
+        })
     }
 
-    fn set<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    fn min_refresh_interval(&self) -> Duration {
+        PROVIDER_MIN_REFRESH_INTERVAL
+    }
+}
+
+impl ScriptedSource {
+    fn set<T>(&self, change: impl FnOnce(&mut Script) -> T) -> T {
         change(&mut self.0.lock().unwrap())
     }
 
-    fn count(&self, of: Asked) -> usize {
-        self.0.lock().unwrap().asked.iter().filter(|(asked, _)| *asked == of).count()
+    fn count(&self, of: Fetch) -> usize {
+        self.0.lock().unwrap().fetches.iter().filter(|(fetch, _)| *fetch == of).count()
     }
 }
 
-/// A cache at work, its provider, and the clock.
-struct World {
+/// A running cache, its source, and the clock.
+struct RunningCache {
     cache: Arc<KeyCache>,
-    script: Script,
+    source: ScriptedSource,
     began: Instant,
 }
 
-impl World {
+impl RunningCache {
     fn begin(ttl: Duration) -> Self {
-        let script = Script::default();
-        let cache = Arc::new(KeyCache::new(Source::Scripted(script.clone()), ttl));
+        let source = ScriptedSource::default();
+        let cache = Arc::new(KeyCache::new(Some(Box::new(source.clone())), ttl));
         let running = Arc::clone(&cache);
         tokio::spawn(async move { running.run().await });
-        Self { cache, script, began: Instant::now() }
+        Self { cache, source, began: Instant::now() }
     }
 
     /// Waits until so many seconds after the beginning.
@@ -81,107 +91,112 @@ const HOUR: Duration = Duration::from_hours(1);
 const DAY: f64 = 86_400.0;
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_begins_at_four_fifths_of_the_ttl_and_not_before() {
-    let world = World::begin(HOUR);
+async fn refresh_begins_at_four_fifths_of_the_ttl() {
+    let running = RunningCache::begin(HOUR);
     for (seconds, refreshes) in [(2879.9, 1), (2880.1, 2), (5759.9, 2), (5760.1, 3)] {
-        world.at(seconds).await;
-        assert_eq!(world.script.count(Asked::Everything), refreshes, "after {seconds} s");
+        running.at(seconds).await;
+        assert_eq!(running.source.count(Fetch::Everything), refreshes, "after {seconds} s");
     }
-    assert_eq!(world.script.count(Asked::Keys), 0);
+    assert_eq!(running.source.count(Fetch::KeysOnly), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_serve_until_a_day_after_the_last_fetch_and_no_longer() {
-    let world = World::begin(HOUR);
+async fn keys_are_used_for_a_day_after_the_last_fetch() {
+    let running = RunningCache::begin(HOUR);
     // The last fetch is the one after 2880 seconds.
-    world.at(3000.0).await;
-    world.script.set(|state| state.down = &ALL);
-    for (seconds, serves, standing) in [
-        (5759.9, true, Standing::Good),
-        (5762.0, true, Standing::Stale),
-        (2880.0 + DAY - 0.1, true, Standing::Stale),
-        (2880.0 + DAY + 0.1, false, Standing::Unreachable),
-        (2880.0 + 2.0 * DAY, false, Standing::Unreachable),
+    running.at(3000.0).await;
+    running.source.set(|script| script.failing = &ALL);
+    for (seconds, available, status) in [
+        (5759.9, true, KeyStatus::Fresh),
+        (5762.0, true, KeyStatus::Stale),
+        (2880.0 + DAY - 0.1, true, KeyStatus::Stale),
+        (2880.0 + DAY + 0.1, false, KeyStatus::Unavailable),
+        (2880.0 + 2.0 * DAY, false, KeyStatus::Unavailable),
     ] {
-        world.at(seconds).await;
-        assert_eq!((world.cache.current().is_some(), world.cache.standing()), (serves, standing), "after {seconds} s");
+        running.at(seconds).await;
+        assert_eq!(
+            (running.cache.current().is_some(), running.cache.status()),
+            (available, status),
+            "after {seconds} s"
+        );
     }
-    world.script.set(|state| state.down = &[]);
-    world.at(2880.0 + 2.0 * DAY + 4.0).await;
-    assert_eq!((world.cache.current().is_some(), world.cache.standing()), (true, Standing::Good));
+    running.source.set(|script| script.failing = &[]);
+    running.at(2880.0 + 2.0 * DAY + 4.0).await;
+    assert_eq!((running.cache.current().is_some(), running.cache.status()), (true, KeyStatus::Fresh));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_key_is_looked_for_again_after_half_a_minute_and_not_before() {
-    let world = World::begin(HOUR);
+async fn unknown_kid_refresh_happens_at_most_every_half_minute() {
+    let running = RunningCache::begin(HOUR);
     for (seconds, fetches) in [(100.0, 1), (100.1, 1), (129.9, 1), (130.1, 2), (160.0, 2), (160.2, 3)] {
-        world.at(seconds).await;
-        assert!(world.cache.refreshed().await.is_some());
-        assert_eq!(world.script.count(Asked::Keys), fetches, "after {seconds} s");
+        running.at(seconds).await;
+        assert!(running.cache.refresh_for_unknown_kid().await.is_some());
+        assert_eq!(running.source.count(Fetch::KeysOnly), fetches, "after {seconds} s");
     }
-    assert_eq!(world.script.count(Asked::Everything), 1);
+    assert_eq!(running.source.count(Fetch::Everything), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn however_looks_for_unknown_keys_and_refreshes_meet_the_looks_are_half_a_minute_apart() {
-    // Refreshes begin 32 seconds after each other, take 20 of them, and so meet every other look.
-    let world = World::begin(Duration::from_secs(15));
-    world.at(1.0).await;
-    world.script.set(|state| state.takes = Duration::from_secs(20));
+async fn unknown_kid_refreshes_stay_rate_limited_beside_slow_refreshes() {
+    // Refreshes begin 32 seconds after each other, take 20 of them, and so overlap every other fetch for unknown keys.
+    let running = RunningCache::begin(Duration::from_secs(15));
+    running.at(1.0).await;
+    running.source.set(|script| script.latency = Duration::from_secs(20));
     for second in 2..1_000 {
-        world.at(f64::from(second)).await;
-        let cache = Arc::clone(&world.cache);
-        tokio::spawn(async move { cache.refreshed().await });
+        running.at(f64::from(second)).await;
+        let cache = Arc::clone(&running.cache);
+        tokio::spawn(async move { cache.refresh_for_unknown_kid().await });
     }
-    let asked = world.script.set(|state| state.asked.clone());
-    let looks: Vec<Instant> = asked.iter().filter(|(asked, _)| *asked == Asked::Keys).map(|(_, at)| *at).collect();
-    assert!(looks.len() > 10 && world.script.count(Asked::Everything) > 10, "{asked:?}");
-    for pair in looks.windows(2) {
+    let fetches = running.source.set(|script| script.fetches.clone());
+    let on_demand: Vec<Instant> =
+        fetches.iter().filter(|(fetch, _)| *fetch == Fetch::KeysOnly).map(|(_, at)| *at).collect();
+    assert!(on_demand.len() > 10 && running.source.count(Fetch::Everything) > 10, "{fetches:?}");
+    for pair in on_demand.windows(2) {
         let pause = pair[1] - pair[0];
-        assert!(pause >= UNKNOWN_KEY_PAUSE, "{pause:?} between two");
+        assert!(pause >= PROVIDER_MIN_REFRESH_INTERVAL, "{pause:?} between two");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_for_an_unknown_key_during_a_refresh_waits_for_the_look_that_follows_it() {
-    let world = World::begin(HOUR);
-    world.at(2879.0).await;
-    world.script.set(|state| state.takes = Duration::from_secs(2));
-    world.at(2881.0).await;
-    assert_eq!((world.script.count(Asked::Everything), world.script.count(Asked::Keys)), (2, 0));
-    world.cache.refreshed().await.unwrap();
-    assert_eq!(world.script.count(Asked::Keys), 1);
-    assert_eq!(world.began.elapsed().as_secs(), 2884);
+async fn unknown_kid_during_a_refresh_waits_for_the_next_fetch() {
+    let running = RunningCache::begin(HOUR);
+    running.at(2879.0).await;
+    running.source.set(|script| script.latency = Duration::from_secs(2));
+    running.at(2881.0).await;
+    assert_eq!((running.source.count(Fetch::Everything), running.source.count(Fetch::KeysOnly)), (2, 0));
+    running.cache.refresh_for_unknown_kid().await.unwrap();
+    assert_eq!(running.source.count(Fetch::KeysOnly), 1);
+    assert_eq!(running.began.elapsed().as_secs(), 2884);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_for_an_unknown_key_that_fails_says_nothing_of_the_provider_but_brings_the_refresh_forward() {
-    let world = World::begin(HOUR);
-    world.at(100.0).await;
-    world.script.set(|state| state.down = &[Asked::Keys]);
-    world.cache.refreshed().await.unwrap();
-    world.at(100.1).await;
-    assert_eq!((world.script.count(Asked::Keys), world.script.count(Asked::Everything)), (1, 2));
-    assert_eq!(world.cache.standing(), Standing::Good, "the refresh was good");
+async fn failed_unknown_kid_refresh_triggers_a_full_refresh() {
+    let running = RunningCache::begin(HOUR);
+    running.at(100.0).await;
+    running.source.set(|script| script.failing = &[Fetch::KeysOnly]);
+    running.cache.refresh_for_unknown_kid().await.unwrap();
+    running.at(100.1).await;
+    assert_eq!((running.source.count(Fetch::KeysOnly), running.source.count(Fetch::Everything)), (1, 2));
+    assert_eq!(running.cache.status(), KeyStatus::Fresh, "the refresh was good");
 
-    world.script.set(|state| state.down = &ALL);
-    world.at(200.0).await;
-    world.cache.refreshed().await.unwrap();
-    assert_eq!(world.cache.standing(), Standing::Good, "nobody knows better yet");
-    world.at(202.0).await;
-    assert_eq!(world.cache.standing(), Standing::Stale, "the refresh failed too");
-    world.script.set(|state| state.down = &[]);
-    world.at(232.0).await;
-    assert_eq!(world.cache.standing(), Standing::Good, "not at the next refresh but one");
+    running.source.set(|script| script.failing = &ALL);
+    running.at(200.0).await;
+    running.cache.refresh_for_unknown_kid().await.unwrap();
+    assert_eq!(running.cache.status(), KeyStatus::Fresh, "the full refresh has not ended yet");
+    running.at(202.0).await;
+    assert_eq!(running.cache.status(), KeyStatus::Stale, "the refresh failed too");
+    running.source.set(|script| script.failing = &[]);
+    running.at(232.0).await;
+    assert_eq!(running.cache.status(), KeyStatus::Fresh, "the retry after the pause succeeded");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_for_an_unknown_key_that_succeeds_does_not_hide_that_refreshes_fail() {
-    let world = World::begin(HOUR);
-    world.at(2879.0).await;
-    world.script.set(|state| state.down = &[Asked::Everything]);
-    world.at(2890.0).await;
-    assert_eq!(world.cache.standing(), Standing::Stale);
-    world.cache.refreshed().await.unwrap();
-    assert_eq!((world.script.count(Asked::Keys), world.cache.standing()), (1, Standing::Stale));
+async fn successful_unknown_kid_refresh_does_not_hide_failing_refreshes() {
+    let running = RunningCache::begin(HOUR);
+    running.at(2879.0).await;
+    running.source.set(|script| script.failing = &[Fetch::Everything]);
+    running.at(2890.0).await;
+    assert_eq!(running.cache.status(), KeyStatus::Stale);
+    running.cache.refresh_for_unknown_kid().await.unwrap();
+    assert_eq!((running.source.count(Fetch::KeysOnly), running.cache.status()), (1, KeyStatus::Stale));
 }

@@ -3,7 +3,7 @@
 use super::is_health;
 use super::request_id::RequestId;
 use crate::error::ErrorCode;
-use crate::telemetry::{Caller, ClientIp};
+use crate::telemetry::{ClientIp, RequestIdentity};
 use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
 use axum::middleware::Next;
@@ -13,18 +13,17 @@ use tracing::Instrument;
 
 pub(super) async fn access_log(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let method = name(request.method());
+    let method = method_name(request.method());
     let id = RequestId::of(&request);
-    // The template, never the raw path: ids and whatever else a client puts there stay out of the log.
+    // The template, not the raw path, which may contain ids or personal data.
     let route = request.extensions().get::<MatchedPath>().cloned();
     let client = request.extensions().get::<ClientIp>().map(|client| client.0);
     let probe = is_health(request.uri().path());
-    let caller = Caller::default();
-    request.extensions_mut().insert(caller.clone());
-    // Whatever else is logged on the way, a driver's warning or a panic, says which request it was.
+    let identity = RequestIdentity::default();
+    request.extensions_mut().insert(identity.clone());
+    // All other lines that are logged meanwhile, such as a driver's warning or a panic, have the request's id too.
     let span = tracing::error_span!("request", request_id = %id);
     let response = next.run(request).instrument(span).await;
-    let caller = caller.get();
     let status = response.status();
     let error_code = response.extensions().get::<ErrorCode>().map(|code| code.code());
 
@@ -32,8 +31,8 @@ pub(super) async fn access_log(mut request: Request, next: Next) -> Response {
         ($level:ident) => {
             tracing::$level!(
                 request_id = %id,
-                user_id = caller.and_then(|ids| ids.user_id).map(tracing::field::display),
-                tenant_id = caller.map(|ids| tracing::field::display(ids.tenant_id)),
+                user_id = identity.user_id().map(tracing::field::display),
+                tenant_id = identity.tenant_id().map(tracing::field::display),
                 method,
                 route = route.as_ref().map_or("unmatched", MatchedPath::as_str),
                 status = status.as_u16(),
@@ -44,7 +43,7 @@ pub(super) async fn access_log(mut request: Request, next: Next) -> Response {
             )
         };
     }
-    // A probe every few seconds that finds all well is not news.
+    // Successful probes come every few seconds; they would fill the log.
     if probe && status.is_success() {
         line!(debug);
     } else {
@@ -53,8 +52,8 @@ pub(super) async fn access_log(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// A method of the standard by its name; any other is the client's own text.
-fn name(method: &Method) -> &'static str {
+/// The name of a standard method. Any other method is text of the client, which is not logged.
+fn method_name(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

@@ -1,11 +1,11 @@
-//! How long a request's body may be, and how long it may take.
+//! Limits the length of request bodies and the time until they have arrived.
 
-use super::around::Concern;
-use super::limits::Place;
+use super::interceptor::Interceptor;
+use super::limits::Slot;
 use crate::config::Settings;
 use crate::error::{ApiError, ErrorCode};
 use crate::input::BodyError;
-use crate::server::connections::{Connection, Wait};
+use crate::server::connections::{Connection, WaitingFor};
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Sleep;
 
-/// The longest body in bytes, and the longest time until it is in.
+/// The longest body in bytes, and the longest time until it has arrived.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BodyLimits {
     bytes: u32,
@@ -30,22 +30,22 @@ impl BodyLimits {
     }
 }
 
-/// Refuses an announced length at once; a body without one is cut off where it exceeds the limit, and whoever reads
-/// it answers 413. A body that is late fails, and whoever reads it answers 408.
-impl Concern for BodyLimits {
-    type Kept = ();
+/// Refuses a body whose announced length is too long. Reading a body without a length fails at the limit, which becomes a
+/// 413. Reading a body that is late fails too, which becomes a 408.
+impl Interceptor for BodyLimits {
+    type Context = ();
 
-    fn before(&self, request: &mut Request) -> Result<(), Response> {
+    fn on_request(&self, request: &mut Request) -> Result<(), Response> {
         if request.body().size_hint().lower() > u64::from(self.bytes) {
             return Err(ApiError::from(ErrorCode::TooLarge).into_response());
         }
         if !request.body().is_end_stream() {
-            let most = usize::try_from(self.bytes).unwrap_or(usize::MAX);
-            let body = Arriving {
-                body: Limited::new(std::mem::take(request.body_mut()), most),
+            let max = usize::try_from(self.bytes).unwrap_or(usize::MAX);
+            let body = IncomingBody {
+                body: Limited::new(std::mem::take(request.body_mut()), max),
                 time: self.time,
                 end: None,
-                place: request.extensions().get().cloned(),
+                slot: request.extensions().get().cloned(),
                 connection: request.extensions().get().cloned(),
             };
             *request.body_mut() = Body::new(body);
@@ -54,35 +54,35 @@ impl Concern for BodyLimits {
     }
 }
 
-/// A body on its way. Whoever waits for it is not at work.
-struct Arriving {
+/// A body that is arriving. While the handler waits for it, the request has no slot and its connection may be closed.
+struct IncomingBody {
     body: Limited<Body>,
     time: Duration,
-    /// When it is late; none while nobody has waited for it.
+    /// The deadline; None until the handler first had to wait for it.
     end: Option<Pin<Box<Sleep>>>,
-    place: Option<Place>,
+    slot: Option<Slot>,
     connection: Option<Connection>,
 }
 
-impl Arriving {
-    fn leave(&self) {
-        if let Some(place) = &self.place {
-            place.leave();
+impl IncomingBody {
+    fn begin_wait(&self) {
+        if let Some(slot) = &self.slot {
+            slot.release();
         }
         if let Some(connection) = &self.connection {
-            connection.waits(Wait::Body);
+            connection.set_waiting(WaitingFor::Body);
         }
     }
 
-    fn go_on(&self) -> Result<(), BodyError> {
+    fn end_wait(&self) -> Result<(), BodyError> {
         if let Some(connection) = &self.connection {
-            connection.works();
+            connection.set_busy();
         }
-        if self.place.as_ref().is_none_or(Place::take_again) { Ok(()) } else { Err(BodyError::NoRoom) }
+        if self.slot.as_ref().is_none_or(Slot::reacquire) { Ok(()) } else { Err(BodyError::NoRoom) }
     }
 }
 
-impl HttpBody for Arriving {
+impl HttpBody for IncomingBody {
     type Data = Bytes;
     type Error = Box<dyn Error + Send + Sync>;
 
@@ -91,7 +91,7 @@ impl HttpBody for Arriving {
             Poll::Pending => {
                 let time = self.time;
                 if self.end.is_none() {
-                    self.leave();
+                    self.begin_wait();
                 }
                 let end = self.end.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
                 match end.as_mut().poll(cx) {
@@ -99,7 +99,7 @@ impl HttpBody for Arriving {
                     Poll::Pending => Poll::Pending,
                 }
             }
-            Poll::Ready(None) if self.end.is_some() => match self.go_on() {
+            Poll::Ready(None) if self.end.is_some() => match self.end_wait() {
                 Ok(()) => Poll::Ready(None),
                 Err(error) => Poll::Ready(Some(Err(error.into()))),
             },
@@ -108,7 +108,7 @@ impl HttpBody for Arriving {
     }
 
     fn is_end_stream(&self) -> bool {
-        // Whoever has waited goes back to work at the end.
+        // After a wait, the end has to be polled: it takes a slot again.
         self.end.is_none() && self.body.is_end_stream()
     }
 

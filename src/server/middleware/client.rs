@@ -1,6 +1,6 @@
-//! The client's address: the TCP peer's, or the one that a trusted proxy names.
+//! Determines the client's address: that of the TCP peer, or the one that a trusted proxy forwards.
 
-use super::around::Concern;
+use super::interceptor::Interceptor;
 use crate::config::{Forwarding, Settings};
 use crate::telemetry::ClientIp;
 use axum::extract::{ConnectInfo, Request};
@@ -14,13 +14,13 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Marks a request that came through a trusted proxy.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ThroughProxy;
+pub(super) struct ViaTrustedProxy;
 
-/// What counts as one client where requests are counted.
+/// A client, for limits: all addresses in one network count as the same client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Network {
     V4([u8; 4]),
-    /// The first 64 bits: a customer's network, within which addresses are free for the taking.
+    /// The first 64 bits: a customer may use any address within such a network.
     V6(u64),
 }
 
@@ -33,44 +33,45 @@ impl Network {
     }
 }
 
-/// Finds the client, by these settings.
+/// Inserts [`ClientIp`] into the extensions of a request.
 #[derive(Debug, Clone)]
-pub(super) struct FindClient(pub(super) Arc<Settings>);
+pub(super) struct SetClientIp(pub(super) Arc<Settings>);
 
-impl Concern for FindClient {
-    type Kept = ();
+impl Interceptor for SetClientIp {
+    type Context = ();
 
-    fn before(&self, request: &mut Request) -> Result<(), Response> {
+    fn on_request(&self, request: &mut Request) -> Result<(), Response> {
         if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() {
             let (peer, proxies) = (peer.ip().to_canonical(), &self.0.trusted_proxies);
             let forwarding = proxies.forwarding(peer);
             let trusted = |ip| proxies.forwarding(ip).is_some();
-            let ip = forwarding.map_or(peer, |forwarding| named(request.headers(), forwarding, peer, trusted));
+            let ip = forwarding.map_or(peer, |forwarding| forwarded_ip(request.headers(), forwarding, peer, trusted));
             request.extensions_mut().insert(ClientIp(ip));
             if forwarding.is_some() {
-                request.extensions_mut().insert(ThroughProxy);
+                request.extensions_mut().insert(ViaTrustedProxy);
             }
         }
         Ok(())
     }
 }
 
-/// Whom the proxy at `peer` names; the peer itself where it names nobody, or not an address.
-fn named(headers: &HeaderMap, forwarding: Forwarding, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
+/// The address that the proxy at `peer` forwards, or `peer` itself if it forwards no valid address.
+fn forwarded_ip(headers: &HeaderMap, forwarding: Forwarding, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
     match forwarding {
-        // Most proxies append to X-Forwarded-For and let a client's X-Real-IP pass: it counts only alone.
+        // Most proxies append to X-Forwarded-For and pass on a client's X-Real-IP, so that X-Real-IP counts only alone.
         Forwarding::Standard if headers.contains_key(X_FORWARDED_FOR) => {
             let lines = headers.get_all(X_FORWARDED_FOR).iter().map(|line| line.to_str().unwrap_or_default());
             let hops: Vec<&str> = lines.flat_map(|line| line.split(',')).collect();
-            walk(&hops, peer, trusted)
+            rightmost_untrusted(&hops, peer, trusted)
         }
         Forwarding::Standard | Forwarding::RealIpOnly => real_ip(headers).unwrap_or(peer),
     }
 }
 
-/// From the right, each hop was written by the one after it: the first that is not trusted is the client. What
-/// stands left of it, or of anything that is no address, is the client's own word.
-fn walk(hops: &[&str], peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
+/// The client's address among the hops of X-Forwarded-For. Each hop was appended by the one to its right, so the first
+/// untrusted one from the right is the client. The client can forge everything left of it, or left of a text that is not
+/// an address.
+fn rightmost_untrusted(hops: &[&str], peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
     let mut client = peer;
     for hop in hops.iter().rev() {
         let Some(ip) = address(hop) else { break };
@@ -88,7 +89,7 @@ fn real_ip(headers: &HeaderMap) -> Option<IpAddr> {
     address(only.to_str().ok()?)
 }
 
-/// An address as proxies write it, some of them with a port.
+/// Reads an address; some proxies add a port.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_client_is_the_first_hop_from_the_right_that_is_not_trusted() {
+    fn the_client_is_the_rightmost_untrusted_hop() {
         let cases: [(&[(&'static str, &'static str)], &str); 14] = [
             (&[], "10.0.0.1"),
             (&[("x-real-ip", "203.0.113.9")], "203.0.113.9"),
@@ -124,18 +125,18 @@ mod tests {
             for (name, value) in lines {
                 headers.append(*name, value.parse().unwrap());
             }
-            let ip = named(&headers, Forwarding::Standard, "10.0.0.1".parse().unwrap(), trusted);
+            let ip = forwarded_ip(&headers, Forwarding::Standard, "10.0.0.1".parse().unwrap(), trusted);
             assert_eq!(ip.to_string(), expected, "{lines:?}");
         }
     }
 
     #[test]
-    fn where_x_real_ip_alone_counts_x_forwarded_for_is_ignored() {
+    fn real_ip_only_ignores_x_forwarded_for() {
         let mut headers = HeaderMap::new();
         headers.insert("x-forwarded-for", "203.0.113.9".parse().unwrap());
         let peer = "100.64.0.1".parse().unwrap();
-        assert_eq!(named(&headers, Forwarding::RealIpOnly, peer, |_| false), peer);
+        assert_eq!(forwarded_ip(&headers, Forwarding::RealIpOnly, peer, |_| false), peer);
         headers.insert("x-real-ip", "198.51.100.7".parse().unwrap());
-        assert_eq!(named(&headers, Forwarding::RealIpOnly, peer, |_| false).to_string(), "198.51.100.7");
+        assert_eq!(forwarded_ip(&headers, Forwarding::RealIpOnly, peer, |_| false).to_string(), "198.51.100.7");
     }
 }

@@ -1,4 +1,4 @@
-//! Which sites' scripts may read answers.
+//! CORS: which sites' scripts may read responses.
 
 use super::X_REQUEST_ID;
 use crate::config::Origin;
@@ -7,8 +7,8 @@ use axum::http::{HeaderValue, Method};
 use std::time::Duration;
 use tower_http::cors::CorsLayer;
 
-/// How long a browser may remember what a preflight said: a day, though some remember two hours at most.
-const REMEMBERED: Duration = Duration::from_hours(24);
+/// How long a browser may cache a preflight response. Some browsers cache it for two hours at most.
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(24);
 
 pub(super) fn layer(origins: &[Origin]) -> CorsLayer {
     let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| origin.as_str().parse().ok()).collect();
@@ -17,7 +17,7 @@ pub(super) fn layer(origins: &[Origin]) -> CorsLayer {
         .allow_credentials(true)
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, IF_MATCH])
-        // What answers carry besides what scripts may read of any (Fetch standard, "CORS-safelisted response-header name").
+        // The headers that scripts may read besides the safelisted ones (Fetch standard, "CORS-safelisted response-header name").
         .expose_headers([X_REQUEST_ID, ETAG, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE])
-        .max_age(REMEMBERED)
+        .max_age(PREFLIGHT_MAX_AGE)
 }

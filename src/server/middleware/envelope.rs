@@ -1,6 +1,6 @@
-//! Every 4xx and 5xx in the one error shape.
+//! Gives every 4xx and 5xx response the error body of this API.
 
-use super::around::Concern;
+use super::interceptor::Interceptor;
 use super::request_id::RequestId;
 use crate::config::Environment;
 use crate::error::ApiError;
@@ -11,35 +11,35 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_A
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-/// When to try again what may go well then, in seconds.
-const SHORTLY: HeaderValue = HeaderValue::from_static("1");
+/// When a client may try again, in seconds.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// Gives errors their shape; in development, their details too.
+/// Writes the error body; only in development with its detail.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Envelope(pub(super) Environment);
 
-impl Concern for Envelope {
-    type Kept = RequestId;
+impl Interceptor for Envelope {
+    type Context = RequestId;
 
-    fn before(&self, request: &mut Request) -> Result<RequestId, Response> {
+    fn on_request(&self, request: &mut Request) -> Result<RequestId, Response> {
         Ok(RequestId::of(request))
     }
 
-    fn after(&self, id: RequestId, response: &mut Response) {
+    fn on_response(&self, id: RequestId, response: &mut Response) {
         let status = response.status();
-        let refused = status.is_client_error() || status.is_server_error();
-        if !refused || response.extensions().get::<KeepErrorBody>().is_some() {
+        let is_error = status.is_client_error() || status.is_server_error();
+        if !is_error || response.extensions().get::<KeepErrorBody>().is_some() {
             return;
         }
         let error = response.extensions_mut().remove::<ApiError>().unwrap_or_else(|| {
-            *response.status_mut() = registered(status);
+            *response.status_mut() = normalize_status(status);
             code_of_status(status).into()
         });
         if response.status() == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().entry(RETRY_AFTER).or_insert(SHORTLY);
+            response.headers_mut().entry(RETRY_AFTER).or_insert(RETRY_AFTER_SECONDS);
         }
         let detail = error.detail.filter(|_| self.0 == Environment::Development);
-        // Headers such as Allow and Retry-After belong to the answer; those about the old body do not.
+        // Headers such as Allow and Retry-After stay; those of the old body do not.
         for about_the_body in [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING] {
             response.headers_mut().remove(about_the_body);
         }
@@ -52,8 +52,9 @@ impl Concern for Envelope {
     }
 }
 
-/// The registry's status where a library's differs: a body that does not fit its type is a 400, a time-out is ours.
-fn registered(status: StatusCode) -> StatusCode {
+/// Replaces a library's status by that of the error registry: a body of the wrong type is a 400, a timeout of the server
+/// is a 503.
+fn normalize_status(status: StatusCode) -> StatusCode {
     match status {
         StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
         StatusCode::REQUEST_TIMEOUT => StatusCode::SERVICE_UNAVAILABLE,

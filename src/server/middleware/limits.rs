@@ -1,7 +1,7 @@
-//! How much at once: in all, for one client, and while a body is on its way.
+//! Limits the requests that are handled at once, in total and for each client.
 
-use super::around::Concern;
 use super::client::Network;
+use super::interceptor::Interceptor;
 use super::is_health;
 use crate::config::Settings;
 use crate::error::{ApiError, ErrorCode};
@@ -18,33 +18,33 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The answer to what there is no room for now.
+/// The response to a request beyond a limit.
 fn busy(code: ErrorCode) -> Response {
     ([(RETRY_AFTER, "1")], ApiError::from(code)).into_response()
 }
 
-/// The requests at work: how many there may be, in all and of one client. Shared by all routes.
+/// The limits of concurrent requests, in total and for each client. Shared by all routes.
 #[derive(Debug, Clone)]
-pub(super) struct AtWork {
-    places: Arc<Semaphore>,
-    clients: Clients,
+pub(super) struct ConcurrencyLimit {
+    permits: Arc<Semaphore>,
+    clients: ClientCounts,
 }
 
-impl AtWork {
+impl ConcurrencyLimit {
     pub(super) fn new(settings: &Settings) -> Self {
-        let most = usize::try_from(settings.max_concurrent_requests).unwrap_or(usize::MAX);
+        let max = usize::try_from(settings.max_concurrent_requests).unwrap_or(usize::MAX);
         Self {
-            places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
-            clients: Clients { most: settings.max_concurrent_requests_per_client, counts: Arc::default() },
+            permits: Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))),
+            clients: ClientCounts { max: settings.max_concurrent_requests_per_client, counts: Arc::default() },
         }
     }
 }
 
-/// Refuses at once what there is no room for: a queue would only make every answer late.
-impl Concern for AtWork {
-    type Kept = Option<(Option<Share>, Place)>;
+/// Refuses a request beyond the limit at once: a queue would only delay all responses.
+impl Interceptor for ConcurrencyLimit {
+    type Context = Option<(Option<ClientShare>, Slot)>;
 
-    fn before(&self, request: &mut Request) -> Result<Self::Kept, Response> {
+    fn on_request(&self, request: &mut Request) -> Result<Self::Context, Response> {
         if is_health(request.uri().path()) {
             return Ok(None);
         }
@@ -52,45 +52,45 @@ impl Concern for AtWork {
             Some(client) => Some(self.clients.share(client.0).ok_or_else(|| busy(ErrorCode::RateLimited))?),
             None => None,
         };
-        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| busy(ErrorCode::Overloaded))?;
-        let place = Place(Arc::new(Held { places: Arc::clone(&self.places), permit: Mutex::new(Some(permit)) }));
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| busy(ErrorCode::Overloaded))?;
+        let slot = Slot(Arc::new(SlotPermit { permits: Arc::clone(&self.permits), permit: Mutex::new(Some(permit)) }));
         if !request.body().is_end_stream() {
-            // For whoever waits for the body.
-            request.extensions_mut().insert(place.clone());
+            // For the layer that waits for the body.
+            request.extensions_mut().insert(slot.clone());
         }
-        Ok(Some((share, place)))
+        Ok(Some((share, slot)))
     }
 
-    fn after(&self, kept: Self::Kept, response: &mut Response) {
-        // An answer that is made while it is written is still work; one that is there as a whole is not.
-        if kept.is_some() && response.body().size_hint().exact().is_none() {
+    fn on_response(&self, context: Self::Context, response: &mut Response) {
+        // A body that is produced while it is written still counts; a complete one does not.
+        if context.is_some() && response.body().size_hint().exact().is_none() {
             let body = std::mem::take(response.body_mut());
-            *response.body_mut() = Body::new(Kept { body, _kept: kept });
+            *response.body_mut() = Body::new(CountedBody { body, _context: context });
         }
     }
 }
 
-/// A request's place among those at work. It has none while its body is on its way: a client that sends slowly keeps nobody
-/// out.
+/// A request's slot in the total limit. The request releases it while its body arrives, so that a client that sends slowly
+/// does not keep others out.
 #[derive(Debug, Clone)]
-pub(super) struct Place(Arc<Held>);
+pub(super) struct Slot(Arc<SlotPermit>);
 
 #[derive(Debug)]
-struct Held {
-    places: Arc<Semaphore>,
+struct SlotPermit {
+    permits: Arc<Semaphore>,
     permit: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
-impl Place {
-    pub(super) fn leave(&self) {
+impl Slot {
+    pub(super) fn release(&self) {
         self.permit().take();
     }
 
-    /// Whether there is room again.
-    pub(super) fn take_again(&self) -> bool {
+    /// Takes a slot again; false if there is none.
+    pub(super) fn reacquire(&self) -> bool {
         let mut permit = self.permit();
         if permit.is_none() {
-            *permit = Arc::clone(&self.0.places).try_acquire_owned().ok();
+            *permit = Arc::clone(&self.0.permits).try_acquire_owned().ok();
         }
         permit.is_some()
     }
@@ -100,35 +100,35 @@ impl Place {
     }
 }
 
-/// How many requests each client has at work, and how many it may have: however slow its requests are, others have room.
+/// Counts and limits the concurrent requests of each client, so that one client with slow requests does not take all slots.
 #[derive(Debug, Clone)]
-struct Clients {
-    most: u32,
+struct ClientCounts {
+    max: u32,
     counts: Arc<Mutex<HashMap<Network, u32>>>,
 }
 
-impl Clients {
-    /// One more of this client; `None` where it has its share.
-    fn share(&self, ip: IpAddr) -> Option<Share> {
+impl ClientCounts {
+    /// Counts one more request of this client; `None` if it has reached its limit.
+    fn share(&self, ip: IpAddr) -> Option<ClientShare> {
         let network = Network::of(ip);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(network).or_default();
-        if *count >= self.most {
+        if *count >= self.max {
             return None;
         }
         *count += 1;
-        Some(Share { network, counts: Arc::clone(&self.counts) })
+        Some(ClientShare { network, counts: Arc::clone(&self.counts) })
     }
 }
 
-/// One request of one client.
+/// One counted request of one client.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(super) struct ClientShare {
     network: Network,
     counts: Arc<Mutex<HashMap<Network, u32>>>,
 }
 
-impl Drop for Share {
+impl Drop for ClientShare {
     fn drop(&mut self) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.network) {
@@ -140,12 +140,13 @@ impl Drop for Share {
     }
 }
 
-struct Kept<K> {
+/// A body whose request counts until the body is dropped.
+struct CountedBody<C> {
     body: Body,
-    _kept: K,
+    _context: C,
 }
 
-impl<K: Unpin> HttpBody for Kept<K> {
+impl<C: Unpin> HttpBody for CountedBody<C> {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -1,12 +1,13 @@
-//! What every request passes through, outermost first. [`wrap`] is the list; docs/middleware.md tells it to operators.
+//! The middleware that every request passes, outermost first. [`wrap`] is the list; docs/middleware.md describes it for
+//! operators.
 
 mod access_log;
-mod around;
 mod body;
 mod client;
 mod cors;
 mod envelope;
 mod headers;
+mod interceptor;
 mod limits;
 mod panics;
 mod phase;
@@ -15,23 +16,23 @@ mod request_id;
 #[cfg(test)]
 mod tests;
 
-pub(super) use headers::on_every_answer;
+pub(super) use headers::security_headers;
 pub(super) use request_id::X_REQUEST_ID;
 
 use crate::app::AppState;
-use around::Around;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::from_fn;
 use axum::response::IntoResponse;
+use interceptor::InterceptorLayer;
 use tower::ServiceBuilder;
 use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 use {
-    body::BodyLimits, client::FindClient, envelope::Envelope, headers::SecurityHeaders, limits::AtWork,
-    phase::CloseWhenDraining, phase::RequireSchema, rate_limit::RateLimit, request_id::GiveId,
+    body::BodyLimits, client::SetClientIp, envelope::Envelope, headers::SecurityHeaders, limits::ConcurrencyLimit,
+    phase::CloseWhenDraining, phase::RequireReady, rate_limit::RateLimit, request_id::SetRequestId,
 };
 
 /// The layers, outermost first.
@@ -39,39 +40,40 @@ pub(super) fn wrap(router: Router<AppState>, state: &AppState) -> Router<AppStat
     let settings = &state.settings;
     router.layer(
         ServiceBuilder::new()
-            // Who asks: the peer, or whom a trusted proxy names. Decided once; the log and the rate limit read it.
-            .layer(Around(FindClient(settings.clone())))
-            // An id for every request: in its log lines, its error body and its X-Request-ID header.
-            .layer(Around(GiveId))
-            // One line per answered request; sees the status that the client sees.
+            // The client's address: the peer's, or the one that a trusted proxy forwards. The log and the limits read it.
+            .layer(InterceptorLayer(SetClientIp(settings.clone())))
+            // An id for every request, for its log lines, its error body and its X-Request-ID header.
+            .layer(InterceptorLayer(SetRequestId))
+            // One log line for each response, with the status that the client sees.
             .layer(from_fn(access_log::access_log))
-            // While draining, clients are asked to connect anew, to another instance.
-            .layer(Around(CloseWhenDraining(state.lifecycle.clone())))
-            // What browsers are told not to do with an answer.
-            .layer(Around(SecurityHeaders(settings.environment)))
-            // Every 4xx and 5xx from below in the one error shape.
-            .layer(Around(Envelope(settings.environment)))
-            // A panic in one of the layers below is a 500 like any other, though scripts may not be able to read it.
-            .layer(CatchPanicLayer::custom(panics::answer))
-            // Answers preflights; outside everything that refuses, so that scripts can read the refusals.
+            // While the process stops, connections are closed, so that clients connect to another instance.
+            .layer(InterceptorLayer(CloseWhenDraining(state.lifecycle.clone())))
+            // Security headers on every response.
+            .layer(InterceptorLayer(SecurityHeaders(settings.environment)))
+            // The error body for every 4xx and 5xx from the layers below.
+            .layer(InterceptorLayer(Envelope(settings.environment)))
+            // A panic in one of the layers below becomes a 500. It lacks CORS headers, so scripts may not be able to read it.
+            .layer(CatchPanicLayer::custom(panics::respond))
+            // Answers preflights. Outside all layers that refuse requests, so that scripts can read their errors.
             .layer(cors::layer(&settings.allowed_origins))
-            // No answer from tables that may not be what this build expects.
-            .layer(Around(RequireSchema(state.lifecycle.clone())))
-            // No more requests at work than the instance bears, no more of one client than its share, none for ever.
-            .layer(Around(AtWork::new(settings)))
+            // No request uses tables before their schema fits this build.
+            .layer(InterceptorLayer(RequireReady(state.lifecycle.clone())))
+            // Limits concurrent requests, in total and for each client, and the time of each.
+            .layer(InterceptorLayer(ConcurrencyLimit::new(settings)))
             .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, settings.request_timeout))
-            // No body longer than allowed, announced or not, and none for ever; axum's own limit steps back.
-            .layer(Around(BodyLimits::new(settings)))
+            // Limits the length of bodies and their time to arrive. axum's own limit is off.
+            .layer(InterceptorLayer(BodyLimits::new(settings)))
             .layer(DefaultBodyLimit::disable())
-            // No client asks more often than its share.
-            .layer(option_layer(RateLimit::new(settings).map(Around)))
+            // Limits the rate of requests for each client.
+            .layer(option_layer(RateLimit::new(settings).map(InterceptorLayer)))
             .map_response(IntoResponse::into_response)
-            // A panic in a handler is a 500 for that request, not the end of its connection; scripts can read it.
-            .layer(CatchPanicLayer::custom(panics::answer)),
+            // A panic in a handler becomes a 500, which scripts can read; the connection stays open.
+            .layer(CatchPanicLayer::custom(panics::respond)),
     )
 }
 
-/// Health endpoints are for the platform: it asks often, from one address, and most of all under load.
+/// Whether this is a health endpoint. Limits do not apply to them: the platform calls them often, from one address, and
+/// also under load.
 fn is_health(path: &str) -> bool {
     path.starts_with("/api/v1/health/")
 }

@@ -1,7 +1,7 @@
-//! Each client's share: a steady rate and a burst, by address.
+//! Limits the rate of requests for each client: a steady rate and a burst.
 
-use super::around::Concern;
 use super::client::Network;
+use super::interceptor::Interceptor;
 use super::is_health;
 use crate::config::Settings;
 use crate::error::{ApiError, ErrorCode};
@@ -18,23 +18,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The most clients that are told apart; about 10 MB.
-const MOST_CLIENTS: usize = 65_536;
+/// The most clients that have buckets of their own; these take about 10 MB.
+const CLIENTS_MAX: usize = 65_536;
 
-/// How many shares all clients divide among them while there are more.
-const SHARED: u64 = 1_024;
+/// The number of buckets that all clients share while there are more.
+const OVERFLOW_BUCKETS: u64 = 1_024;
 
-/// How often clients that have not been seen lately are forgotten, and the rest are counted.
-const SWEEP: Duration = Duration::from_secs(10);
+/// How often the buckets of inactive clients are removed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How many checks may pass between two looks at the clock: what the table may exceed its limit by.
-const CHECKS_PER_LOOK: u64 = 256;
+/// The number of checks between two calls of [`RateLimit::maintain`], by which the number of buckets may exceed its limit.
+const CHECKS_PER_MAINTENANCE: u64 = 256;
 
-/// Whose share a request counts against.
+/// The bucket that a request counts against.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Client {
-    Of(Network),
-    Shared(u64),
+enum Bucket {
+    Client(Network),
+    Overflow(u64),
 }
 
 /// The limiter, shared by all routes.
@@ -43,10 +43,10 @@ pub(super) struct RateLimit(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    limiter: DefaultKeyedRateLimiter<Client>,
+    limiter: DefaultKeyedRateLimiter<Bucket>,
     hasher: RandomState,
     clock: DefaultClock,
-    most_clients: usize,
+    clients_max: usize,
     full: AtomicBool,
     checks: AtomicU64,
     /// Milliseconds after `began` of the next sweep.
@@ -55,19 +55,19 @@ struct Inner {
 }
 
 impl RateLimit {
-    /// None where the rate is 0: no limit, and no layer.
+    /// None if the rate is 0: there is then no limit.
     pub(super) fn new(settings: &Settings) -> Option<Self> {
         let per_minute = NonZeroU32::new(settings.rate_limit_per_minute)?;
         let burst = NonZeroU32::new(settings.rate_limit_burst)?;
-        Some(Self::with(Quota::per_minute(per_minute).allow_burst(burst), MOST_CLIENTS))
+        Some(Self::with(Quota::per_minute(per_minute).allow_burst(burst), CLIENTS_MAX))
     }
 
-    fn with(quota: Quota, most_clients: usize) -> Self {
+    fn with(quota: Quota, clients_max: usize) -> Self {
         Self(Arc::new(Inner {
             limiter: RateLimiter::dashmap(quota),
             hasher: RandomState::new(),
             clock: DefaultClock::default(),
-            most_clients,
+            clients_max,
             full: AtomicBool::new(false),
             checks: AtomicU64::new(0),
             next_sweep: AtomicU64::new(0),
@@ -75,48 +75,48 @@ impl RateLimit {
         }))
     }
 
-    /// How many seconds to wait, where the share is used up.
+    /// Counts a request. An error says how many seconds to wait.
     fn check(&self, ip: IpAddr) -> Result<(), u64> {
         let inner = &self.0;
-        if inner.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(CHECKS_PER_LOOK) {
-            self.look();
+        if inner.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(CHECKS_PER_MAINTENANCE) {
+            self.maintain();
         }
-        let mut client = Client::Of(Network::of(ip));
+        let mut bucket = Bucket::Client(Network::of(ip));
         if inner.full.load(Ordering::Relaxed) {
-            client = Client::Shared(inner.hasher.hash_one(&client) % SHARED);
+            bucket = Bucket::Overflow(inner.hasher.hash_one(&bucket) % OVERFLOW_BUCKETS);
         }
-        inner.limiter.check_key(&client).map_err(|refusal| {
-            let wait = refusal.wait_time_from(inner.clock.now());
-            // Whole seconds (RFC 9110, section 10.2.3), rounded up: earlier would be refused again.
+        inner.limiter.check_key(&bucket).map_err(|not_until| {
+            let wait = not_until.wait_time_from(inner.clock.now());
+            // Whole seconds (RFC 9110, section 10.2.3), rounded up: an earlier try would fail again.
             wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
         })
     }
 
-    /// Counts the clients, and forgets those whose share is whole again: off the request's path, once in a while.
-    fn look(&self) {
+    /// Counts the buckets, and from time to time removes those that are full again, on another thread.
+    fn maintain(&self) {
         let inner = &self.0;
-        inner.full.store(inner.limiter.len() >= inner.most_clients, Ordering::Relaxed);
+        inner.full.store(inner.limiter.len() >= inner.clients_max, Ordering::Relaxed);
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let (now, due) = (millis(inner.began.elapsed()), inner.next_sweep.load(Ordering::Relaxed));
-        let mine = || {
-            let next = now + millis(SWEEP);
+        let claim = || {
+            let next = now + millis(SWEEP_INTERVAL);
             inner.next_sweep.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         };
-        if now >= due && mine() {
+        if now >= due && claim() {
             let this = self.clone();
             tokio::task::spawn_blocking(move || {
                 this.0.limiter.retain_recent();
                 this.0.limiter.shrink_to_fit();
-                this.0.full.store(this.0.limiter.len() >= this.0.most_clients, Ordering::Relaxed);
+                this.0.full.store(this.0.limiter.len() >= this.0.clients_max, Ordering::Relaxed);
             });
         }
     }
 }
 
-impl Concern for RateLimit {
-    type Kept = ();
+impl Interceptor for RateLimit {
+    type Context = ();
 
-    fn before(&self, request: &mut Request) -> Result<(), Response> {
+    fn on_request(&self, request: &mut Request) -> Result<(), Response> {
         let client = request.extensions().get::<ClientIp>().filter(|_| !is_health(request.uri().path()));
         client.map_or(Ok(()), |client| self.check(client.0)).map_err(|seconds| {
             let wait = [(RETRY_AFTER, seconds.max(1).to_string())];
@@ -130,13 +130,13 @@ mod tests {
     use super::*;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
-    fn limit(burst: u32, most_clients: usize) -> RateLimit {
+    fn limit(burst: u32, clients_max: usize) -> RateLimit {
         let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
-        RateLimit::with(Quota::per_minute(NonZeroU32::MIN).allow_burst(burst), most_clients)
+        RateLimit::with(Quota::per_minute(NonZeroU32::MIN).allow_burst(burst), clients_max)
     }
 
     #[tokio::test]
-    async fn a_network_of_64_bits_is_one_client_and_a_mapped_address_the_same_as_its_own() {
+    async fn addresses_of_one_network_share_a_bucket() {
         let limit = limit(1, 100);
         let v6 = |network: u16, host: u16| Ipv6Addr::new(0x2001, 0xdb8, 0, network, 0, 0, 0, host).into();
         assert_eq!(limit.check(v6(1, 1)), Ok(()));
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_largest_burst_at_the_slowest_rate_is_counted() {
+    async fn the_largest_burst_works_at_the_slowest_rate() {
         let limit = limit(1_000_000, 100);
         let client = Ipv4Addr::new(192, 0, 2, 1).into();
         let passed = (0..1_000_100).take_while(|_| limit.check(client).is_ok()).count();
@@ -157,10 +157,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn any_number_of_addresses_takes_bounded_room_and_is_still_limited() {
+    async fn buckets_are_bounded_for_any_number_of_addresses() {
         let limit = limit(1, 1_000);
         let refused = (0..100_000u32).filter(|n| limit.check(Ipv4Addr::from_bits(*n).into()).is_err()).count();
-        let most = 1_000 + CHECKS_PER_LOOK + SHARED;
+        let most = 1_000 + CHECKS_PER_MAINTENANCE + OVERFLOW_BUCKETS;
         assert!(limit.0.limiter.len() as u64 <= most, "{} clients", limit.0.limiter.len());
         assert!(refused > 90_000, "{refused}");
     }

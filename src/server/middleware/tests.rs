@@ -1,4 +1,4 @@
-//! The layers around handlers that the real server has not: slow ones, failing ones. Over real sockets.
+//! The middleware around slow and failing handlers, which the real server does not have. Over real sockets.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,8 +8,7 @@ use crate::auth::Auth;
 use crate::config::Settings;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::server::listener;
-use crate::telemetry;
-use crate::telemetry::{Caller, CallerIds};
+use crate::telemetry::{self, RequestIdentity};
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::routing::{get, post};
@@ -30,7 +29,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use uuid::Uuid;
 
-/// `router` within all layers, and what serves it.
+/// `router` within all layers, with its lifecycle and settings.
 fn wrapped(
     environment: &[(&'static str, &'static str)],
     router: Router<AppState>,
@@ -45,12 +44,12 @@ fn wrapped(
     let lifecycle = Lifecycle::new();
     lifecycle.enter(Phase::Serving);
     let database = crate::database::pool(&settings);
-    let auth = Auth::new(&settings.identity).unwrap();
+    let auth = Auth::new(&settings.auth).unwrap();
     let state = AppState::new(Arc::clone(&settings), database, auth, lifecycle.clone(), runner);
     (wrap(router, &state).with_state(state), lifecycle, settings)
 }
 
-/// Serves `router` within all layers; returns where.
+/// Serves `router` within all layers; returns its URL.
 async fn serve(environment: &[(&'static str, &'static str)], router: Router<AppState>) -> String {
     let (router, lifecycle, settings) = wrapped(environment, router);
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -59,7 +58,7 @@ async fn serve(environment: &[(&'static str, &'static str)], router: Router<AppS
     base
 }
 
-/// Holds an answer to the one shape; returns its code.
+/// Checks the error body of a response; returns its code.
 async fn code(response: Response, status: u16) -> String {
     assert_eq!(response.status(), status);
     assert_eq!(response.headers()["content-type"], "application/json");
@@ -70,8 +69,8 @@ async fn code(response: Response, status: u16) -> String {
     body["error"]["code"].as_str().unwrap().to_owned()
 }
 
-/// What this process logs, as a server logs it, from the first call on. One for all tests: subscribers that come and
-/// go on threads of their own make each other miss spans.
+/// The log lines of this process since the first call, in a server's form. One subscriber for all tests: several ones, on
+/// threads of their own, make each other miss spans.
 #[derive(Debug, Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -88,7 +87,7 @@ impl Log {
         &LOG
     }
 
-    /// The events of the request that `response` answers.
+    /// The events of the request of this response.
     fn of(&self, response: &Response) -> Vec<Value> {
         let id = response.headers()["x-request-id"].to_str().unwrap();
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
@@ -111,9 +110,9 @@ async fn panics() {
 }
 
 #[tokio::test]
-async fn a_panic_is_a_500_of_the_usual_shape_and_one_line_without_patient_data() {
+async fn a_panic_is_a_500_and_one_redacted_line() {
     let log = Log::collecting();
-    // The hook is the process's, and other tests are at work: their panics go where they always go.
+    // The hook is global, and other tests run meanwhile: their panics go to the usual hook.
     let (usual, here) = (std::panic::take_hook(), std::thread::current().id());
     std::panic::set_hook(Box::new(move |panic| {
         if std::thread::current().id() == here { telemetry::log_panic(panic) } else { usual(panic) }
@@ -136,7 +135,7 @@ async fn a_panic_is_a_500_of_the_usual_shape_and_one_line_without_patient_data()
     }
 }
 
-/// A body that panics when a layer looks at its length.
+/// A body that panics when a layer reads its length.
 struct Panics;
 
 impl HttpBody for Panics {
@@ -153,7 +152,7 @@ impl HttpBody for Panics {
 }
 
 #[tokio::test]
-async fn a_panic_in_a_layer_is_a_500_of_the_usual_shape_too() {
+async fn a_panic_in_a_layer_is_a_500() {
     let log = Log::collecting();
     let (router, ..) = wrapped(&[], Router::new().route("/", post(async || ())));
     let request = Request::post("/").body(Body::new(Panics)).unwrap();
@@ -167,12 +166,12 @@ async fn a_panic_in_a_layer_is_a_500_of_the_usual_shape_too() {
 }
 
 #[tokio::test]
-async fn the_access_line_names_the_caller_once_it_is_known() {
+async fn the_access_line_names_a_known_caller() {
     let log = Log::collecting();
     let (tenant_id, user_id) = (Uuid::now_v7(), Uuid::now_v7());
-    let known = move |Extension(caller): Extension<Caller>| async move {
-        caller.set(CallerIds { tenant_id, user_id: Some(user_id) });
-        caller.set(CallerIds { tenant_id: user_id, user_id: None });
+    let known = move |Extension(identity): Extension<RequestIdentity>| async move {
+        identity.set(tenant_id, Some(user_id));
+        identity.set(user_id, None);
     };
     let base = serve(&[], Router::new().route("/known/{id}", get(known)).route("/unknown", get(async || ()))).await;
     let verb = reqwest::Method::from_bytes(b"JOHN.DOE").unwrap();
@@ -205,7 +204,7 @@ async fn a_handler_that_takes_too_long_is_a_503() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_made_while_it_is_written_has_the_time_of_its_request_and_holds_its_place() {
+async fn a_streamed_response_has_a_deadline_and_counts_until_its_end() {
     let endless = async || {
         Body::from_stream(futures_util::stream::unfold((), async |()| {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -225,7 +224,7 @@ async fn an_answer_that_is_made_while_it_is_written_has_the_time_of_its_request_
         let begun = std::time::Instant::now();
         let response = reqwest::get(format!("{base}/{path}")).await.unwrap();
         assert_eq!(response.status(), 200);
-        assert_eq!(code(reqwest::get(&base).await.unwrap(), 503).await, "SYS_006", "{path} is still at work");
+        assert_eq!(code(reqwest::get(&base).await.unwrap(), 503).await, "SYS_006", "{path} still counts");
         assert!(response.bytes().await.is_err(), "{path} is cut off, and the client can tell");
         assert!((1..3).contains(&begun.elapsed().as_secs()), "{path}: {:?}", begun.elapsed());
         assert_eq!(reqwest::get(&base).await.unwrap().status(), 200);
@@ -233,7 +232,7 @@ async fn an_answer_that_is_made_while_it_is_written_has_the_time_of_its_request_
 }
 
 #[tokio::test]
-async fn beyond_the_limit_of_requests_at_once_it_is_a_503_that_scripts_can_read_and_health_still_answers() {
+async fn beyond_the_concurrency_limit_only_health_is_served() {
     let (begun, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let slow = {
         let (begun, release) = (Arc::clone(&begun), Arc::clone(&release));
@@ -261,7 +260,7 @@ async fn beyond_the_limit_of_requests_at_once_it_is_a_503_that_scripts_can_read_
 }
 
 #[tokio::test]
-async fn a_body_beyond_the_limit_is_a_413_whether_its_length_is_announced_or_not() {
+async fn a_body_beyond_the_limit_is_a_413() {
     let echo = Router::new().route("/", post(async |body: Bytes| body));
     let base = serve(&[("MAX_BODY_BYTES", "3000000")], echo).await;
     for (length, fits) in [(3_000_000, true), (3_000_001, false), (9_000_000, false)] {
@@ -284,7 +283,7 @@ async fn a_body_beyond_the_limit_is_a_413_whether_its_length_is_announced_or_not
 }
 
 #[tokio::test]
-async fn a_body_of_the_wrong_shape_is_a_400() {
+async fn a_malformed_body_is_a_400() {
     #[derive(serde::Deserialize)]
     struct Input {
         #[allow(dead_code)]

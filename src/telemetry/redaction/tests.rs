@@ -10,8 +10,8 @@ fn line(text: &str) -> String {
 }
 
 #[test]
-fn what_names_a_patient_or_opens_a_door_goes_whatever_its_dress() {
-    // What is logged, and what must not be found in the line.
+fn personal_data_and_secrets_are_removed_in_every_encoding() {
+    // The logged text, and the text that the redacted line must not contain.
     let cases = [
         ("/x?ssn=123456789", "123456789"),
         ("/x?patient_id=p77", "p77"),
@@ -81,9 +81,9 @@ fn what_names_a_patient_or_opens_a_door_goes_whatever_its_dress() {
     ];
     for (text, secret) in cases {
         let json = line(text);
-        for (dress, redacted) in [("plain", redact(text)), ("json", redact(&json))] {
-            assert!(!redacted.contains(secret), "{dress}: {text}\n gave {redacted}");
-            assert!(redacted.contains(REDACTED), "{dress}: {text}\n gave {redacted}");
+        for (form, redacted) in [("plain", redact(text)), ("json", redact(&json))] {
+            assert!(!redacted.contains(secret), "{form}: {text}\n gave {redacted}");
+            assert!(redacted.contains(REDACTED), "{form}: {text}\n gave {redacted}");
         }
         let event: serde_json::Value =
             serde_json::from_str(&redact(&json)).unwrap_or_else(|e| panic!("{e}: {text}: {}", redact(&json)));
@@ -95,7 +95,7 @@ fn what_names_a_patient_or_opens_a_door_goes_whatever_its_dress() {
 }
 
 #[test]
-fn every_name_is_known_in_every_dress() {
+fn every_name_is_known_in_every_form() {
     let names = "patient_id patient-id patientId ssn mrn medical_record_number medicalRecordNumber date_of_birth dob phone \
         phone_number email e-mail emailAddress access_token id_token refresh_token token client_secret password \
         authorization cookie set-cookie Set-Cookie user_email X-Token";
@@ -117,7 +117,7 @@ fn every_name_is_known_in_every_dress() {
 }
 
 #[test]
-fn what_operators_need_stays() {
+fn harmless_text_stays() {
     let harmless = [
         "request_id=0193a1b2-7f00-7abc-8123-123456789012 tenant_id=12345678-1234-7234-8234-123456789012",
         "2026-11-22T23:45:33.123456789Z 2026-11-22T23:45:33+01:00 2026-11-22 23:45:33.123456",
@@ -138,12 +138,12 @@ fn what_operators_need_stays() {
     }
     let numbers = r#"{"size":12345678901234,"duration_ms":123.4567891,"tiny":1.2345678901e-7,"since":-1234567890}"#;
     assert_eq!(redact(numbers), numbers);
-    assert!(redact(&line(numbers)).contains(REDACTED), "numbers that a line has put there, not those that a text has");
+    assert!(redact(&line(numbers)).contains(REDACTED), "numbers of the line itself stay, those within a text do not");
     let pretty = r#" INFO a body: {"x":5551234567,"y":-5551234567}"#;
     assert_eq!(
         redact(pretty),
         r#" INFO a body: {"x":[redacted],"y":-[redacted]}"#,
-        "a line that is no JSON is all text"
+        "a line that is not JSON is all text"
     );
 }
 
@@ -180,7 +180,7 @@ fn one_event_stays_one_line_and_a_clean_line_is_not_copied() {
 }
 
 #[test]
-fn no_line_is_too_odd() {
+fn malformed_lines_stay() {
     for text in [
         "", "\n", "%", "%4", "%zz", "\\", "\\u", "\\u12", "\u{1b}", "\u{1b}[", "@", "@@", "a@", "://@", "ssn=",
         "ssn=\"", "%ff%fe", "\u{ff11}", "1-", "ssn:",
@@ -190,7 +190,7 @@ fn no_line_is_too_odd() {
 }
 
 #[test]
-fn hostile_lines_cost_no_more_than_their_length() {
+fn redaction_is_linear_in_the_length() {
     for unit in [
         "ssn=",
         "1 ",

@@ -1,10 +1,10 @@
-//! The answers that hyper writes itself, to what it cannot read as a request: given the shape of every other error.
+//! Rewrites hyper's own error responses into the error body of this API.
 //!
-//! hyper answers a malformed head with an empty 400, 414 or 431 that no layer sees, and closes. [`Refusals`] sits
-//! between hyper and the socket. It recognises such an answer, which is always the last thing on its connection and
-//! the only one without an X-Request-ID, and sends ours in its place. Every other byte passes untouched.
+//! hyper answers a malformed head with an empty 400, 414 or 431 that no middleware sees, and closes the connection.
+//! [`HyperErrorRewriter`] is between hyper and the socket. It recognizes such a response, which is always the last one on
+//! its connection and the only one without an X-Request-ID, and replaces it. All other bytes pass unchanged.
 
-use super::middleware::{X_REQUEST_ID, on_every_answer};
+use super::middleware::{X_REQUEST_ID, security_headers};
 use crate::config::Environment;
 use crate::error_response::{ErrorBody, code_of_status};
 use axum::http::StatusCode;
@@ -18,23 +18,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use uuid::Uuid;
 
-/// How long, and how much, a client may go on sending after the last answer. Closing a socket with unread bytes in it
-/// resets the connection, and the client may lose the answer (RFC 9112, section 9.6).
+/// How long, and how many bytes, a client may go on sending after the last response. Closing a socket with unread bytes
+/// resets the connection, and the client may lose the response (RFC 9112, section 9.6).
 const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 4 * 1024 * 1024;
+const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The longest head that hyper makes by itself, with room to spare.
-const LONGEST_HEAD: usize = 256;
+/// An upper bound of the head of such a response.
+const HEAD_BYTES_MAX: usize = 256;
 
-/// A connection on which hyper's own refusals are replaced.
-pub(super) struct Refusals<T> {
+/// A connection on which hyper's own error responses are replaced.
+pub(super) struct HyperErrorRewriter<T> {
     inner: T,
     client: IpAddr,
     environment: Environment,
-    /// What is still to be written, and how much of it has been; empty until hyper refuses.
+    /// The bytes to write in place of hyper's, and how many of them are written; empty until hyper sends an error.
     pending: Vec<u8>,
     written: usize,
-    refused: bool,
+    rewritten: bool,
     linger: Linger,
 }
 
@@ -44,35 +44,36 @@ enum Linger {
     Done,
 }
 
-impl<T> Refusals<T> {
+impl<T> HyperErrorRewriter<T> {
     pub(super) fn new(inner: T, client: IpAddr, environment: Environment) -> Self {
         let client = client.to_canonical();
-        let (pending, written, refused, linger) = (Vec::new(), 0, false, Linger::No);
-        Self { inner, client, environment, pending, written, refused, linger }
+        let (pending, written, rewritten, linger) = (Vec::new(), 0, false, Linger::No);
+        Self { inner, client, environment, pending, written, rewritten, linger }
     }
 
-    /// Takes over what ends in a refusal: all of it becomes `pending`, with our answer in the refusal's place.
-    fn take_over(&mut self, chunks: &[IoSlice<'_>]) -> Option<usize> {
-        // Nearly always the end of the check: bodies are JSON, and only a head ends in an empty line.
+    /// If the bytes end with an error response of hyper, makes them `pending`, with the replacement at their end. Returns
+    /// how many bytes it has taken.
+    fn rewrite(&mut self, chunks: &[IoSlice<'_>]) -> Option<usize> {
+        // For nearly all writes the check ends here: bodies are JSON, and only a head ends with an empty line.
         let last = chunks.iter().rev().find(|chunk| !chunk.is_empty()).filter(|last| last.ends_with(b"\r\n\r\n"))?;
-        let (length, status) = refusal(last)?;
+        let (length, status) = hyper_error(last)?;
         for chunk in chunks {
             self.pending.extend_from_slice(chunk);
         }
         let taken = self.pending.len();
         self.pending.truncate(taken - length);
-        self.refused = true;
+        self.rewritten = true;
         let id = Uuid::now_v7().as_hyphenated().to_string();
-        // There is no request to tell more of, and no header to tell a proxy's client by.
+        // There is no parsed request: its route is unknown, and so is a proxy's client.
         tracing::info!(request_id = %id, status = status.as_u16(), client_ip = %self.client, "not a request");
-        self.pending.extend_from_slice(&answer(status, id, self.environment));
+        self.pending.extend_from_slice(&error_response(status, id, self.environment));
         Some(taken)
     }
 }
 
-/// The length and status of the refusal at the end of `bytes`.
-fn refusal(bytes: &[u8]) -> Option<(usize, StatusCode)> {
-    let tail = &bytes[bytes.len().saturating_sub(LONGEST_HEAD)..];
+/// The length and status of the error response at the end of `bytes`.
+fn hyper_error(bytes: &[u8]) -> Option<(usize, StatusCode)> {
+    let tail = &bytes[bytes.len().saturating_sub(HEAD_BYTES_MAX)..];
     let start = tail.windows(7).rposition(|window| window == b"HTTP/1.")?;
     let head = std::str::from_utf8(&tail[start..]).ok()?.strip_suffix("\r\n\r\n")?;
     let mut lines = head.split("\r\n");
@@ -82,14 +83,15 @@ fn refusal(bytes: &[u8]) -> Option<(usize, StatusCode)> {
         "431" => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         _ => return None,
     };
-    // Any other header, X-Request-ID before all, makes it an answer of ours.
-    let hypers = |line: &str| line == "connection: close" || line == "content-length: 0" || line.starts_with("date: ");
-    lines.all(hypers).then_some((tail.len() - start, status))
+    // A response of this API has other headers too, such as X-Request-ID.
+    let is_hyper_header =
+        |line: &str| line == "connection: close" || line == "content-length: 0" || line.starts_with("date: ");
+    lines.all(is_hyper_header).then_some((tail.len() - start, status))
 }
 
-fn answer(status: StatusCode, id: String, environment: Environment) -> Vec<u8> {
+fn error_response(status: StatusCode, id: String, environment: Environment) -> Vec<u8> {
     let mut head = format!("HTTP/1.1 {status}\r\n{X_REQUEST_ID}: {id}\r\n");
-    for (name, value) in on_every_answer(environment) {
+    for (name, value) in security_headers(environment) {
         // Writing to a string cannot fail.
         let _ = write!(head, "{name}: {value}\r\n");
     }
@@ -102,7 +104,7 @@ fn answer(status: StatusCode, id: String, environment: Environment) -> Vec<u8> {
     head.into_bytes()
 }
 
-impl<T: AsyncWrite + Unpin> Refusals<T> {
+impl<T: AsyncWrite + Unpin> HyperErrorRewriter<T> {
     fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.pending.len() {
             let rest = &self.pending[self.written..];
@@ -115,8 +117,8 @@ impl<T: AsyncWrite + Unpin> Refusals<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> Refusals<T> {
-    /// Reads what a client that was refused, or whose body was not wanted, is still sending.
+impl<T: AsyncRead + Unpin> HyperErrorRewriter<T> {
+    /// Reads the rest that the client sends after an error, or of a body that no handler has read.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 8 * 1024];
         loop {
@@ -125,7 +127,7 @@ impl<T: AsyncRead + Unpin> Refusals<T> {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     let read = buffer.filled().len();
                     match &mut self.linger {
-                        Linger::Until(_, total) if *total + read > LINGER_BYTES => return Poll::Ready(()),
+                        Linger::Until(_, total) if *total + read > LINGER_BYTES_MAX => return Poll::Ready(()),
                         Linger::Until(_, total) => *total += read,
                         _ => self.linger = Linger::Until(Box::pin(tokio::time::sleep(LINGER)), read),
                     }
@@ -133,8 +135,8 @@ impl<T: AsyncRead + Unpin> Refusals<T> {
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => match &mut self.linger {
                     Linger::Until(end, _) => return end.as_mut().poll(cx),
-                    _ if self.refused => self.linger = Linger::Until(Box::pin(tokio::time::sleep(LINGER)), 0),
-                    // Nothing unread: closing does no harm.
+                    _ if self.rewritten => self.linger = Linger::Until(Box::pin(tokio::time::sleep(LINGER)), 0),
+                    // Nothing is unread: the connection may close.
                     _ => return Poll::Ready(()),
                 },
             }
@@ -142,13 +144,13 @@ impl<T: AsyncRead + Unpin> Refusals<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Refusals<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for HyperErrorRewriter<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(cx, buffer)
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Refusals<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for HyperErrorRewriter<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
@@ -158,10 +160,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Refusals<T> {
         cx: &mut Context<'_>,
         chunks: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.refused {
+        if self.rewritten {
             ready!(self.poll_pending(cx))?;
-        } else if let Some(taken) = self.take_over(chunks) {
-            // What the socket does not take now goes with the flush.
+        } else if let Some(taken) = self.rewrite(chunks) {
+            // The flush writes the rest.
             return match self.poll_pending(cx) {
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                 _ => Poll::Ready(Ok(taken)),
@@ -202,12 +204,12 @@ mod tests {
     const CANNED: &str = "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\
          date: Sun, 22 Nov 2026 23:45:33 GMT\r\n\r\n";
 
-    /// What arrives of `chunks`, written at once through a pipe that takes `room` bytes at a time.
+    /// The text that arrives if `chunks` are written at once through a pipe that holds `room` bytes.
     async fn through(chunks: &[&str], room: usize) -> String {
         let (ours, mut theirs) = tokio::io::duplex(room);
         let chunks: Vec<Vec<u8>> = chunks.iter().map(|chunk| chunk.as_bytes().to_vec()).collect();
         let writing = tokio::spawn(async move {
-            let mut stream = Refusals::new(ours, Ipv4Addr::LOCALHOST.into(), Environment::Production);
+            let mut stream = HyperErrorRewriter::new(ours, Ipv4Addr::LOCALHOST.into(), Environment::Production);
             let mut all: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
             while !all.is_empty() {
                 let slices: Vec<IoSlice<'_>> = all.iter().map(|chunk| IoSlice::new(chunk)).collect();
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_is_replaced_however_little_the_socket_takes_at_a_time() {
+    async fn hyper_errors_are_rewritten_even_in_partial_writes() {
         let before = "HTTP/1.1 200 OK\r\nx-request-id: 1\r\ncontent-length: 0\r\n\r\n";
         for room in [1, 7, 64, 65_536] {
             for chunks in
@@ -248,9 +250,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_refused_client_still_sends_is_read_for_a_while_before_the_connection_closes() {
+    async fn after_an_error_the_connection_lingers_before_it_closes() {
         let (ours, mut theirs) = tokio::io::duplex(1024);
-        let mut stream = Refusals::new(ours, Ipv4Addr::LOCALHOST.into(), Environment::Production);
+        let mut stream = HyperErrorRewriter::new(ours, Ipv4Addr::LOCALHOST.into(), Environment::Production);
         stream.write_all(CANNED.as_bytes()).await.unwrap();
         let closing = tokio::spawn(async move { stream.shutdown().await });
         theirs.write_all(&vec![b'x'; 100_000]).await.unwrap();
@@ -259,11 +261,11 @@ mod tests {
         assert!(text.contains("VAL_004"), "{text}");
         let begun = tokio::time::Instant::now();
         closing.await.unwrap().unwrap();
-        assert!(begun.elapsed() < LINGER * 5, "a client that stays silent is left");
+        assert!(begun.elapsed() < LINGER * 5, "the connection of a silent client closes");
     }
 
     #[tokio::test]
-    async fn what_is_no_refusal_passes_as_it_is() {
+    async fn other_responses_pass_unchanged() {
         let ours = CANNED.replace("content-length", "x-request-id: 1\r\ncontent-length");
         for text in [
             ours.as_str(),

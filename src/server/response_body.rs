@@ -1,6 +1,6 @@
-//! An answer's body on its way: within the time of its request, and with the connection at work until it is written.
+//! The body of a response while it is written: it has a deadline, and keeps its connection busy.
 
-use super::connections::{Connection, Wait};
+use super::connections::{Connection, WaitingFor};
 use axum::body::Body;
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use std::io;
@@ -8,35 +8,35 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::time::{Instant, Sleep};
 
-/// The body of an answer. It fails after the deadline, and hyper then closes the connection: the client sees that the answer
-/// is not whole.
-pub(super) struct Answer {
+/// The body of a response. It fails after the deadline. hyper then closes the connection, so that the client notices that
+/// the body is incomplete.
+pub(super) struct ResponseBody {
     body: Body,
-    /// Whether a part of it has been written.
+    /// Whether its first part has been written.
     begun: bool,
     deadline: Instant,
-    /// Made where the body is first waited for; most bodies are there as a whole.
+    /// Set when the body first has to be waited for; most bodies are complete at once.
     timer: Option<Pin<Box<Sleep>>>,
     connection: Connection,
 }
 
-impl Answer {
+impl ResponseBody {
     pub(super) fn new(body: Body, deadline: Instant, connection: Connection) -> Self {
         Self { body, begun: false, deadline, timer: None, connection }
     }
 }
 
-impl HttpBody for Answer {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let late = || {
-            tracing::warn!("an answer is cut off: it took longer than REQUEST_TIMEOUT_SECONDS");
+            tracing::warn!("a response is cut off: it took longer than REQUEST_TIMEOUT_SECONDS");
             Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::TimedOut).into())))
         };
         match Pin::new(&mut self.body).poll_frame(cx) {
-            // The first one may be the refusal of a request that took too long.
+            // The first part may be the error response to a request that took too long.
             Poll::Ready(Some(Ok(_))) if self.begun && Instant::now() >= self.deadline => late(),
             Poll::Ready(frame) => {
                 self.begun = true;
@@ -62,8 +62,8 @@ impl HttpBody for Answer {
     }
 }
 
-impl Drop for Answer {
+impl Drop for ResponseBody {
     fn drop(&mut self) {
-        self.connection.waits(Wait::Head);
+        self.connection.set_waiting(WaitingFor::Head);
     }
 }

@@ -1,0 +1,183 @@
+//! Reads environment variables and collects all errors, instead of stopping at the first.
+
+use super::choices::Choice;
+use super::database_url::DatabaseUrl;
+use clap::ValueEnum;
+use secrecy::SecretString;
+use std::ffi::OsString;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// One variable as `config show` lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedVariable {
+    /// The variable's name.
+    pub name: &'static str,
+    /// Its value, with `***` for a secret, or `(not set)`.
+    pub value: String,
+    /// Where the value comes from: `environment`, `file` or `default`.
+    pub source: &'static str,
+}
+
+/// Reads variables through `lookup`. A variable with an error gets its default; the errors are returned in its place.
+pub(super) struct EnvReader<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<OsString>,
+    /// One line for each error, which starts with the variable's name.
+    pub(super) errors: Vec<String>,
+    pub(super) variables: Vec<ResolvedVariable>,
+}
+
+impl<'a> EnvReader<'a> {
+    pub(super) fn new(lookup: &'a dyn Fn(&str) -> Option<OsString>) -> Self {
+        Self { lookup, errors: Vec::new(), variables: Vec::new() }
+    }
+
+    /// The value of `name`, which must be `expected`.
+    pub(super) fn value<T: FromStr + fmt::Display>(&mut self, name: &'static str, default: T, expected: &str) -> T {
+        let Some(text) = self.text(name) else {
+            self.resolved(name, default.to_string(), "default");
+            return default;
+        };
+        if let Ok(value) = text.parse::<T>() {
+            self.resolved(name, value.to_string(), "environment");
+            return value;
+        }
+        self.error(name, &format!("must be {expected}, not {text:?}"));
+        self.resolved(name, text, "environment");
+        default
+    }
+
+    /// The value of `name`, which must be one of the words of `T`.
+    pub(super) fn choice<T: ValueEnum>(&mut self, name: &'static str, default: T) -> T {
+        self.value(name, Choice(default), &Choice::<T>::words()).0
+    }
+
+    pub(super) fn flag(&mut self, name: &'static str, default: bool) -> bool {
+        self.value(name, default, "true or false")
+    }
+
+    pub(super) fn at_least(&mut self, name: &'static str, default: u32, min: u32) -> u32 {
+        let value = self.value(name, default, &format!("a whole number of {min} or more"));
+        if value < min {
+            self.error(name, &format!("must be {min} or more, not {value}"));
+        }
+        value
+    }
+
+    pub(super) fn within(&mut self, name: &'static str, default: u32, range: RangeInclusive<u32>) -> u32 {
+        let (min, max) = range.into_inner();
+        let value = self.value(name, default, &format!("a whole number from {min} to {max}"));
+        if !(min..=max).contains(&value) {
+            self.error(name, &format!("must be {min} to {max}, not {value}"));
+        }
+        value
+    }
+
+    pub(super) fn seconds(&mut self, name: &'static str, default: u32, min: u32) -> Duration {
+        Duration::from_secs(self.at_least(name, default, min).into())
+    }
+
+    /// The value of `name`, if its type has an error text of its own.
+    pub(super) fn parsed<T: FromStr<Err = String> + fmt::Display>(&mut self, name: &'static str, default: T) -> T {
+        let Some(text) = self.text(name) else {
+            self.resolved(name, default.to_string(), "default");
+            return default;
+        };
+        match text.parse::<T>() {
+            Ok(value) => {
+                self.resolved(name, value.to_string(), "environment");
+                value
+            }
+            Err(error) => {
+                self.error(name, &error);
+                self.resolved(name, "***".to_owned(), "environment");
+                default
+            }
+        }
+    }
+
+    pub(super) fn optional(&mut self, name: &'static str) -> Option<String> {
+        let text = self.text(name);
+        let (value, source) = text.clone().map_or(("(not set)".to_owned(), "default"), |text| (text, "environment"));
+        self.resolved(name, value, source);
+        text
+    }
+
+    pub(super) fn database(&mut self, name: &'static str, default: Option<&str>) -> Option<DatabaseUrl> {
+        let (text, source) = match (self.text_or_file(name), default) {
+            (Some((text, source)), _) => (text, source),
+            (None, Some(default)) => (default.to_owned(), "default"),
+            (None, None) => {
+                self.resolved(name, "(not set)".to_owned(), "default");
+                return None;
+            }
+        };
+        match text.parse::<DatabaseUrl>() {
+            Ok(url) => {
+                self.resolved(name, url.to_string(), source);
+                Some(url)
+            }
+            Err(error) => {
+                self.error(name, &error);
+                self.resolved(name, "***".to_owned(), source);
+                None
+            }
+        }
+    }
+
+    pub(super) fn secret(&mut self, name: &'static str) -> Option<SecretString> {
+        let secret = self.text_or_file(name);
+        let (value, source) = secret.as_ref().map_or(("(not set)", "default"), |(_, source)| ("***", source));
+        self.resolved(name, value.to_owned(), source);
+        secret.map(|(text, _)| text.into())
+    }
+
+    /// The value of `name`, or the content of the file that `name_FILE` names, and which of the two it is.
+    fn text_or_file(&mut self, name: &'static str) -> Option<(String, &'static str)> {
+        let file = format!("{name}_FILE");
+        let path = (self.lookup)(&file).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let direct = self.text(name);
+        match (direct, path) {
+            (Some(_), Some(_)) => {
+                self.error(name, &format!("is set and {file} too: unset one of them"));
+                None
+            }
+            (Some(text), None) => Some((text, "environment")),
+            (None, Some(path)) => match std::fs::read_to_string(&path) {
+                Ok(text) => Some((text.trim_end_matches(['\r', '\n']).to_owned(), "file")),
+                Err(error) => {
+                    self.errors.push(format!("{file}: cannot read {}: {error}", path.display()));
+                    None
+                }
+            },
+            (None, None) => None,
+        }
+    }
+
+    pub(super) fn text(&mut self, name: &'static str) -> Option<String> {
+        let value = (self.lookup)(name).filter(|value| !value.is_empty())?;
+        let text = value.into_string().ok();
+        if text.is_none() {
+            self.error(name, "is not valid UTF-8");
+        }
+        text
+    }
+
+    /// Whether `name` or `name_FILE` is set.
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        let set = |name: &str| (self.lookup)(name).is_some_and(|value| !value.is_empty());
+        set(name) || set(&format!("{name}_FILE"))
+    }
+
+    pub(super) fn error(&mut self, name: &'static str, text: &str) {
+        self.errors.push(format!("{name}: {text}"));
+    }
+
+    /// Records how `config show` lists the variable.
+    pub(super) fn resolved(&mut self, name: &'static str, value: String, source: &'static str) {
+        self.variables.push(ResolvedVariable { name, value, source });
+    }
+}
