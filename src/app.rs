@@ -1,14 +1,14 @@
 //! The state that handlers share.
 
 use crate::auth::Auth;
-use crate::config::{MigrateOnStart, Settings};
+use crate::config::Settings;
 use crate::database::{Pool, Probe};
 use crate::lifecycle::Lifecycle;
 use crate::pages::Pages;
 use crate::readiness::DatabaseChecks;
 use crate::single_flight::SingleFlight;
 use crate::tenancy::Tenancy;
-use bulkhead_migrator::{Fit, Leniency, Misfit, Runner, Standing, State};
+use bulkhead_migrator::{Runner, SchemaState};
 use sea_orm::{DatabaseConnection, DbErr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,7 +59,7 @@ impl AppState {
     }
 
     /// The schema as it stands now, seen on this connection.
-    pub async fn schema(&self, connection: &DatabaseConnection) -> Result<State, DbErr> {
+    pub async fn schema(&self, connection: &DatabaseConnection) -> Result<SchemaState, DbErr> {
         self.runner.state(connection).await
     }
 
@@ -74,18 +74,6 @@ impl AppState {
         self.schema_fits.load(Ordering::Relaxed)
     }
 
-    /// Whether this build serves with a schema in this state.
-    pub fn fit(&self, schema: &State) -> Result<Fit, Misfit> {
-        match self.settings.migrate_on_start {
-            MigrateOnStart::Apply | MigrateOnStart::Verify => schema.verify(leniency(&self.settings)),
-            MigrateOnStart::Off if !schema.names(Standing::Dirty).is_empty() => {
-                Err(Misfit::Dirty(schema.names(Standing::Dirty)))
-            }
-            MigrateOnStart::Off if schema.pending().is_empty() => Ok(Fit::Exact),
-            MigrateOnStart::Off => Err(Misfit::Pending(schema.pending())),
-        }
-    }
-
     /// Whether readiness has passed once.
     #[must_use]
     pub fn started(&self) -> bool {
@@ -96,9 +84,4 @@ impl AppState {
     pub fn set_started(&self) {
         self.started.store(true, Ordering::Relaxed);
     }
-}
-
-/// What these settings let pass.
-pub(crate) fn leniency(settings: &Settings) -> Leniency {
-    Leniency { unknown: settings.migration_allow_unknown, ..Leniency::default() }
 }

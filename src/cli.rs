@@ -4,10 +4,10 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use crate::config::{ConfigError, MigrateOnStart, Misspelt, Settings};
-use crate::server::{self, PrepareError, ServeError};
+use crate::server::{self, ServeError, StartupError};
 use crate::telemetry;
 use anyhow::anyhow;
-use bulkhead_migrator::{MigrationError, Migrations};
+use bulkhead_migrator::Migrations;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use tokio::runtime::Runtime;
@@ -90,6 +90,8 @@ enum Failure {
     #[error("{0}")]
     SchemaNotAsExpected(String),
     #[error(transparent)]
+    Startup(#[from] StartupError),
+    #[error(transparent)]
     Serve(#[from] ServeError),
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -100,12 +102,9 @@ impl Failure {
         match self {
             Self::Configuration(_) | Self::Refused(_) => 2,
             Self::SchemaNotAsExpected(_) => 3,
-            Self::Serve(ServeError::Prepare(PrepareError::Migration(error))) => match error {
-                MigrationError::Misfit(_) => 3,
-                MigrationError::LockTimeout { .. } => 4,
-                _ => 1,
-            },
-            Self::Serve(_) | Self::Other(_) => 1,
+            Self::Startup(error) => error.exit_code(),
+            Self::Serve(error) => error.exit_code(),
+            Self::Other(_) => 1,
         }
     }
 }

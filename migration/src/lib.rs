@@ -1,21 +1,20 @@
-//! Bulkhead's schema: one folder for each migration, with the SQL that applies and reverts it on each database.
+//! Bulkhead's schema: one folder for each migration holds the SQL that applies and reverts it on each database.
 //!
 //! PostgreSQL and SQLite have SQL of their own, since their types differ (uuid, timestamptz). The comment at the top of
 //! `postgres.up.sql` says what the migration is for. `bulkhead-migrator` runs the migrations.
 
-use bulkhead_migrator::{DescribedMigration, Migrations, Mode, Sql, SqlMigration};
+use bulkhead_migrator::{Migration, Migrations, Mode, Sql};
 
-/// The migration in the folder of this name. `$minimum_build` is the name of the oldest build's newest migration that can
-/// serve once this one is applied: the migration itself where older builds break, an older one where they do not.
+/// The migration in the folder of this name.
 macro_rules! migration {
-    ($name:literal, $mode:expr, $minimum_build:literal) => {
-        Box::new(SqlMigration {
+    ($name:literal, $mode:expr, $min_compatible_version:literal) => {
+        Migration {
             name: $name,
-            minimum_build: $minimum_build,
+            min_compatible_version: $min_compatible_version,
             mode: $mode,
             up: sql!($name, "up"),
             down: sql!($name, "down"),
-        })
+        }
     };
 }
 
@@ -36,7 +35,7 @@ pub fn migrations() -> Migrations {
 
 /// Bulkhead's migrations, oldest first.
 #[must_use]
-pub fn all() -> Vec<Box<dyn DescribedMigration>> {
+pub fn all() -> Vec<Migration> {
     vec![
         migration!("m20261101_000001_create_tenants", Mode::Transaction, "m20261101_000001_create_tenants"),
         migration!("m20261101_000002_create_users", Mode::Transaction, "m20261101_000001_create_tenants"),

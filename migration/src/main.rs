@@ -1,5 +1,5 @@
-//! What `sea-orm-cli migrate` runs. It hands on to `bulkhead migrate`, which takes the lock, checks fingerprints, and asks
-//! before it destroys data.
+//! The program that `sea-orm-cli migrate` runs. It runs `bulkhead migrate`, which takes the lock, compares checksums, and
+//! asks before it destroys data.
 //!
 //! sea-orm-cli runs `cargo run --manifest-path migration/Cargo.toml -- VERB`, with `-n`, `-u`, `-s` and `-v` where they are
 //! given (SeaQL/sea-orm, sea-orm-cli/src/commands/migrate.rs).
@@ -32,7 +32,7 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // sea-orm-cli takes this from the environment by itself, where `public` is what everybody has.
+    // sea-orm-cli always passes this on from the environment, and `public` is the default.
     if let Some(schema) = cli.database_schema.filter(|schema| schema != "public") {
         eprintln!("--database-schema: name {schema} in the URL, as ?options=-csearch_path%3D{schema}");
         return ExitCode::from(2);
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     if cli.verbose {
         command.env("LOG_LEVEL", "debug");
     }
-    // Returns only where it fails.
+    // `exec` returns only when it fails.
     eprintln!("cannot run cargo: {}", command.exec());
     ExitCode::FAILURE
 }

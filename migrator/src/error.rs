@@ -1,8 +1,7 @@
 //! Why a run did not do what it was asked to.
 
-use crate::state::{Misfit, Standing};
-use sea_orm_migration::prelude::DbErr;
-use sea_orm_migration::sea_orm::{RuntimeErr, sqlx};
+use crate::compatibility::{MigrationStatus, SchemaMismatch};
+use sea_orm_migration::sea_orm::{DbErr, RuntimeErr, sqlx};
 use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
@@ -10,9 +9,9 @@ use std::time::Duration;
 /// Why a run did not do what it was asked to. What a run had finished before stays applied.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
-    /// Build and schema do not fit in a way that running migrations does not cure. Nothing was changed.
+    /// This build cannot work with the schema. Nothing was changed.
     #[error(transparent)]
-    Misfit(#[from] Misfit),
+    Mismatch(#[from] SchemaMismatch),
     /// Another process held the lock for longer than this one may wait. Nothing was changed.
     #[error("the migration lock was not free within {} s; it is held by {holder}", .waited.as_secs())]
     LockTimeout {
@@ -27,9 +26,9 @@ pub enum MigrationError {
         /// The migration that was to run.
         name: String,
     },
-    /// A connection pooler hands every transaction to another session, where a lock means nothing.
+    /// A connection pooler may run each transaction in another session, so that a session-level lock does not hold.
     #[error(
-        "the connection goes through a pooler in transaction mode (PgBouncer), which strands locks: set \
+        "the connection goes through a pooler in transaction mode (PgBouncer), where the migration lock does not hold: set \
          MIGRATION_DATABASE_URL to a direct connection to PostgreSQL"
     )]
     Pooler,
@@ -41,7 +40,7 @@ pub enum MigrationError {
         /// What the database says.
         cause: String,
     },
-    /// A table stayed locked by others, at every try.
+    /// Other sessions held a lock on a table at every try.
     #[error(
         "{name} did not get its locks: other sessions held them at each of {tries} tries; nothing of it was applied"
     )]
@@ -51,35 +50,35 @@ pub enum MigrationError {
         /// How often it was tried.
         tries: usize,
     },
-    /// A foreign key would point nowhere once the run is committed (SQLite).
-    #[error("the migrations would leave {rows} more rows whose foreign key points nowhere; nothing was changed")]
+    /// A foreign key would reference no row once the run is committed (SQLite).
+    #[error("the migrations would leave {rows} more rows whose foreign key references no row; nothing was changed")]
     DanglingForeignKeys {
         /// How many rows more than before.
         rows: usize,
     },
     /// A migration failed.
-    #[error("{name} failed: {cause}; {left}")]
+    #[error("{name} failed: {cause}; {after}")]
     Failed {
         /// The migration.
         name: String,
         /// What the database says.
         #[source]
         cause: DbErr,
-        /// What of it is left.
-        left: Left,
+        /// What the failure left behind.
+        after: AfterFailure,
     },
     /// There is nothing to repair.
-    #[error("{name} was not interrupted: it is {standing}")]
+    #[error("{name} was not interrupted: it is {status}")]
     NotDirty {
         /// The migration.
         name: String,
-        /// Where it stands.
-        standing: Standing,
+        /// Its status.
+        status: MigrationStatus,
     },
     /// There is no migration of this name.
     #[error("there is no migration {name} in this build")]
     NoSuchMigration {
-        /// What was asked for.
+        /// The name that was asked for.
         name: String,
     },
     /// The database refused, or could not be reached.
@@ -89,22 +88,22 @@ pub enum MigrationError {
 
 /// What a failed migration has left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Left {
+pub enum AfterFailure {
     /// Nothing: it ran in a transaction.
-    Nothing,
-    /// Something that its next run clears away.
-    Cleared,
-    /// Nobody knows.
+    RolledBack,
+    /// Something that the next run removes.
+    RetryCleansUp,
+    /// Nobody knows: it ran outside a transaction.
     Dirty,
 }
 
-impl fmt::Display for Left {
+impl fmt::Display for AfterFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Nothing => "nothing of it is left",
-            Self::Cleared => "it is not applied, and what it left behind is cleared away when it runs again",
+            Self::RolledBack => "nothing of it is left",
+            Self::RetryCleansUp => "it is not applied, and the next run removes what it left behind",
             Self::Dirty => {
-                "it does not run in a transaction: look at the schema, then say what is true with migrate repair"
+                "it does not run in a transaction: look at the schema, then record what you found with migrate repair"
             }
         })
     }
@@ -123,7 +122,7 @@ pub fn code(error: &DbErr) -> Option<String> {
     database.code().map(Cow::into_owned)
 }
 
-/// `lock_not_available` (postgresql.org/docs/current/errcodes-appendix.html): lock_timeout has passed.
+/// `lock_not_available`, after lock_timeout (postgresql.org/docs/current/errcodes-appendix.html).
 pub(crate) fn is_lock_timeout(error: &DbErr) -> bool {
     code(error).as_deref() == Some("55P03")
 }

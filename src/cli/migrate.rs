@@ -1,15 +1,16 @@
-//! `bulkhead migrate`: the runner's verbs, on the connection that MIGRATION_DATABASE_URL names.
+//! `bulkhead migrate` runs the migrator's commands on the connection that MIGRATION_DATABASE_URL names.
 
 use super::{Failure, runtime};
 use crate::config::{Environment, Settings};
 use crate::database::Access;
 use crate::lifecycle::Signals;
-use crate::server::{PrepareError, ServeError, runner};
+use crate::server::{ServeError, StartupError, runner};
 use crate::tenancy::Isolation;
 use crate::{database, telemetry};
 use anyhow::anyhow;
-use bulkhead_migrator::{Changes, Fit, MigrationError, Migrations, Repair, Runner, Standing, State};
+use bulkhead_migrator::{Changes, Compatibility, MigrationError, MigrationStatus, Migrations, Repair, Runner};
 use clap::{ArgGroup, Args, Subcommand};
+use sea_orm::DatabaseConnection;
 use std::io::{IsTerminal, Write};
 
 #[derive(Debug, Subcommand)]
@@ -20,7 +21,7 @@ pub(super) enum Migrate {
         #[arg(short = 'n', long = "num", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         steps: Option<u32>,
         #[command(flatten)]
-        lenient: Lenient,
+        allow: AllowFlags,
     },
     /// Revert the newest migrations
     Down {
@@ -28,9 +29,9 @@ pub(super) enum Migrate {
         #[arg(short = 'n', long = "num", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         steps: u32,
         #[command(flatten)]
-        consent: Consent,
+        confirm: ConfirmFlags,
     },
-    /// List every migration and where it stands
+    /// List every migration and its status
     Status {
         /// As JSON
         #[arg(long)]
@@ -40,31 +41,31 @@ pub(super) enum Migrate {
         exit_code: bool,
     },
     /// Print what `up` would run, in order, without running it
-    Plan(Lenient),
+    Plan(AllowFlags),
     /// Exit 3, saying why, unless this build can serve with the schema as it is, and it keeps tenants apart
-    Verify(Lenient),
-    /// Record what is true of a migration that was interrupted outside a transaction
-    #[command(group = ArgGroup::new("truth").required(true))]
+    Verify(AllowFlags),
+    /// Record what you found out about a migration that was interrupted outside a transaction
+    #[command(group = ArgGroup::new("outcome").required(true))]
     Repair {
         /// The migration's name
         name: String,
         /// Everything it does is done
-        #[arg(long, group = "truth")]
+        #[arg(long, group = "outcome")]
         applied: bool,
         /// Nothing it does is left
-        #[arg(long, group = "truth")]
+        #[arg(long, group = "outcome")]
         pending: bool,
     },
     /// Drop every table, then apply all migrations
-    Fresh(Consent),
+    Fresh(ConfirmFlags),
     /// Revert all migrations, then apply them again
-    Refresh(Consent),
+    Refresh(ConfirmFlags),
     /// Revert all migrations
-    Reset(Consent),
+    Reset(ConfirmFlags),
 }
 
 #[derive(Debug, Clone, Copy, Default, Args)]
-pub(super) struct Lenient {
+pub(super) struct AllowFlags {
     /// Go on although the database holds migrations that this build does not have
     #[arg(long)]
     allow_unknown: bool,
@@ -74,7 +75,7 @@ pub(super) struct Lenient {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Consent {
+pub(super) struct ConfirmFlags {
     /// Go ahead in ENVIRONMENT=production
     #[arg(long = "i-know-this-destroys-data")]
     in_production: bool,
@@ -87,42 +88,42 @@ impl Migrate {
     pub(super) fn run(self, migrations: Migrations) -> Result<(), Failure> {
         let settings = Settings::from_env()?;
         telemetry::init(&settings, std::io::stderr);
-        if let Some((verb, consent)) = self.destructive() {
-            consent.check(verb, &settings)?;
+        if let Some((verb, confirm)) = self.destructive() {
+            confirm.check(verb, &settings)?;
         }
         let runner = runner(&settings, migrations).with(|options| {
-            let Lenient { allow_unknown, allow_out_of_order } = self.lenient();
-            options.leniency.unknown |= allow_unknown;
-            options.leniency.out_of_order |= allow_out_of_order;
+            let AllowFlags { allow_unknown, allow_out_of_order } = self.allow();
+            options.allow.unknown |= allow_unknown;
+            options.allow.out_of_order |= allow_out_of_order;
         });
         runtime()?.block_on(async {
-            // As a container's first process it would not be stopped by a signal that it does not catch.
+            // A container's first process ignores signals that it does not catch.
             let signals = Signals::install().map_err(ServeError::Signals)?;
             tokio::select! {
-                done = self.act(&settings, &runner) => done,
+                done = self.execute(&settings, &runner) => done,
                 name = signals.first() => Err(anyhow!("stopped by {name}; what was in a transaction is rolled back").into()),
             }
         })
     }
 
-    fn destructive(&self) -> Option<(&'static str, &Consent)> {
+    fn destructive(&self) -> Option<(&'static str, &ConfirmFlags)> {
         match self {
-            Self::Down { consent, .. } => Some(("down", consent)),
-            Self::Fresh(consent) => Some(("fresh", consent)),
-            Self::Refresh(consent) => Some(("refresh", consent)),
-            Self::Reset(consent) => Some(("reset", consent)),
+            Self::Down { confirm, .. } => Some(("down", confirm)),
+            Self::Fresh(confirm) => Some(("fresh", confirm)),
+            Self::Refresh(confirm) => Some(("refresh", confirm)),
+            Self::Reset(confirm) => Some(("reset", confirm)),
             _ => None,
         }
     }
 
-    fn lenient(&self) -> Lenient {
+    fn allow(&self) -> AllowFlags {
         match self {
-            Self::Up { lenient, .. } | Self::Plan(lenient) | Self::Verify(lenient) => *lenient,
-            _ => Lenient::default(),
+            Self::Up { allow, .. } | Self::Plan(allow) | Self::Verify(allow) => *allow,
+            _ => AllowFlags::default(),
         }
     }
 
-    async fn act(&self, settings: &Settings, runner: &Runner) -> Result<(), Failure> {
+    async fn execute(&self, settings: &Settings, runner: &Runner) -> Result<(), Failure> {
         let target = database::migration_target(settings);
         let number = |steps: u32| usize::try_from(steps).unwrap_or(usize::MAX);
         let changes = match self {
@@ -132,23 +133,24 @@ impl Migrate {
             Self::Refresh(_) => runner.refresh(&target).await,
             Self::Reset(_) => runner.reset(&target).await,
             Self::Repair { name, applied, .. } => {
-                let truth = if *applied { Repair::Applied } else { Repair::Pending };
-                let repaired = runner.repair(&target, name, truth).await;
-                repaired.map_err(|error| failure(settings, error))?;
-                println!("recorded as {}  {name}", if *applied { "applied" } else { "pending" });
+                let (outcome, word) =
+                    if *applied { (Repair::Applied, "applied") } else { (Repair::Pending, "pending") };
+                let repaired = runner.repair(&target, name, outcome).await;
+                repaired.map_err(|error| StartupError::from_migration(settings, error))?;
+                println!("recorded as {word}  {name}");
                 return Ok(());
             }
             Self::Status { json, exit_code } => return status(settings, runner, *json, *exit_code).await,
             Self::Plan(_) => return plan(settings, runner).await,
             Self::Verify(_) => return verify(settings, runner).await,
         };
-        print_changes(&changes.map_err(|error| failure(settings, error))?);
+        print_changes(&changes.map_err(|error| StartupError::from_migration(settings, error))?);
         Ok(())
     }
 }
 
-impl Consent {
-    /// Refuses in production without the flag; asks whoever sits at a terminal.
+impl ConfirmFlags {
+    /// Refuses in production without the flag; asks at a terminal.
     fn check(&self, verb: &str, settings: &Settings) -> Result<(), Failure> {
         if settings.environment == Environment::Production && !self.in_production {
             return Err(Failure::Refused(format!(
@@ -169,32 +171,29 @@ impl Consent {
     }
 }
 
-fn failure(settings: &Settings, error: MigrationError) -> Failure {
-    ServeError::from(PrepareError::of_migration(settings, error)).into()
-}
-
-async fn state(settings: &Settings, runner: &Runner) -> Result<State, Failure> {
+/// Reads where migrations run.
+async fn read<T>(
+    settings: &Settings,
+    work: impl AsyncFnOnce(&DatabaseConnection) -> Result<T, MigrationError>,
+) -> Result<T, StartupError> {
     let connection = database::migration_connection(settings);
-    let state = runner.state(&connection).await.map_err(|error| failure(settings, error.into()))?;
+    let outcome = work(&connection).await;
     let _ = connection.close().await;
-    Ok(state)
+    outcome.map_err(|error| StartupError::from_migration(settings, error))
 }
 
 async fn status(settings: &Settings, runner: &Runner, json: bool, exit_code: bool) -> Result<(), Failure> {
-    let state = state(settings, runner).await?;
+    let state = read(settings, async |connection| Ok(runner.state(connection).await?)).await?;
     if json {
-        let steps: Vec<_> = state
-            .steps
-            .iter()
-            .map(|step| serde_json::json!({ "name": step.name, "state": step.standing.name() }))
-            .collect();
-        println!("{}", serde_json::Value::from(steps));
+        let object = |name: &str, status: MigrationStatus| serde_json::json!({ "name": name, "state": status.name() });
+        let list: Vec<_> = state.migrations.iter().map(|info| object(&info.name, info.status)).collect();
+        println!("{}", serde_json::Value::from(list));
     } else {
-        for step in &state.steps {
-            println!("{:12}  {}", step.standing, step.name);
+        for info in &state.migrations {
+            println!("{:12}  {}", info.status, info.name);
         }
     }
-    let (pending, dirty) = (state.pending().len(), state.names(Standing::Dirty).len());
+    let (pending, dirty) = (state.pending().len(), state.names(MigrationStatus::Dirty).len());
     if exit_code && pending + dirty > 0 {
         let line = format!("{pending} migrations are pending, {dirty} dirty: run bulkhead migrate up");
         return Err(Failure::SchemaNotAsExpected(line));
@@ -203,24 +202,18 @@ async fn status(settings: &Settings, runner: &Runner, json: bool, exit_code: boo
 }
 
 async fn plan(settings: &Settings, runner: &Runner) -> Result<(), Failure> {
-    let connection = database::migration_connection(settings);
-    let plan = runner.plan(&connection).await.map_err(|error| failure(settings, error))?;
-    let _ = connection.close().await;
+    let plan = read(settings, async |connection| runner.plan(connection).await).await?;
     if plan.is_empty() {
         println!("-- nothing to do");
     }
-    for step in plan {
-        let how = if step.transactional { "in a transaction" } else { "outside a transaction" };
-        println!("-- {} ({how})", step.name);
-        match step.sql {
-            // Shown as it stands in the source, less the indentation that all of it shares.
-            Some(sql) => println!("{}\n", unindent(&sql)),
-            None => println!("-- only running it tells what it does\n"),
-        }
+    for migration in plan {
+        let how = if migration.transactional { "in a transaction" } else { "outside a transaction" };
+        println!("-- {} ({how})\n{}\n", migration.name, unindent(migration.sql));
     }
     Ok(())
 }
 
+/// The SQL as it stands in the source, without the indentation that all lines share.
 fn unindent(sql: &str) -> String {
     let lines: Vec<&str> = sql.lines().map(str::trim_end).skip_while(|line| line.is_empty()).collect();
     let indent = |line: &&str| line.len() - line.trim_start().len();
@@ -230,20 +223,22 @@ fn unindent(sql: &str) -> String {
 }
 
 async fn verify(settings: &Settings, runner: &Runner) -> Result<(), Failure> {
-    let connection = database::migration_connection(settings);
-    let fit = runner.verify(&connection).await.map_err(|error| failure(settings, error))?;
-    let isolation =
-        Isolation::look(&connection, Access::Operate).await.map_err(|error| failure(settings, error.into()))?;
-    let _ = connection.close().await;
+    let (compatibility, isolation) = read(settings, async |connection| {
+        let compatibility = runner.check(&runner.state(connection).await?)?;
+        Ok((compatibility, Isolation::look(connection, Access::Operate).await?))
+    })
+    .await?;
     if let Isolation::NotEnforced(faults) = isolation {
         return Err(Failure::SchemaNotAsExpected(format!(
             "the database does not keep tenants apart (SYS_007):\n  {}",
             faults.join("\n  ")
         )));
     }
-    match fit {
-        Fit::Exact => println!("the schema is the one this build was made for"),
-        Fit::Ahead(names) => println!("this build can serve; the schema is ahead of it: {}", names.join(", ")),
+    match compatibility {
+        Compatibility::Exact => println!("the schema is the one this build was made for"),
+        Compatibility::Ahead(names) => {
+            println!("this build can serve; the schema is ahead of it: {}", names.join(", "))
+        }
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::database;
 use crate::entity::tenant::{self, Status};
 use crate::entity::word;
 use crate::resource::Email;
-use crate::server::PrepareError;
+use crate::server::StartupError;
 use crate::text::NonBlank;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
@@ -247,7 +247,7 @@ pub(super) fn operate<T>(
         error @ (DbErr::Exec(_) | DbErr::Query(_)) => anyhow!("{error}").into(),
         error => {
             let variable = settings.migration_database_variable;
-            anyhow::Error::from(PrepareError::database(variable, &settings.migration_database, &error)).into()
+            anyhow::Error::from(StartupError::database(variable, &settings.migration_database, &error)).into()
         }
     })
 }

@@ -12,7 +12,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use bulkhead_migrator::Misfit;
+use bulkhead_migrator::SchemaMismatch;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use utoipa::ToSchema;
@@ -167,15 +167,15 @@ async fn schema(state: &AppState) -> Check {
                 None => ("unreadable", ErrorCode::SchemaNotReady),
             }
         })?;
-        let fit = state.fit(&schema);
-        state.set_schema_fits(fit.is_ok());
-        let status = match fit {
+        let checked = state.runner.check(&schema);
+        state.set_schema_fits(checked.is_ok());
+        let status = match checked {
             Ok(_) => return Ok("ok"),
-            Err(Misfit::NeverMigrated | Misfit::Pending(_) | Misfit::OutOfOrder(_)) => "behind",
-            Err(Misfit::Ahead { .. }) => "ahead",
-            Err(Misfit::ChecksumMismatch(_)) => "edited",
-            Err(Misfit::Unknown(_)) => "unknown",
-            Err(Misfit::Dirty(_)) => "dirty",
+            Err(SchemaMismatch::NeverMigrated | SchemaMismatch::Pending(_) | SchemaMismatch::OutOfOrder(_)) => "behind",
+            Err(SchemaMismatch::Ahead { .. }) => "ahead",
+            Err(SchemaMismatch::ChecksumMismatch(_)) => "edited",
+            Err(SchemaMismatch::Unknown(_)) => "unknown",
+            Err(SchemaMismatch::Dirty(_)) => "dirty",
         };
         Err((status, ErrorCode::SchemaNotReady))
     })

@@ -4,9 +4,9 @@ mod connections;
 mod hyper_errors;
 mod listener;
 mod middleware;
-mod prepare;
 mod response_body;
 mod router;
+mod startup;
 mod write_timeout;
 
 pub use listener::BindError;
@@ -18,8 +18,8 @@ use crate::config::Settings;
 use crate::database;
 use crate::lifecycle::{Lifecycle, Phase, Signals};
 use bulkhead_migrator::Migrations;
-pub use prepare::PrepareError;
-pub(crate) use prepare::runner;
+pub use startup::StartupError;
+pub(crate) use startup::runner;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,13 +37,23 @@ pub enum ServeError {
     Bind(#[from] BindError),
     /// The database or its schema could not be made ready.
     #[error(transparent)]
-    Prepare(#[from] PrepareError),
+    Startup(#[from] StartupError),
     /// The identity provider cannot be used.
     #[error(transparent)]
     Provider(#[from] ProviderError),
     /// The runtime could not watch for signals.
     #[error("cannot watch for signals: {0}")]
     Signals(#[source] std::io::Error),
+}
+
+impl ServeError {
+    /// The process's exit code.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Startup(error) => error.exit_code(),
+            Self::Bind(_) | Self::Provider(_) | Self::Signals(_) => 1,
+        }
+    }
 }
 
 /// Prepares the schema as the settings say and serves until SIGTERM or SIGINT, then drains.
@@ -56,7 +66,8 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
     let listener = listener::bind(settings.host, settings.port)?;
     let address = listener.local_addr().map_err(|source| BindError::new(settings.host, settings.port, source))?;
     let database = database::pool(&settings);
-    let runner = Arc::new(runner(&settings, migrations));
+    let policy = startup::check_policy(&settings);
+    let runner = Arc::new(runner(&settings, migrations).with(|options| options.policy = policy));
     let auth = Auth::new(&settings.auth)?;
     let state = AppState::new(Arc::clone(&settings), database.clone(), Arc::clone(&auth), lifecycle.clone(), runner);
 
@@ -75,8 +86,8 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
     // The signals stay watched to the end: the second one exits at once.
     let stop = tokio::spawn(signals.watch(lifecycle.clone()));
     tokio::select! {
-        prepared = prepare::prepare(&state) => {
-            prepared?;
+        ready = startup::migrate_and_wait(&state) => {
+            ready?;
             lifecycle.enter(Phase::Serving);
             announce(&settings, address);
         }

@@ -19,7 +19,7 @@ async fn every_migrate_verb_does_what_it_says(database: Database) {
     let line = |state: &str, name: &str| format!("{state}  {name}");
     let standing = |state: &str, name: &str| format!("{state:12}  {name}");
 
-    let names: Vec<String> = bulkhead_migration::all().iter().map(|migration| migration.name().to_owned()).collect();
+    let names: Vec<String> = bulkhead_migration::all().iter().map(|migration| migration.name.to_owned()).collect();
     let all = |state: &str| names.iter().map(|name| line(state, name)).collect::<Vec<_>>();
     let state = |applied: usize| {
         let state = |at| if at < applied { "applied" } else { "pending" };

@@ -1,7 +1,7 @@
 //! Kills, hangs, lost sessions: nothing is left half-done, nobody waits for ever.
 
 use crate::{FIRST, SECOND, command, count, fail, fixture, history, spawn, stderr, succeed, with_seeds};
-use bulkhead_migrator::{Left, MigrationError, Mode, Options, Runner, Sql, SqlMigration, Target};
+use bulkhead_migrator::{AfterFailure, Migration, MigrationError, Migrations, Mode, Options, Runner, Sql, Target};
 use futures_util::future::join_all;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, TransactionTrait};
@@ -43,7 +43,7 @@ async fn hanging(database: &Database, connection: &DatabaseConnection) -> Child 
 async fn sleeping(connection: &DatabaseConnection) -> i64 {
     count(
         connection,
-        "pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND state = 'active' AND datname = current_database()",
+        "pg_stat_activity WHERE query LIKE '%SELECT pg_sleep(600)' AND state = 'active' AND datname = current_database()",
     )
     .await
 }
@@ -132,15 +132,19 @@ async fn a_statement_that_runs_too_long_is_ended() {
 async fn a_migration_killed_outside_a_transaction_is_dirty_until_a_person_says_what_is_true() {
     let Some(database) = Database::migrated_postgres().await else { return };
     let connection = with_seeds(&database).await;
-    let mut child = spawn(&database, "by-hand", &["migrate", "up"]);
+    let mut child = spawn(&database, "non-transactional", &["migrate", "up"]);
     eventually("it hangs", async || (sleeping(&connection).await == 1).then_some(())).await;
     child.kill().await.unwrap();
     for arguments in [["migrate", "verify"], ["migrate", "up"]] {
-        let (code, line) = fail(&database, "by-hand", &arguments).await;
+        let (code, line) = fail(&database, "non-transactional", &arguments).await;
         assert_eq!(code, 3, "{line}");
         assert!(line.contains(FIRST) && line.contains("migrate repair NAME --applied or --pending"), "{line}");
     }
-    assert!(succeed(&database, "by-hand", &["migrate", "status"]).await.contains(&format!("dirty         {FIRST}")));
+    assert!(
+        succeed(&database, "non-transactional", &["migrate", "status"])
+            .await
+            .contains(&format!("dirty         {FIRST}"))
+    );
     // The build that mends it begins where the person says.
     succeed(&database, "seed", &["migrate", "repair", FIRST, "--pending"]).await;
     succeed(&database, "seed", &["migrate", "up"]).await;
@@ -157,24 +161,24 @@ async fn a_migration_killed_outside_a_transaction_is_dirty_until_a_person_says_w
 async fn a_migration_that_was_done_when_it_was_killed_can_be_said_to_be_applied() {
     let Some(database) = Database::migrated_postgres().await else { return };
     let connection = with_seeds(&database).await;
-    let mut child = spawn(&database, "by-hand", &["migrate", "up"]);
+    let mut child = spawn(&database, "non-transactional", &["migrate", "up"]);
     eventually("it hangs", async || (sleeping(&connection).await == 1).then_some(())).await;
     child.kill().await.unwrap();
-    succeed(&database, "by-hand", &["migrate", "repair", FIRST, "--applied"]).await;
-    assert_eq!(succeed(&database, "by-hand", &["migrate", "up"]).await.trim(), "nothing to do");
-    succeed(&database, "by-hand", &["migrate", "verify"]).await;
+    succeed(&database, "non-transactional", &["migrate", "repair", FIRST, "--applied"]).await;
+    assert_eq!(succeed(&database, "non-transactional", &["migrate", "up"]).await.trim(), "nothing to do");
+    succeed(&database, "non-transactional", &["migrate", "verify"]).await;
 }
 
 #[tokio::test]
 async fn while_a_migration_runs_outside_a_transaction_others_wait_for_it() {
     let Some(database) = Database::migrated_postgres().await else { return };
     let connection = with_seeds(&database).await;
-    let first = spawn(&database, "by-hand-short", &["migrate", "up"]);
+    let first = spawn(&database, "non-transactional-short", &["migrate", "up"]);
     let running =
         "pg_stat_activity WHERE query = 'SELECT pg_sleep(3)' AND state = 'active' AND datname = current_database()";
     eventually("it runs", async || (count(&connection, running).await == 1).then_some(())).await;
-    let others: Vec<_> = (0..4).map(|_| spawn(&database, "by-hand-short", &["migrate", "up"])).collect();
-    let server = Server::listening(fixture(), &[], &database, &[("FIXTURE", "by-hand-short")]).await;
+    let others: Vec<_> = (0..4).map(|_| spawn(&database, "non-transactional-short", &["migrate", "up"])).collect();
+    let server = Server::listening(fixture(), &[], &database, &[("FIXTURE", "non-transactional-short")]).await;
     for output in join_all(others.into_iter().map(Child::wait_with_output)).await {
         let output = output.unwrap();
         assert!(output.status.success(), "{}", stderr(&output));
@@ -192,9 +196,9 @@ async fn while_a_migration_runs_outside_a_transaction_others_wait_for_it() {
 async fn those_who_wait_for_a_migration_outside_a_transaction_find_it_dirty_when_it_is_killed() {
     let Some(database) = Database::migrated_postgres().await else { return };
     let connection = with_seeds(&database).await;
-    let mut child = spawn(&database, "by-hand", &["migrate", "up"]);
+    let mut child = spawn(&database, "non-transactional", &["migrate", "up"]);
     eventually("it hangs", async || (sleeping(&connection).await == 1).then_some(())).await;
-    let waiting = spawn(&database, "by-hand", &["migrate", "up"]);
+    let waiting = spawn(&database, "non-transactional", &["migrate", "up"]);
     let asking = "pg_stat_activity WHERE application_name = 'bulkhead migrate' AND datname = current_database()";
     eventually("it waits", async || (count(&connection, asking).await >= 2).then_some(())).await;
     child.kill().await.unwrap();
@@ -209,7 +213,7 @@ async fn when_the_lock_session_is_ended_no_further_migration_begins() {
     let connection = with_seeds(&database).await;
     let child = spawn(&database, "hang,second", &["migrate", "up"]);
     eventually("it hangs", async || (sleeping(&connection).await == 1).then_some(())).await;
-    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND datname = current_database()";
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%SELECT pg_sleep(600)' AND datname = current_database()";
     connection.execute_unprepared(end).await.unwrap();
     let output = tokio::time::timeout(SOON, child.wait_with_output()).await.expect("it ends").unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
@@ -250,12 +254,13 @@ async fn a_failure_in_a_living_process_keeps_no_lock() {
     let target = Target::Postgres(Box::new(PgConnectOptions::from_str(&database.url).unwrap()));
     let runner = |sql: &'static str| {
         let sql = Sql { postgres: sql, sqlite: sql };
-        let migration = SqlMigration { name: "m1", minimum_build: "m1", up: sql, down: sql, mode: Mode::Transaction };
+        let migration =
+            Migration { name: "m1", min_compatible_version: "m1", up: sql, down: sql, mode: Mode::Transaction };
         let options = Options { lock_timeout: Duration::from_secs(5), ..Options::default() };
-        Runner::new(bulkhead_migrator::Migrations::new(vec![Box::new(migration)]), options)
+        Runner::new(Migrations::new(vec![migration]), options)
     };
     let failure = runner("SELECT nonsense").up(&target, None).await;
-    assert!(matches!(failure, Err(MigrationError::Failed { left: Left::Nothing, .. })), "{failure:?}");
+    assert!(matches!(failure, Err(MigrationError::Failed { after: AfterFailure::RolledBack, .. })), "{failure:?}");
     let free = async || {
         let locks = "pg_locks JOIN pg_database d ON d.oid = database WHERE locktype = 'advisory' AND datname = current_database()";
         (count(&connection, locks).await == 0).then_some(())

@@ -1,10 +1,8 @@
 //! `bulkhead`, built with other migrations: FIXTURE names what its own are followed by, separated by commas.
 //! Without FIXTURE it is `bulkhead` itself.
 
-use bulkhead_migrator::{Describe, DescribedMigration, Migrations, Mode, Sql, SqlMigration};
+use bulkhead_migrator::{Migration, Migrations, Mode, Sql};
 use clap::Parser;
-use sea_orm_migration::prelude::*;
-use sea_orm_migration::sea_orm::DbBackend;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -19,25 +17,31 @@ fn main() -> ExitCode {
 const FIRST: &str = "m20990101_000001_first";
 const OWN: &str = "m20261101_000001_create_tenants";
 
-fn sql(name: &'static str, minimum_build: &'static str, mode: Mode, sql: &'static str) -> Box<dyn DescribedMigration> {
-    let both = Sql { postgres: sql, sqlite: sql };
-    let down = Sql { postgres: "SELECT 1", sqlite: "SELECT 1" };
-    Box::new(SqlMigration { name, minimum_build, mode, up: both, down })
+fn sql(name: &'static str, min_compatible_version: &'static str, mode: Mode, sql: &'static str) -> Migration {
+    let both = |sql| Sql { postgres: sql, sqlite: sql };
+    Migration { name, min_compatible_version, mode, up: both(sql), down: both("SELECT 1") }
 }
 
-fn change(migrations: &mut Vec<Box<dyn DescribedMigration>>, name: &str) {
+/// Seeds, then never ends.
+const HANG: Sql = Sql {
+    postgres: "INSERT INTO seeds (n) VALUES (1); SELECT pg_sleep(600)",
+    sqlite: "INSERT INTO seeds (n) VALUES (1);
+             WITH RECURSIVE endless (n) AS (SELECT 1 UNION ALL SELECT n FROM endless) SELECT count(*) FROM endless",
+};
+
+fn change(migrations: &mut Vec<Migration>, name: &str) {
     const SEED: &str = "INSERT INTO seeds (n) VALUES (1)";
     let transaction = Mode::Transaction;
     migrations.push(match name {
         "seed" => sql(FIRST, OWN, transaction, SEED),
         // A later build can do without the seed, an earlier one cannot.
         "breaking" => sql(FIRST, FIRST, transaction, SEED),
-        "hang" => Box::new(Hang),
+        "hang" => Migration { up: HANG, ..sql(FIRST, OWN, transaction, "") },
         "fail" => sql(FIRST, OWN, transaction, "INSERT INTO seeds (n) VALUES (1); SELECT nonsense FROM nowhere"),
         "alter" => sql(FIRST, OWN, transaction, "ALTER TABLE seeds ADD COLUMN added int"),
         "unlock" => sql(FIRST, OWN, transaction, "SELECT pg_advisory_unlock_all()"),
-        "by-hand-short" => sql(FIRST, OWN, Mode::ByHand, "SELECT pg_sleep(3)"),
-        "by-hand" => sql(FIRST, OWN, Mode::ByHand, "SELECT pg_sleep(600)"),
+        "non-transactional-short" => sql(FIRST, OWN, Mode::NonTransactional, "SELECT pg_sleep(3)"),
+        "non-transactional" => sql(FIRST, OWN, Mode::NonTransactional, "SELECT pg_sleep(600)"),
         "index" => sql(
             FIRST,
             OWN,
@@ -57,26 +61,3 @@ fn change(migrations: &mut Vec<Box<dyn DescribedMigration>>, name: &str) {
         _ => panic!("there is no fixture {name}"),
     });
 }
-
-/// Seeds, then never ends.
-struct Hang;
-
-impl MigrationName for Hang {
-    fn name(&self) -> &str {
-        FIRST
-    }
-}
-
-#[async_trait::async_trait]
-impl MigrationTrait for Hang {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let connection = manager.get_connection();
-        connection.execute_unprepared("INSERT INTO seeds (n) VALUES (1)").await?;
-        match manager.get_database_backend() {
-            DbBackend::Postgres => connection.execute_unprepared("SELECT pg_sleep(600)").await.map(drop),
-            _ => std::future::pending().await,
-        }
-    }
-}
-
-impl Describe for Hang {}

@@ -1,6 +1,6 @@
 //! Builds and schemas of different age: each combination does the right thing, or says why not.
 
-use crate::{FIRST, NEWEST, SECOND, count, fail, fixture, history, succeed, with_seeds};
+use crate::{FIRST, NEWEST, SECOND, command, count, fail, fixture, history, succeed, with_seeds};
 use sea_orm::ConnectionTrait;
 use test_support::{Database, Server, Signal, eventually, on_both_databases};
 
@@ -14,6 +14,7 @@ on_both_databases!(
     an_edited_migration_is_refused_by_name_before_anything_runs,
     a_pending_migration_out_of_order_is_refused_unless_allowed,
     an_unknown_applied_migration_is_refused_unless_allowed,
+    off_looks_only_at_pending_migrations_and_verify_at_all,
     a_history_that_sea_orm_alone_has_written_is_adopted
 );
 
@@ -126,17 +127,29 @@ async fn an_unknown_applied_migration_is_refused_unless_allowed(database: Databa
     drop(Server::ready(fixture(), &database, &environment).await);
 }
 
+async fn off_looks_only_at_pending_migrations_and_verify_at_all(database: Database) {
+    succeed(&database, "", &["migrate", "up"]).await;
+    let off = [("FIXTURE", "edited"), ("MIGRATE_ON_START", "off")];
+    drop(Server::ready(fixture(), &database, &off).await);
+    let verify = command(&database, "edited", &["migrate", "verify"]).env("MIGRATE_ON_START", "off").output().await;
+    assert_eq!(verify.unwrap().status.code(), Some(3));
+    let server =
+        Server::listening(fixture(), &[], &database, &[("FIXTURE", "edited"), ("MIGRATE_ON_START", "verify")]).await;
+    let (status, body) = server.get_json("/api/v1/health/ready").await;
+    assert_eq!((status.as_u16(), &body["checks"]["schema"]["status"]), (UNAVAILABLE, &"edited".into()));
+}
+
 async fn a_history_that_sea_orm_alone_has_written_is_adopted(database: Database) {
     let connection = with_seeds(&database).await;
     succeed(&database, "", &["migrate", "up"]).await;
     connection.execute_unprepared("DROP TABLE seaql_migrations_meta").await.unwrap();
     succeed(&database, "", &["migrate", "verify"]).await;
     succeed(&database, "seed", &["migrate", "up"]).await;
-    let prints = history(&connection).await.into_iter().filter(|line| line.trim_end().contains(' ')).count();
+    let checksums = history(&connection).await.into_iter().filter(|line| line.trim_end().contains(' ')).count();
     assert_eq!(
-        prints,
+        checksums,
         bulkhead_migration::all().len() + 1,
-        "every migration has its fingerprint: {:?}",
+        "every migration has its checksum: {:?}",
         history(&connection).await
     );
     assert_eq!(fail(&database, "edited,seed", &["migrate", "up"]).await.0, 3);
@@ -159,12 +172,7 @@ async fn a_plan_says_what_would_run_in_order_and_runs_nothing() {
     ];
     assert_eq!(headings[headings.len() - 3..], last);
     assert_eq!(headings.len(), bulkhead_migration::all().len() + 2);
-    for part in [
-        "CREATE TABLE tenants (",
-        "CREATE INDEX CONCURRENTLY",
-        "-- only running it tells what it does",
-        "INSERT INTO seeds",
-    ] {
+    for part in ["CREATE TABLE tenants (", "CREATE INDEX CONCURRENTLY", "INSERT INTO seeds"] {
         assert!(plan.contains(part), "{part} is missing:\n{plan}");
     }
     assert!(database.tables().await.is_empty());

@@ -5,7 +5,6 @@ use bulkhead_migrator::{Options, Runner, Target};
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::Path;
 use std::str::FromStr;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -128,10 +127,10 @@ impl Drop for Database {
     }
 }
 
-/// The migrated template, made by the first test process that needs it; its name holds the migrations' fingerprint,
+/// The migrated template, made by the first test process that needs it; its name holds a hash of the migrations,
 /// so that a server which is kept (`TEST_DATABASE_URL`) never serves an old one.
 async fn template(server: &str) -> String {
-    let name = format!("bulkhead_template_{:016x}", fingerprint());
+    let name = format!("bulkhead_template_{:016x}", migrations_hash());
     let admin = sea_orm::Database::connect(server).await.expect("the test server opens");
     // Two test processes may come at once. The lock goes with the connection.
     admin.execute_unprepared("SELECT pg_advisory_lock(1)").await.expect("the lock");
@@ -154,18 +153,12 @@ async fn template(server: &str) -> String {
     name
 }
 
-/// A hash of the migration crate's sources.
-fn fingerprint() -> u64 {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migration/src");
-    let mut files: Vec<_> = std::fs::read_dir(folder)
-        .expect("the migrations' sources")
-        .map(|entry| entry.expect("a file").path())
-        .filter(|path| path.is_file())
-        .collect();
-    files.sort();
+/// A hash of what the migrations do and of what they record.
+fn migrations_hash() -> u64 {
     let mut hasher = DefaultHasher::new();
-    for file in files {
-        std::fs::read(file).expect("a source file").hash(&mut hasher);
+    for migration in bulkhead_migration::all() {
+        let checksum = migration.checksum(sea_orm::DbBackend::Postgres);
+        (migration.name, migration.min_compatible_version, checksum).hash(&mut hasher);
     }
     hasher.finish()
 }

@@ -1,5 +1,5 @@
-//! What databases have recorded of the migrations that were applied to them: a build that has another fingerprint refuses
-//! such a database. Lines are added here, and never changed.
+//! The checksums that databases have recorded for the migrations that were applied to them. A build with another checksum
+//! refuses such a database: lines are added here, and never changed.
 
 use sea_orm_migration::sea_orm::DbBackend;
 
@@ -32,12 +32,11 @@ const SQLITE: [(&str, &str); 11] = [
 ];
 
 #[test]
-fn an_applied_migration_keeps_its_fingerprint() {
+fn applied_migrations_keep_their_checksums() {
     for (backend, recorded) in [(DbBackend::Postgres, POSTGRES), (DbBackend::Sqlite, SQLITE)] {
-        let migrations = bulkhead_migration::all();
         let now: Vec<(&str, String)> =
-            migrations.iter().map(|one| (one.name(), one.fingerprint(backend).unwrap_or_default())).collect();
-        let recorded = recorded.map(|(name, fingerprint)| (name, fingerprint.to_owned()));
+            bulkhead_migration::all().iter().map(|migration| (migration.name, migration.checksum(backend))).collect();
+        let recorded = recorded.map(|(name, checksum)| (name, checksum.to_owned()));
         assert_eq!(now, recorded, "on {backend:?}");
     }
 }
