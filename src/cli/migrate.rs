@@ -237,7 +237,7 @@ async fn verify(settings: &Settings, runner: &Runner) -> Result<(), Failure> {
     match compatibility {
         Compatibility::Exact => println!("the schema is the one this build was made for"),
         Compatibility::Ahead(names) => {
-            println!("this build can serve; the schema is ahead of it: {}", names.join(", "))
+            println!("this build can serve; the schema is ahead of it: {}", names.join(", "));
         }
     }
     Ok(())

@@ -97,20 +97,20 @@ pub(crate) async fn update_row<T: Table>(
     version: &IfMatch,
     changes: T::ActiveModel,
 ) -> Result<T::Model, ApiError> {
-    let changed: Vec<T::Column> = T::Column::iter().filter(|column| !changes.is_not_set(*column)).collect();
-    let audited = changed.iter().any(|column| column.as_str() == T::AUDITED.as_str());
+    let columns: Vec<T::Column> = T::Column::iter().filter(|column| !changes.is_not_set(*column)).collect();
+    let audited = columns.iter().any(|column| column.as_str() == T::AUDITED.as_str());
     let mut before = None;
-    if changed.is_empty() || audited || !version.is_unconditional() {
+    if columns.is_empty() || audited || !version.is_unconditional() {
         let row = tx.get_for_update::<T>(id).await?;
         version.check(T::updated_at(&row))?;
-        if changed.is_empty() {
+        if columns.is_empty() {
             tx.event().turn_into_read();
             return Ok(row);
         }
         before = audited.then(|| audited_value::<T>(&row));
     }
     let row = tx.update::<T>(id, changes).await?;
-    let fields: Vec<&str> = changed.iter().map(IdenStatic::as_str).collect();
+    let fields: Vec<&str> = columns.iter().map(IdenStatic::as_str).collect();
     tx.event().add("fields", fields);
     if let Some(before) = before {
         tx.event().add(T::AUDITED.as_str(), audit::change(before, audited_value::<T>(&row)));

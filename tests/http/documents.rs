@@ -11,7 +11,7 @@ on_migrated_databases!(storage_key_is_under_its_tenant, owner_is_a_live_user, me
 async fn storage_key_is_under_its_tenant(database: Database) {
     let app = TestApp::start(database).await;
     let clinic = app.new_tenant().await;
-    const CLASH: (u16, &str, &str) = (409, "RES_002", "storage_key");
+    let conflict = (409, "RES_002", "storage_key");
     let owner = clinic.user("owner@example.org").await["id"].clone();
     let tenant = clinic.id;
     let document = clinic.document(&owner).await;
@@ -46,13 +46,13 @@ async fn storage_key_is_under_its_tenant(database: Database) {
     let key = format!("{tenant}/scans/..2026/{}", long(1024 - 36 - 1 - 6 - 7));
     let made = clinic.member.make("documents", &at_key(&key)).await;
     assert_eq!(made["storage_key"], key);
-    assert_eq!(clinic.member.post("documents", &at_key(&key)).await.refusal(), CLASH, "one file, one row");
+    assert_eq!(clinic.member.post("documents", &at_key(&key)).await.refusal(), conflict, "one file, one row");
     let mut elsewhere = at_key(&key);
     elsewhere["bucket"] = json!("another");
     clinic.member.make("documents", &elsewhere).await;
     clinic.member.delete(&at("documents", &made)).await.assert_status(204);
     clinic.member.make("documents", &at_key(&key)).await;
-    assert_eq!(clinic.member.restore(&at("documents", &made)).await.refusal(), CLASH);
+    assert_eq!(clinic.member.restore(&at("documents", &made)).await.refusal(), conflict);
 }
 
 async fn owner_is_a_live_user(database: Database) {

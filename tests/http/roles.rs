@@ -4,6 +4,11 @@ use crate::support::{TestApp, at, new_document};
 use serde_json::json;
 use test_support::{Database, on_migrated_databases};
 
+// The places of the roles in the list of clients.
+const VIEWER: usize = 0;
+const MEMBER: usize = 1;
+const ADMIN: usize = 2;
+
 on_migrated_databases!(each_operation_requires_its_role);
 
 async fn each_operation_requires_its_role(database: Database) {
@@ -13,9 +18,6 @@ async fn each_operation_requires_its_role(database: Database) {
     let document = clinic.document(&user["id"]).await;
     let (user_at, document_at) = (at("users", &user), at("documents", &document));
     let restore = |path: &str| format!("{path}/restore");
-    const VIEWER: usize = 0;
-    const MEMBER: usize = 1;
-    const ADMIN: usize = 2;
     let operations = [
         (VIEWER, "GET", "tenant".to_owned(), None),
         (ADMIN, "PATCH", "tenant".to_owned(), Some(json!({"name": "New"}))),

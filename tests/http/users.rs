@@ -12,21 +12,21 @@ on_migrated_databases!(email_is_unique_among_live_users, subject_is_unique_among
 async fn email_is_unique_among_live_users(database: Database) {
     let app = TestApp::start(database).await;
     let clinic = app.new_tenant().await;
-    const CLASH: (u16, &str, &str) = (409, "RES_002", "email");
+    let conflict = (409, "RES_002", "email");
     let first = clinic.user("ada@example.org").await;
     let other = clinic.user("other@example.org").await;
     let (first, other) = (at("users", &first), at("users", &other));
     let shouted = json!({"email": "ADA@Example.ORG"});
     let clash = clinic.admin.post("users", &shouted).await;
-    assert_eq!(clash.refusal(), CLASH);
+    assert_eq!(clash.refusal(), conflict);
     assert_eq!(clash.body["error"]["detail"], "another one of the users has this email");
-    assert_eq!(clinic.admin.patch(&other, &shouted).await.refusal(), CLASH);
+    assert_eq!(clinic.admin.patch(&other, &shouted).await.refusal(), conflict);
     assert_eq!(clinic.viewer.get(&other).await.body["email"], "other@example.org");
     assert_eq!(clinic.admin.patch(&first, &shouted).await.status, 200, "one's own, in another case");
 
     clinic.admin.delete(&first).await.assert_status(204);
     let second = clinic.user("ada@example.org").await;
-    assert_eq!(clinic.admin.restore(&first).await.refusal(), CLASH, "somebody has it meanwhile");
+    assert_eq!(clinic.admin.restore(&first).await.refusal(), conflict, "somebody has it meanwhile");
     assert_eq!(clinic.viewer.get(&first).await.outcome(), (404, "RES_001"), "and it stays deleted");
     clinic.admin.delete(&at("users", &second)).await.assert_status(204);
     clinic.admin.restore(&first).await.assert_status(200);
@@ -35,15 +35,15 @@ async fn email_is_unique_among_live_users(database: Database) {
 async fn subject_is_unique_among_live_users(database: Database) {
     let app = TestApp::start(database).await;
     let clinic = app.new_tenant().await;
-    const CLASH: (u16, &str, &str) = (409, "RES_002", "external_idp_id");
+    let conflict = (409, "RES_002", "external_idp_id");
     let body = |email: &str| json!({"email": email, "external_idp_id": "idp|ada"});
     let first = clinic.admin.make("users", &body("one@example.org")).await;
-    assert_eq!(clinic.admin.post("users", &body("two@example.org")).await.refusal(), CLASH);
+    assert_eq!(clinic.admin.post("users", &body("two@example.org")).await.refusal(), conflict);
     let other = at("users", &clinic.user("three@example.org").await);
-    assert_eq!(clinic.admin.patch(&other, &json!({"external_idp_id": "idp|ada"})).await.refusal(), CLASH);
+    assert_eq!(clinic.admin.patch(&other, &json!({"external_idp_id": "idp|ada"})).await.refusal(), conflict);
     clinic.admin.delete(&at("users", &first)).await.assert_status(204);
     clinic.admin.make("users", &body("two@example.org")).await;
-    assert_eq!(clinic.admin.restore(&at("users", &first)).await.refusal(), CLASH);
+    assert_eq!(clinic.admin.restore(&at("users", &first)).await.refusal(), conflict);
 }
 
 #[tokio::test]

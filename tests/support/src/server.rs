@@ -181,7 +181,6 @@ impl<'d> Server<'d> {
 
 /// What to build a client with that speaks plain HTTP to servers of this machine: reading the system's certificates takes
 /// longer than most requests here.
-#[must_use]
 pub fn http_client() -> ClientBuilder {
     Client::builder().tls_certs_only([])
 }
