@@ -159,7 +159,7 @@ in
           "(deny|rustfmt)\\.toml"
           "bench(/hot_paths\\.rs)?"
           "docs"
-          "docs/(auth|errors|image|settings)\\.md"
+          "docs/(architecture|auth|errors|image|settings)\\.md"
           "image-tools/.*"
           "railway\\.json"
           "tests/.*"

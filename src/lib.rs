@@ -1,7 +1,20 @@
 //! Bulkhead: a multi-tenant HTTP API for health data.
 //!
-//! Arrows point inwards: [`cli`] -> [`server`] -> [`api`] -> [`auth`] -> [`tenancy`] -> [`audit`] -> [`entity`];
-//! `clock`, [`config`], [`database`], [`error`], `error_chain`, `json`, [`telemetry`] and `text` depend on none of them.
+//! Imports point downwards, from a layer to those below it; docs/architecture.md says what each module is for:
+//!
+//! 1. [`cli`]
+//! 2. [`server`]
+//! 3. `endpoints`
+//! 4. `resources`
+//! 5. `resource`
+//! 6. [`context`]
+//! 7. [`administration`], [`app`]
+//! 8. [`tenancy`]
+//! 9. [`audit`], `auth_errors`, `error_response`, `input`, `pages`
+//! 10. [`error`]
+//! 11. [`auth`], [`database`], [`telemetry`]
+//! 12. [`config`]
+//! 13. `clock`, [`entity`], `error_chain`, `json`, [`lifecycle`], `readiness`, `single_flight`, `text`
 
 pub mod administration;
 pub mod app;

@@ -1,81 +1,14 @@
 //! The repair of a chain that does not hold: an entry that says for ever what was broken, and from which on the chain holds
 //! again.
 
-use super::chain::{AuditEntry, GENESIS, append};
+use super::chain::{GENESIS, append};
 use super::event::{Action, EventDraft};
+use super::repair_entry::{Repair, Repaired, remains, repairs};
 use super::verify::examine;
-use super::walk::{Break, End, Place, entries};
+use super::walk::End;
 use crate::database::Transaction;
-use crate::entity::audit_log::{self, Column};
-use aws_lc_rs::digest::{Context, SHA256};
-use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, Statement};
-use serde::{Deserialize, Serialize};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use uuid::Uuid;
-
-/// What the entry of a repair says in its metadata.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Repair {
-    /// Who did it.
-    pub by: String,
-    /// Why.
-    pub reason: String,
-    /// The first place where the chain did not hold.
-    #[serde(rename = "break")]
-    pub broken: Break,
-    /// The last place before it, up to which the chain held.
-    pub intact: Place,
-    /// The end of the chain as it was recorded then, if it was.
-    pub head: Option<Place>,
-    /// SHA-256 of the entries that stood behind `intact` then, in hexadecimal.
-    pub remains: String,
-}
-
-impl Repair {
-    /// From an entry; `None` where it is no repair.
-    pub(super) fn of(entry: &AuditEntry) -> Option<Self> {
-        serde_json::from_value(entry.metadata.clone()).ok()
-    }
-}
-
-/// A repair that was made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Repaired {
-    /// What it says.
-    pub repair: Repair,
-    /// The number of its entry.
-    pub sequence: i64,
-    /// When: RFC 3339, UTC.
-    pub at: String,
-}
-
-/// The entries that say that they repair the chain, oldest first.
-pub(super) async fn repairs(transaction: &Transaction, tenant: Uuid) -> Result<Vec<AuditEntry>, DbErr> {
-    let rows = audit_log::Entity::find()
-        .filter(Column::TenantId.eq(tenant))
-        .filter(Column::Action.eq(Action::ChainRepaired.name()))
-        .order_by_asc(Column::Sequence)
-        .all(transaction)
-        .await?;
-    Ok(rows.into_iter().map(|row| AuditEntry::from_row(row).0).collect())
-}
-
-/// SHA-256 of the entries between two numbers, as they are there: of each the canonical form and the stored hash, a line
-/// each.
-pub(super) async fn remains(transaction: &Transaction, tenant: Uuid, after: i64, before: i64) -> Result<String, DbErr> {
-    let (mut context, mut last) = (Context::new(&SHA256), after);
-    loop {
-        let batch = entries(transaction, tenant, last, before - 1).await?;
-        let Some((newest, _)) = batch.last() else { break };
-        last = newest.sequence;
-        for (entry, hash) in batch {
-            let canonical = entry.canonical().map_err(|error| DbErr::Json(error.to_string()))?;
-            for part in [canonical.as_slice(), b"\n", hash.as_bytes(), b"\n"] {
-                context.update(part);
-            }
-        }
-    }
-    Ok(hex::encode(context.finish()))
-}
 
 /// Opens a new segment of a chain that does not hold: an entry behind everything that is there, which names the break.
 /// `None` where the chain holds. The tenant's other writers wait meanwhile.

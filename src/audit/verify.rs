@@ -1,7 +1,7 @@
 //! Whether a chain holds: all of it, or behind repairs that name what was broken.
 
 use super::chain::GENESIS;
-use super::repair::{Repair, Repaired, remains, repairs};
+use super::repair_entry::{Repair, Repaired, remains, repairs};
 use super::walk::{Break, End, Place, walk};
 use crate::database::Transaction;
 use crate::entity::audit_log::{self, Column};

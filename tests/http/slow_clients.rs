@@ -157,7 +157,11 @@ async fn a_body_without_a_token_is_short() {
     for (length, status) in [(64 * 1024 + 1, StatusCode::PAYLOAD_TOO_LARGE), (64 * 1024, StatusCode::BAD_REQUEST)] {
         let request = app.http.post(format!("{}/api/v1/auth/callback", server.base));
         let request = request.header("content-type", "application/json").body(vec![b' '; length]);
-        assert_eq!(request.send().await.unwrap().status(), status, "{length}");
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), status, "{length}");
+        // Where the body is not read to its end, the client is told not to use the connection again.
+        let closes = response.headers().get("connection").is_some_and(|value| value == "close");
+        assert_eq!(closes, status == StatusCode::PAYLOAD_TOO_LARGE);
     }
 }
 

@@ -7,7 +7,7 @@ use crate::error::ApiError;
 use crate::error_response::{ErrorBody, KeepErrorBody, code_of_status};
 use axum::Json;
 use axum::extract::Request;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING};
+use axum::http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -35,6 +35,10 @@ impl Interceptor for Envelope {
             *response.status_mut() = normalize_status(status);
             code_of_status(status).into()
         });
+        if matches!(response.status(), StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE) {
+            // The rest of the body is not read, so no other request can come on this connection (RFC 9112, section 9.3).
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if response.status() == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().entry(RETRY_AFTER).or_insert(RETRY_AFTER_SECONDS);
         }
