@@ -2,7 +2,6 @@
 //! tampering shows.
 
 mod append_only;
-mod clinic;
 mod concurrency;
 mod entries;
 mod export;
@@ -14,3 +13,4 @@ mod privacy;
 mod repair;
 mod search;
 mod tampering;
+mod tenant;

@@ -99,7 +99,7 @@ async fn the_owner_cannot_take_a_backup_and_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_backup_by_a_role_of_its_own_is_whole_and_its_chains_hold_after_a_restore() {
+async fn backup_by_a_role_of_its_own_is_whole() {
     let Some(scene) = Scene::new().await else { return };
     let backup = scene.deployment.login("BYPASSRLS").await;
     scene.deployment.execute(&format!("GRANT pg_read_all_data TO {backup}")).await;

@@ -54,7 +54,7 @@ async fn a_migration_that_is_run_twice_changes_nothing(database: Database) {
 }
 
 #[tokio::test]
-async fn what_destroys_data_is_refused_in_production_without_the_flag() {
+async fn destroying_data_in_production_needs_a_flag() {
     let database = Database::sqlite();
     assert!(run_on(&database, &["migrate", "up"]).await.status.success());
     let production = [("ENVIRONMENT", "production"), ("DATABASE_URL", database.url.as_str())];
@@ -69,7 +69,7 @@ async fn what_destroys_data_is_refused_in_production_without_the_flag() {
 }
 
 #[tokio::test]
-async fn migrations_use_their_own_connection_when_it_is_named() {
+async fn migrations_use_their_own_database_url() {
     let (served, migrated) = (Database::sqlite(), Database::sqlite());
     let urls = [("DATABASE_URL", served.url.as_str()), ("MIGRATION_DATABASE_URL", migrated.url.as_str())];
     assert!(run(&["migrate", "up"], &urls).await.status.success());
@@ -78,7 +78,7 @@ async fn migrations_use_their_own_connection_when_it_is_named() {
 }
 
 #[tokio::test]
-async fn a_migration_database_that_does_not_answer_is_blamed_on_the_variable_that_names_it() {
+async fn unreachable_migration_database_names_its_variable() {
     let (served, away) = (Database::sqlite(), "postgres://me:hunter2@127.0.0.1:1/app");
     let cases = [
         [("DATABASE_URL", away), ("LOG_LEVEL", "info")],
@@ -100,7 +100,7 @@ async fn a_migration_database_that_does_not_answer_is_blamed_on_the_variable_tha
 }
 
 #[tokio::test]
-async fn a_lock_that_is_not_had_in_time_is_exit_code_4_and_names_the_holder() {
+async fn lock_timeout_is_exit_code_4() {
     use sea_orm::{ConnectionTrait, TransactionTrait};
     let Some(database) = Database::postgres().await else { return };
     let connection = database.connect().await;
@@ -116,7 +116,7 @@ async fn a_lock_that_is_not_had_in_time_is_exit_code_4_and_names_the_holder() {
 }
 
 #[tokio::test]
-async fn healthcheck_tells_a_live_server_from_none_and_a_ready_one_from_a_live_one() {
+async fn healthcheck_tells_live_ready_and_absent_apart() {
     let database = Database::sqlite();
     run_on(&database, &["migrate", "status"]).await;
     let server = Server::listening(bulkhead(), &["serve"], &database, &[]).await;
@@ -156,7 +156,7 @@ async fn config_check_reports_every_mistake_at_once() {
 }
 
 #[tokio::test]
-async fn a_log_level_that_is_none_is_refused_by_its_word_and_a_level_is_not() {
+async fn unknown_log_level_is_refused() {
     for (value, word) in [
         ("inof", "inof"),
         ("loud", "loud"),
@@ -210,7 +210,7 @@ async fn every_setting_is_documented() {
 }
 
 #[tokio::test]
-async fn wrong_usage_is_exit_code_2_and_help_names_every_subcommand() {
+async fn wrong_usage_is_exit_code_2() {
     for arguments in [&["frobnicate"][..], &["migrate"], &["migrate", "up", "-n", "0"], &["start", "now"]] {
         assert_eq!(run(arguments, &[]).await.status.code(), Some(2), "{arguments:?}");
     }

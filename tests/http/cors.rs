@@ -21,7 +21,7 @@ fn header<'r>(response: &'r Response, name: &str) -> Option<&'r str> {
 }
 
 #[tokio::test]
-async fn a_listed_origin_may_read_answers_and_refusals_and_no_other_may() {
+async fn only_a_listed_origin_may_read_answers() {
     let database = Database::sqlite();
     let server = ready(&database, &[("ALLOWED_ORIGINS", "https://app.example.org, http://localhost:9000")]).await;
     for path in ["/", "/nope", "/api/v1/health/live", "/api/v1/nope"] {
@@ -46,7 +46,7 @@ async fn a_listed_origin_may_read_answers_and_refusals_and_no_other_may() {
 }
 
 #[tokio::test]
-async fn a_preflight_is_answered_wherever_it_goes_with_an_id_and_a_log_line() {
+async fn preflight_is_answered_on_every_path() {
     let database = Database::sqlite();
     // Not ready: preflights do not depend on the schema.
     let environment = [("ALLOWED_ORIGINS", APP), ("DATABASE_URL", "postgres://me@127.0.0.1:1/app")];
@@ -66,7 +66,7 @@ async fn a_preflight_is_answered_wherever_it_goes_with_an_id_and_a_log_line() {
 }
 
 #[tokio::test]
-async fn in_development_front_ends_on_localhost_are_allowed_and_in_production_nobody_is() {
+async fn localhost_origins_are_allowed_in_development() {
     let (database, other) = (Database::sqlite(), Database::sqlite());
     let development = ready(&database, &[]).await;
     let production = ready(&other, &[("ENVIRONMENT", "production")]).await;
@@ -79,7 +79,7 @@ async fn in_development_front_ends_on_localhost_are_allowed_and_in_production_no
 }
 
 #[tokio::test]
-async fn origins_that_are_none_are_refused_by_name_with_what_to_write() {
+async fn malformed_origin_is_refused_by_name() {
     for (environment, value, said) in [
         ("development", "*", "list each origin"),
         ("development", "https://a.org,*", "list each origin"),

@@ -23,7 +23,7 @@ async fn railways_pre_deploy_command_migrates() {
 }
 
 #[tokio::test]
-async fn railways_health_check_is_readiness_and_its_times_fit() {
+async fn railway_health_check_is_readiness() {
     let railway = railway();
     let deploy = &railway["deploy"];
     let database = Database::sqlite();

@@ -7,7 +7,7 @@ use std::path::Path;
 use test_support::Database;
 
 #[tokio::test]
-async fn the_document_is_the_same_from_the_command_line_and_over_http() {
+async fn openapi_is_the_same_from_cli_and_http() {
     let database = Database::sqlite();
     let server = ready(&database, &[]).await;
     let (code, document) = server.get_json("/openapi.json").await;
@@ -44,7 +44,7 @@ async fn in_production_there_are_no_docs_unless_asked_for() {
 }
 
 #[tokio::test]
-async fn a_browser_shows_every_operation_without_asking_any_other_host() {
+async fn docs_page_needs_no_other_host() {
     let database = Database::sqlite();
     let server = ready(&database, &[]).await;
     let Some(page) = final_document(&format!("http://localhost:{}/docs", server.port)).await else { return };

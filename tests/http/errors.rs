@@ -10,7 +10,7 @@ use std::path::Path;
 use test_support::Database;
 
 #[tokio::test]
-async fn the_routers_own_refusals_have_the_error_shape_and_the_requests_id() {
+async fn router_refusals_have_the_error_shape() {
     let database = Database::sqlite();
     let server = ready(&database, &[]).await;
     let cases = [

@@ -1,8 +1,7 @@
 //! A database that is away, hangs, ends its sessions or takes no changes: what clients are told, how soon, and that all
 //! goes on by itself.
 
-use crate::clinic::{Clinic, a_document};
-use crate::identity::{Answer, World};
+use crate::support::{Answer, TestApp, TestTenant, new_document};
 use crate::{bulkhead, run, stderr};
 use futures_util::future::join_all;
 use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
@@ -14,16 +13,16 @@ use test_support::{Cluster, Database, Server, Signal, eventually};
 /// A server with a tenant in it.
 struct Scene<'w> {
     server: Server<'w>,
-    clinic: Clinic,
+    clinic: TestTenant,
     owner: DatabaseConnection,
     user: Value,
 }
 
 impl<'w> Scene<'w> {
-    async fn new(world: &'w World, more: &[(&str, &str)]) -> Self {
-        let server = world.server(more).await;
-        let owner = world.database.connect().await;
-        let clinic = Clinic::open(&owner, world, &server).await;
+    async fn new(app: &'w TestApp, more: &[(&str, &str)]) -> Self {
+        let server = app.server(more).await;
+        let owner = app.database.connect().await;
+        let clinic = TestTenant::open(&owner, app, &server).await;
         let user = clinic.user("ada@example.org").await["id"].clone();
         Self { server, clinic, owner, user }
     }
@@ -33,7 +32,7 @@ impl<'w> Scene<'w> {
     }
 
     async fn write(&self) -> Answer {
-        self.clinic.admin.post("documents", &a_document(&self.user)).await
+        self.clinic.admin.post("documents", &new_document(&self.user)).await
     }
 
     async fn readiness(&self) -> (u16, Value) {
@@ -64,9 +63,9 @@ fn assert_try_again(answer: &Answer, code: &str) {
 
 #[tokio::test]
 async fn what_the_database_says_of_itself_is_a_503() {
-    let Some(database) = Database::postgres().await else { return };
-    let world = World::new(Shape::Plain, database).await;
-    let scene = Scene::new(&world, &[]).await;
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let app = TestApp::new(Shape::Plain, database).await;
+    let scene = Scene::new(&app, &[]).await;
     for (state, code) in [
         ("57P01", "SYS_001"),
         ("57P02", "SYS_001"),
@@ -102,10 +101,10 @@ async fn what_the_database_says_of_itself_is_a_503() {
 }
 
 #[tokio::test]
-async fn sessions_that_are_ended_are_503_and_the_next_request_goes_well() {
-    let Some(database) = Database::postgres().await else { return };
-    let world = World::new(Shape::Plain, database).await;
-    let scene = Scene::new(&world, &[]).await;
+async fn ended_sessions_are_replaced() {
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let app = TestApp::new(Shape::Plain, database).await;
+    let scene = Scene::new(&app, &[]).await;
     // So that there always is a statement at work.
     scene
         .execute(
@@ -139,10 +138,10 @@ async fn sessions_that_are_ended_are_503_and_the_next_request_goes_well() {
 }
 
 #[tokio::test]
-async fn a_read_only_database_is_not_ready_and_sessions_of_that_time_are_replaced() {
-    let Some(database) = Database::postgres().await else { return };
-    let world = World::new(Shape::Plain, database).await;
-    let scene = Scene::new(&world, &[]).await;
+async fn read_only_database_is_not_ready() {
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let app = TestApp::new(Shape::Plain, database).await;
+    let scene = Scene::new(&app, &[]).await;
     let default = |value: &str| {
         format!(
             "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = {value}', current_database()); END $$"
@@ -179,11 +178,11 @@ async fn a_read_only_database_is_not_ready_and_sessions_of_that_time_are_replace
 }
 
 #[tokio::test]
-async fn a_locked_table_and_a_pool_that_is_used_up_turn_no_instance_away() {
-    let Some(database) = Database::postgres().await else { return };
-    let world = World::new(Shape::Plain, database).await;
-    let scene = Scene::new(&world, &[("DATABASE_MAX_CONNECTIONS", "2")]).await;
-    let other = world.database.connect().await;
+async fn locked_table_or_full_pool_stays_ready() {
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let app = TestApp::new(Shape::Plain, database).await;
+    let scene = Scene::new(&app, &[("DATABASE_MAX_CONNECTIONS", "2")]).await;
+    let other = app.database.connect().await;
     // The look at the catalogue waits for the lock of either.
     for table in ["documents", "seaql_migrations"] {
         let lock = other.begin().await.unwrap();
@@ -211,10 +210,10 @@ async fn a_locked_table_and_a_pool_that_is_used_up_turn_no_instance_away() {
 }
 
 #[tokio::test]
-async fn while_the_database_hangs_requests_fail_at_once_and_go_on_with_it() {
+async fn hanging_database_fails_requests_at_once() {
     let Some(cluster) = Cluster::new().await else { return };
-    let world = World::new(Shape::Plain, Database::of(&cluster)).await;
-    let scene = Scene::new(&world, &[]).await;
+    let app = TestApp::new(Shape::Plain, Database::of(&cluster)).await;
+    let scene = Scene::new(&app, &[]).await;
     cluster.signal(Signal::STOP);
     let hung = Instant::now();
     // Those at work when it begins fail as soon as it is known.
@@ -235,10 +234,10 @@ async fn while_the_database_hangs_requests_fail_at_once_and_go_on_with_it() {
 }
 
 #[tokio::test]
-async fn while_the_database_is_away_requests_fail_at_once_and_go_on_when_it_is_back() {
+async fn stopped_database_fails_requests_at_once() {
     let Some(mut cluster) = Cluster::new().await else { return };
-    let world = World::new(Shape::Plain, Database::of(&cluster)).await;
-    let scene = Scene::new(&world, &[]).await;
+    let app = TestApp::new(Shape::Plain, Database::of(&cluster)).await;
+    let scene = Scene::new(&app, &[]).await;
     cluster.stop().await;
     let gone = Instant::now();
     for _ in 0..20 {
@@ -253,10 +252,10 @@ async fn while_the_database_is_away_requests_fail_at_once_and_go_on_when_it_is_b
 }
 
 #[tokio::test]
-async fn who_has_its_sessions_serves_while_the_server_takes_no_more() {
+async fn open_sessions_serve_when_no_more_are_accepted() {
     let Some(cluster) = Cluster::new().await else { return };
-    let world = World::new(Shape::Plain, Database::of(&cluster)).await;
-    let scene = Scene::new(&world, &[("DATABASE_MAX_CONNECTIONS", "1")]).await;
+    let app = TestApp::new(Shape::Plain, Database::of(&cluster)).await;
+    let scene = Scene::new(&app, &[("DATABASE_MAX_CONNECTIONS", "1")]).await;
     // Every connection that is left but those of the server and of the test.
     let mut others = Vec::new();
     while let Ok(connection) = sea_orm::Database::connect(limited(&cluster.url)).await {
@@ -292,7 +291,7 @@ async fn a_start_waits_for_the_database_and_says_why() {
 }
 
 #[tokio::test]
-async fn a_start_waits_for_a_name_that_does_not_resolve_and_ends_with_the_cause() {
+async fn start_ends_with_the_cause_after_its_wait() {
     for (url, cause) in
         [("postgres://me:hunter2@database.invalid/app", "lookup"), ("postgres://me:hunter2@127.0.0.1:1/app", "refused")]
     {

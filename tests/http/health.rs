@@ -5,11 +5,7 @@ use serde_json::Value;
 use std::time::{Duration, Instant};
 use test_support::{Database, Server, eventually, on_both_databases};
 
-on_both_databases!(
-    a_served_schema_is_ready,
-    serve_waits_for_the_schema_and_turns_ready_by_itself,
-    a_schema_that_falls_behind_is_not_ready
-);
+on_both_databases!(a_served_schema_is_ready, serve_waits_for_the_schema, a_schema_that_falls_behind_is_not_ready);
 
 async fn a_served_schema_is_ready(database: Database) {
     let server = ready(&database, &[]).await;
@@ -29,7 +25,7 @@ async fn a_served_schema_is_ready(database: Database) {
     assert_eq!((status.as_u16(), &body["status"]), (200, &"started".into()));
 }
 
-async fn serve_waits_for_the_schema_and_turns_ready_by_itself(database: Database) {
+async fn serve_waits_for_the_schema(database: Database) {
     // The file itself, or the database, is there; the tables are not.
     run_on(&database, &["migrate", "status"]).await;
     let server = Server::listening(bulkhead(), &["serve"], &database, &[]).await;
@@ -59,7 +55,7 @@ async fn a_schema_that_falls_behind_is_not_ready(database: Database) {
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_makes_it_not_ready_and_says_no_more_than_a_code() {
+async fn absent_database_is_a_code_in_readiness() {
     let database = Database::sqlite();
     // Nothing listens on port 1.
     let away = [("DATABASE_URL", "postgres://me:hunter2@127.0.0.1:1/app")];
@@ -74,7 +70,7 @@ async fn a_database_that_is_away_makes_it_not_ready_and_says_no_more_than_a_code
 }
 
 #[tokio::test]
-async fn a_check_that_hangs_is_given_up_after_a_second_and_what_it_last_said_counts() {
+async fn hanging_check_is_given_up_after_a_second() {
     let Some(database) = Database::migrated_postgres().await else { return };
     let server = ready(&database, &[]).await;
     let connection = database.connect().await;

@@ -1,7 +1,6 @@
 //! A tenant keeps an admin: whoever takes the last one away is refused, however many try at the same moment.
 
-use crate::clinic::{Caller, Clinic, at};
-use crate::identity::{Answer, World};
+use crate::support::{Answer, Serves, TestApp, TestClient, TestTenant, at};
 use bulkhead::entity::audit_log;
 use futures_util::future::join;
 use sea_orm::{
@@ -10,10 +9,10 @@ use sea_orm::{
 };
 use serde_json::{Value, json};
 use test_support::provider::Shape;
-use test_support::{Database, Server, eventually, on_both_databases};
+use test_support::{Database, eventually, on_migrated_databases};
 use uuid::Uuid;
 
-on_both_databases!(
+on_migrated_databases!(
     the_last_admin_is_neither_deleted_nor_demoted,
     an_admin_who_cannot_log_in_takes_nobodys_place,
     of_two_admins_who_demote_each_other_one_stays
@@ -34,12 +33,12 @@ async fn newest_entry(connection: &DatabaseConnection, tenant: Uuid) -> audit_lo
 }
 
 async fn the_last_admin_is_neither_deleted_nor_demoted(database: Database) {
-    let world = World::new(Shape::Plain, database).await;
-    let server = world.server(&[]).await;
-    let connection = world.database.connect().await;
+    let app = TestApp::new(Shape::Plain, database).await;
+    let server = app.serve(&[]).await;
+    let connection = app.database.connect().await;
     // The callers' roles are their tokens' alone, and another tenant's admin is no help.
     let (clinic, other) =
-        (Clinic::open(&connection, &world, &server).await, Clinic::open(&connection, &world, &server).await);
+        (TestTenant::open(&connection, &app, &server).await, TestTenant::open(&connection, &app, &server).await);
     other.admin.make("users", &an_admin("eve")).await;
     let ada = clinic.admin.make("users", &an_admin("ada")).await;
     let path = at("users", &ada);
@@ -53,55 +52,55 @@ async fn the_last_admin_is_neither_deleted_nor_demoted(database: Database) {
     assert_eq!((&entry.metadata["code"], &entry.metadata["found"]), (&json!("RES_005"), &json!(true)));
     for role in ["member", "viewer"] {
         let demoted = clinic.admin.patch(&path, &json!({"role": role, "full_name": "Ada"})).await;
-        assert_eq!(demoted.refusal(), (409, "RES_005", "role"));
+        demoted.assert_field_error(409, "RES_005", "role");
     }
     let unnamed = clinic.admin.patch(&path, &json!({"external_idp_id": null})).await;
-    assert_eq!(unnamed.refusal(), (409, "RES_005", "external_idp_id"));
+    unnamed.assert_field_error(409, "RES_005", "external_idp_id");
     // A version does not matter where there is nothing to change.
     assert_eq!(clinic.admin.send("DELETE", &path, Some("\"1\""), None).await.refusal(), LAST);
     assert_eq!(clinic.viewer.get(&path).await.body, ada, "nothing has changed");
     let changes = json!({"role": "admin", "email": "ada@example.com", "external_idp_id": "idp|countess"});
-    assert_eq!(clinic.admin.patch(&path, &changes).await.status, 200);
+    clinic.admin.patch(&path, &changes).await.assert_status(200);
 
     // Neither a member nor an admin who is deleted takes the place of the last one.
     let bob = clinic.admin.make("users", &an_admin("bob")).await;
     let member = clinic.user("member@example.org").await;
-    assert_eq!(clinic.admin.delete(&at("users", &bob)).await.status, 204);
+    clinic.admin.delete(&at("users", &bob)).await.assert_status(204);
     assert_eq!(clinic.admin.delete(&path).await.refusal(), LAST);
-    assert_eq!(clinic.admin.delete(&at("users", &member)).await.status, 204);
-    assert_eq!(clinic.admin.delete(&at("users", &member)).await.outcome(), (404, "RES_001"));
+    clinic.admin.delete(&at("users", &member)).await.assert_status(204);
+    clinic.admin.delete(&at("users", &member)).await.assert_error(404, "RES_001");
 
     // Another admin does, and is the last one then.
-    assert_eq!(clinic.admin.restore(&at("users", &bob)).await.status, 200);
-    assert_eq!(clinic.admin.send("DELETE", &path, Some("\"1\""), None).await.outcome(), (412, "RES_003"));
-    assert_eq!(clinic.admin.delete(&path).await.status, 204);
+    clinic.admin.restore(&at("users", &bob)).await.assert_status(200);
+    clinic.admin.send("DELETE", &path, Some("\"1\""), None).await.assert_error(412, "RES_003");
+    clinic.admin.delete(&path).await.assert_status(204);
     assert_eq!(clinic.admin.delete(&at("users", &bob)).await.refusal(), LAST);
-    assert_eq!(clinic.admin.restore(&path).await.status, 200);
-    assert_eq!(clinic.admin.patch(&at("users", &bob), &json!({"role": "member"})).await.status, 200);
+    clinic.admin.restore(&path).await.assert_status(200);
+    clinic.admin.patch(&at("users", &bob), &json!({"role": "member"})).await.assert_status(200);
     assert_eq!(clinic.admin.delete(&path).await.refusal(), LAST);
     connection.close().await.unwrap();
 }
 
 async fn an_admin_who_cannot_log_in_takes_nobodys_place(database: Database) {
-    let world = World::new(Shape::Plain, database).await;
-    let server = world.server(&[]).await;
-    let connection = world.database.connect().await;
-    let clinic = Clinic::open(&connection, &world, &server).await;
+    let app = TestApp::new(Shape::Plain, database).await;
+    let server = app.serve(&[]).await;
+    let connection = app.database.connect().await;
+    let clinic = TestTenant::open(&connection, &app, &server).await;
     connection.close().await.unwrap();
     let ada = at("users", &clinic.admin.make("users", &an_admin("ada")).await);
     let nameless = json!({"email": "bob@example.org", "role": "admin"});
     let bob = at("users", &clinic.admin.make("users", &nameless).await);
     assert_eq!(clinic.admin.delete(&ada).await.refusal(), LAST);
     assert_eq!(clinic.admin.patch(&bob, &json!({"external_idp_id": null})).await.status, 200, "he has none");
-    assert_eq!(clinic.admin.patch(&bob, &json!({"external_idp_id": "idp|bob"})).await.status, 200);
-    assert_eq!(clinic.admin.patch(&ada, &json!({"external_idp_id": null})).await.status, 200);
+    clinic.admin.patch(&bob, &json!({"external_idp_id": "idp|bob"})).await.assert_status(200);
+    clinic.admin.patch(&ada, &json!({"external_idp_id": null})).await.assert_status(200);
     assert_eq!(clinic.admin.delete(&bob).await.refusal(), LAST);
     assert_eq!(clinic.admin.delete(&ada).await.status, 204, "Bob is left");
 }
 
 /// Two admins by their rows, as themselves.
-async fn two_admins(world: &World, server: &Server<'_>, clinic: &Clinic) -> [(Caller, String); 2] {
-    let connection = world.database.connect().await;
+async fn two_admins(app: &TestApp, server: &impl Serves, clinic: &TestTenant) -> [(TestClient, String); 2] {
+    let connection = app.database.connect().await;
     let sql = match connection.get_database_backend() {
         DbBackend::Postgres => {
             "INSERT INTO users (id, tenant_id, email, external_idp_id, role) VALUES ($1, $2, $3, $4, 'admin')"
@@ -114,7 +113,7 @@ async fn two_admins(world: &World, server: &Server<'_>, clinic: &Clinic) -> [(Ca
         let values = [id.into(), clinic.id.into(), format!("{name}@example.org").into(), subject.clone().into()];
         let insert = Statement::from_sql_and_values(connection.get_database_backend(), sql, values);
         connection.execute_raw(insert).await.unwrap();
-        let caller = Caller::new(world, server, &clinic.external_id, &subject, "viewer");
+        let caller = TestClient::new(app, server, &clinic.external_id, &subject, "viewer");
         admins.push((caller, format!("users/{id}")));
     }
     connection.close().await.unwrap();
@@ -132,15 +131,15 @@ fn one_of(first: &Answer, second: &Answer) -> bool {
 }
 
 async fn of_two_admins_who_demote_each_other_one_stays(database: Database) {
-    let world = World::new(Shape::Plain, database).await;
-    let server = world.server(&BY_ROW).await;
-    let connection = world.database.connect().await;
-    let clinic = Clinic::open(&connection, &world, &server).await;
+    let app = TestApp::new(Shape::Plain, database).await;
+    let server = app.serve(&BY_ROW).await;
+    let connection = app.database.connect().await;
+    let clinic = TestTenant::open(&connection, &app, &server).await;
     connection.close().await.unwrap();
-    let [(ada, ada_at), (bob, bob_at)] = two_admins(&world, &server, &clinic).await;
+    let [(ada, ada_at), (bob, bob_at)] = two_admins(&app, &server, &clinic).await;
     for round in 0..20 {
         let (member, admin) = (json!({"role": "member"}), json!({"role": "admin"}));
-        let demote_or_delete = async |caller: &Caller, path: &str| {
+        let demote_or_delete = async |caller: &TestClient, path: &str| {
             if round % 2 == 0 { caller.patch(path, &member).await } else { caller.delete(path).await }
         };
         let (by_ada, by_bob) = join(demote_or_delete(&ada, &bob_at), demote_or_delete(&bob, &ada_at)).await;
@@ -159,13 +158,13 @@ async fn waiting(connection: &DatabaseConnection) -> i64 {
 }
 
 #[tokio::test]
-async fn of_two_who_have_both_seen_the_other_admin_the_second_is_refused() {
-    let Some(database) = Database::postgres().await else { return };
-    let world = World::new(Shape::Plain, database).await;
-    let server = world.server(&BY_ROW).await;
-    let connection = world.database.connect().await;
-    let clinic = Clinic::open(&connection, &world, &server).await;
-    let [(ada, ada_at), (bob, bob_at)] = two_admins(&world, &server, &clinic).await;
+async fn second_of_two_crossing_demotions_is_refused() {
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let app = TestApp::new(Shape::Plain, database).await;
+    let server = app.serve(&BY_ROW).await;
+    let connection = app.database.connect().await;
+    let clinic = TestTenant::open(&connection, &app, &server).await;
+    let [(ada, ada_at), (bob, bob_at)] = two_admins(&app, &server, &clinic).await;
     // No change is kept while the end of the audit log is held: both requests have begun, and wait.
     let held = connection.begin().await.unwrap();
     let sql = format!("SELECT FROM audit_heads WHERE tenant_id = '{}' FOR UPDATE", clinic.id);
@@ -178,17 +177,17 @@ async fn of_two_who_have_both_seen_the_other_admin_the_second_is_refused() {
     };
     let ((by_ada, by_bob), ()) = join(demote, release).await;
     let loser = if one_of(&by_ada, &by_bob) { by_bob } else { by_ada };
-    assert_eq!(loser.outcome(), (409, "RES_005"));
+    loser.assert_error(409, "RES_005");
     connection.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn whoever_takes_an_admin_away_holds_up_nobody_who_makes_a_document() {
-    let Some(database) = Database::postgres().await else { return };
-    let world = World::new(Shape::Plain, database).await;
-    let server = world.server(&[]).await;
-    let connection = world.database.connect().await;
-    let clinic = Clinic::open(&connection, &world, &server).await;
+async fn removing_an_admin_blocks_no_document() {
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let app = TestApp::new(Shape::Plain, database).await;
+    let server = app.serve(&[]).await;
+    let connection = app.database.connect().await;
+    let clinic = TestTenant::open(&connection, &app, &server).await;
     let owner = clinic.user("owner@example.org").await;
     // What a deletion holds.
     let held = connection.begin().await.unwrap();

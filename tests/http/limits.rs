@@ -16,7 +16,7 @@ async fn assert_refused(response: Response, status: StatusCode, code: &str) {
 }
 
 #[tokio::test]
-async fn a_client_that_asks_too_often_is_told_when_to_ask_again() {
+async fn rate_limited_client_is_told_when_to_retry() {
     let database = Database::sqlite();
     let server = ready(&database, &[("RATE_LIMIT_PER_MINUTE", "40"), ("RATE_LIMIT_BURST", "3")]).await;
     let ask = async |method: Method, path: &str| {
@@ -53,7 +53,7 @@ async fn clients_behind_a_trusted_proxy_have_a_share_each() {
 }
 
 #[tokio::test]
-async fn without_a_trusted_proxy_a_header_does_not_buy_another_share() {
+async fn untrusted_header_gains_no_other_rate_limit() {
     let database = Database::sqlite();
     let server = ready(&database, &[("RATE_LIMIT_PER_MINUTE", "1"), ("RATE_LIMIT_BURST", "1")]).await;
     let ask = async |client: &str| {
@@ -64,7 +64,7 @@ async fn without_a_trusted_proxy_a_header_does_not_buy_another_share() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_announced_as_too_large_is_refused_unread_on_every_route() {
+async fn too_large_body_is_refused_unread() {
     let database = Database::sqlite();
     let server = ready(&database, &[("MAX_BODY_BYTES", "1000")]).await;
     for path in ["/", "/nope", "/api/v1/health/live"] {

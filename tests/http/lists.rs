@@ -3,6 +3,7 @@
 //! `auto_explain` sends the plan of every statement, those inside functions too, to the session that ran it, and the
 //! server logs it under the request's id. SQLite has no such thing; its indexes are the same.
 
+use crate::support::key_file;
 use crate::{ready, run, stderr, stdout};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -48,14 +49,14 @@ impl Long {
     }
 
     async fn run(&self, arguments: &[&str]) -> String {
-        let key = self.folder.path().join("development.key").display().to_string();
+        let key = key_file(self.folder.path());
         let output = run(arguments, &[("DATABASE_URL", &self.database.url), ("DEVELOPMENT_KEY_FILE", &key)]).await;
         assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
         stdout(&output).trim().to_owned()
     }
 
     async fn server(&self) -> Server<'_> {
-        let key = self.folder.path().join("development.key").display().to_string();
+        let key = key_file(self.folder.path());
         // One session, so that it settles for a plan.
         let settings = [("DATABASE_MAX_CONNECTIONS", "1"), ("LOG_LEVEL", "info")];
         ready(&self.database, &[&settings[..], &[("DEVELOPMENT_KEY_FILE", &key)]].concat()).await
@@ -310,7 +311,7 @@ fn lists() -> Vec<List> {
 }
 
 #[tokio::test]
-async fn lists_walk_an_index_from_where_a_page_begins_and_rows_are_found_by_one() {
+async fn lists_and_rows_are_read_by_an_index() {
     // Filled once for both.
     let Some(long) = Long::new().await else { return };
     let server = long.server().await;

@@ -1,5 +1,6 @@
 //! What is logged at which level.
 
+use crate::support::key_file;
 use crate::{ready, run, stdout};
 use reqwest::Client;
 use test_support::{Database, eventually, on_both_databases};
@@ -9,7 +10,7 @@ on_both_databases!(no_line_is_lost_whatever_is_logged_besides);
 /// sqlx asks whether a statement is to be logged before it logs it: a question must not cost the next line.
 async fn no_line_is_lost_whatever_is_logged_besides(database: Database) {
     let folder = tempfile::tempdir().unwrap();
-    let key = folder.path().join("development.key").display().to_string();
+    let key = key_file(folder.path());
     for level in ["info", "info,bulkhead=trace", "info,sqlx::postgres::notice=trace", "debug", "trace"] {
         let server = ready(&database, &[("LOG_LEVEL", level), ("DEVELOPMENT_KEY_FILE", &key)]).await;
         let token = run(&["dev-token"], &[("DATABASE_URL", &database.url), ("DEVELOPMENT_KEY_FILE", &key)]).await;

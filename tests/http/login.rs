@@ -1,10 +1,9 @@
 //! The login and the logout: with each provider's shape, in a real browser, and all that must not lead to a token.
 
-use crate::identity::{Answer, World, assert_log_without};
+use crate::support::{Answer, Serves, TestApp, assert_log_without};
 use reqwest::header::{CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use test_support::Server;
 use test_support::provider::{CLIENT_ID, CLIENT_SECRET, Endpoint, Fault, REDIRECT_URL, Shape};
 use url::Url;
 
@@ -26,8 +25,8 @@ impl Begun {
     }
 }
 
-pub(crate) async fn begin(world: &World, server: &Server<'_>) -> Begun {
-    let answer = world.http.get(format!("{}/api/v1/auth/login", server.base)).send().await.unwrap();
+pub(crate) async fn begin(app: &TestApp, server: &impl Serves) -> Begun {
+    let answer = app.http.get(format!("{}/api/v1/auth/login", server.base())).send().await.unwrap();
     assert_eq!(answer.status(), 302, "{:?}", answer.text().await);
     let header = |name| answer.headers()[name].to_str().unwrap().to_owned();
     let set_cookie = header(SET_COOKIE);
@@ -36,40 +35,40 @@ pub(crate) async fn begin(world: &World, server: &Server<'_>) -> Begun {
 }
 
 /// A login to which the person has agreed, and what the front end then posts.
-async fn agreed(world: &World, server: &Server<'_>) -> (Begun, Value) {
-    let begun = begin(world, server).await;
-    let consent = world.provider.consent(&begun.location).await;
+async fn agreed(app: &TestApp, server: &impl Serves) -> (Begun, Value) {
+    let begun = begin(app, server).await;
+    let consent = app.provider.consent(&begun.location).await;
     (begun, json!({"code": consent.code, "state": consent.state}))
 }
 
-async fn callback(world: &World, server: &Server<'_>, cookie: Option<&str>, body: &Value) -> Answer {
-    let mut request = world.http.post(format!("{}/api/v1/auth/callback", server.base)).json(body);
+async fn callback(app: &TestApp, server: &impl Serves, cookie: Option<&str>, body: &Value) -> Answer {
+    let mut request = app.http.post(format!("{}/api/v1/auth/callback", server.base())).json(body);
     if let Some(cookie) = cookie {
         request = request.header(COOKIE, cookie);
     }
     Answer::read(request.send().await.unwrap()).await
 }
 
-async fn logout(world: &World, server: &Server<'_>, body: &Value) -> Answer {
-    let url = format!("{}/api/v1/auth/logout", server.base);
-    Answer::read(world.http.post(url).json(body).send().await.unwrap()).await
+async fn logout(app: &TestApp, server: &impl Serves, body: &Value) -> Answer {
+    let url = format!("{}/api/v1/auth/logout", server.base());
+    Answer::read(app.http.post(url).json(body).send().await.unwrap()).await
 }
 
 /// The whole way; the token.
-pub(crate) async fn log_in(world: &World, server: &Server<'_>) -> String {
-    let (begun, body) = agreed(world, server).await;
-    let answer = callback(world, server, Some(&begun.cookie), &body).await;
-    assert_eq!(answer.status, 200, "{:?}: {}", world.shape, answer.body);
+pub(crate) async fn log_in(app: &TestApp, server: &impl Serves) -> String {
+    let (begun, body) = agreed(app, server).await;
+    let answer = callback(app, server, Some(&begun.cookie), &body).await;
+    assert_eq!(answer.status, 200, "{:?}: {}", app.shape, answer.body);
     answer.body["access_token"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
-async fn a_login_at_every_providers_shape_ends_with_a_token_that_the_api_takes() {
+async fn login_works_with_every_provider() {
     for shape in SHAPES {
-        let world = World::on_sqlite(shape).await;
-        let server = world.server(&[("LOG_LEVEL", "debug")]).await;
-        let (begun, body) = agreed(&world, &server).await;
-        let answer = callback(&world, &server, Some(&begun.cookie), &body).await;
+        let app = TestApp::on_sqlite(shape).await;
+        let server = app.server(&[("LOG_LEVEL", "debug")]).await;
+        let (begun, body) = agreed(&app, &server).await;
+        let answer = callback(&app, &server, Some(&begun.cookie), &body).await;
         assert_eq!((answer.status, &answer.body["token_type"]), (200, &"Bearer".into()), "{shape:?}: {}", answer.body);
         assert_eq!(answer.header("cache-control"), "no-store");
         let removal = answer.header("set-cookie");
@@ -84,11 +83,11 @@ async fn a_login_at_every_providers_shape_ends_with_a_token_that_the_api_takes()
 
         let token = answer.body["access_token"].as_str().unwrap();
         if let Some(id_token) = answer.body["id_token"].as_str() {
-            assert_eq!(world.validate(&server, id_token).await.outcome(), (401, "AUTH_001"), "{shape:?}");
+            assert_eq!(app.validate(&server, id_token).await.outcome(), (401, "AUTH_001"), "{shape:?}");
         }
-        let valid = world.validate(&server, token).await;
+        let valid = app.validate(&server, token).await;
         assert_eq!((valid.status, &valid.body["valid"]), (200, &true.into()), "{shape:?}: {}", valid.body);
-        assert_eq!(valid.body["tenant_id"], world.tenant.to_string(), "{shape:?}");
+        assert_eq!(valid.body["tenant_id"], app.tenant.to_string(), "{shape:?}");
         let mut secrets: Vec<String> = begun.parameters().into_values().filter(|value| value.len() >= 22).collect();
         secrets.retain(|value| !value.contains("://") && !value.contains(' '));
         assert!(secrets.len() >= 3, "state, nonce and challenge");
@@ -100,11 +99,11 @@ async fn a_login_at_every_providers_shape_ends_with_a_token_that_the_api_takes()
 }
 
 #[tokio::test]
-async fn each_login_has_its_own_state_nonce_and_challenge_in_a_cookie_for_the_server_alone() {
-    let world = World::on_sqlite(Shape::Plain).await;
-    let server = world.server(&[]).await;
-    let (one, two) = (begin(&world, &server).await, begin(&world, &server).await);
-    assert!(one.location.starts_with(&format!("{}/authorize?", world.provider.issuer())), "{}", one.location);
+async fn each_login_has_its_own_state_and_nonce() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.server(&[]).await;
+    let (one, two) = (begin(&app, &server).await, begin(&app, &server).await);
+    assert!(one.location.starts_with(&format!("{}/authorize?", app.provider.issuer())), "{}", one.location);
     let (first, second) = (one.parameters(), two.parameters());
     for (name, expected) in [
         ("response_type", "code"),
@@ -128,12 +127,12 @@ async fn each_login_has_its_own_state_nonce_and_challenge_in_a_cookie_for_the_se
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_of_this_browsers_login_goes_no_further() {
-    let world = World::on_sqlite(Shape::Plain).await;
-    let server = world.server(&[]).await;
-    let (own, body) = agreed(&world, &server).await;
+async fn foreign_login_answer_is_refused() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.server(&[]).await;
+    let (own, body) = agreed(&app, &server).await;
     // An attacker's login, into which a victim is to be drawn.
-    let (other, other_body) = agreed(&world, &server).await;
+    let (other, other_body) = agreed(&app, &server).await;
     let with_state = |state: &str| json!({"code": body["code"], "state": state});
     let (name, value) = own.cookie.split_once('=').unwrap();
     let mut cases = vec![
@@ -154,49 +153,49 @@ async fn an_answer_that_is_not_of_this_browsers_login_goes_no_further() {
         cases.push((format!("letter {at} changed"), Some(format!("{name}={changed}")), body.clone()));
     }
     for (what, cookie, body) in &cases {
-        let answer = callback(&world, &server, cookie.as_deref(), body).await;
+        let answer = callback(&app, &server, cookie.as_deref(), body).await;
         assert_eq!(answer.outcome(), (403, "AUTH_002"), "{what}");
     }
-    assert_eq!(world.provider.seen(Endpoint::Token), 0, "the provider is not asked for what cannot be right");
+    assert_eq!(app.provider.seen(Endpoint::Token), 0, "the provider is not asked for what cannot be right");
     // Nothing of this has spoilt the login.
-    assert_eq!(callback(&world, &server, Some(&own.cookie), &body).await.status, 200);
+    assert_eq!(callback(&app, &server, Some(&own.cookie), &body).await.status, 200);
 
     // A cookie that another deployment has signed.
-    let elsewhere = world.server(&[("COOKIE_SECRET", "another secret that is long enough for this purpose")]).await;
-    let answer = callback(&world, &elsewhere, Some(&other.cookie), &other_body).await;
-    assert_eq!(answer.outcome(), (403, "AUTH_002"));
+    let elsewhere = app.server(&[("COOKIE_SECRET", "another secret that is long enough for this purpose")]).await;
+    let answer = callback(&app, &elsewhere, Some(&other.cookie), &other_body).await;
+    answer.assert_error(403, "AUTH_002");
     // And one that another instance of the same has.
-    let replica = world.server(&[]).await;
-    assert_eq!(callback(&world, &replica, Some(&other.cookie), &other_body).await.status, 200);
+    let replica = app.server(&[]).await;
+    assert_eq!(callback(&app, &replica, Some(&other.cookie), &other_body).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_code_is_good_once_and_only_if_the_provider_gave_it() {
-    let world = World::on_sqlite(Shape::Plain).await;
-    let server = world.server(&[]).await;
-    let (begun, body) = agreed(&world, &server).await;
-    assert_eq!(callback(&world, &server, Some(&begun.cookie), &body).await.status, 200);
-    let replayed = callback(&world, &server, Some(&begun.cookie), &body).await;
-    assert_eq!(replayed.outcome(), (400, "AUTH_001"));
+async fn code_is_good_once() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.server(&[]).await;
+    let (begun, body) = agreed(&app, &server).await;
+    assert_eq!(callback(&app, &server, Some(&begun.cookie), &body).await.status, 200);
+    let replayed = callback(&app, &server, Some(&begun.cookie), &body).await;
+    replayed.assert_error(400, "AUTH_001");
 
-    let (begun, body) = agreed(&world, &server).await;
+    let (begun, body) = agreed(&app, &server).await;
     for code in ["guess", "", "a b&c=d\u{0}"] {
         let guessed = json!({"code": code, "state": body["state"]});
-        let answer = callback(&world, &server, Some(&begun.cookie), &guessed).await;
+        let answer = callback(&app, &server, Some(&begun.cookie), &guessed).await;
         assert_eq!(answer.outcome(), (400, "AUTH_001"), "{code:?}");
         assert_eq!(answer.header("www-authenticate"), "", "no token was refused");
     }
     // The code of one login under the state and verifier of another: what PKCE is for.
-    let stolen = begin(&world, &server).await;
+    let stolen = begin(&app, &server).await;
     let injected = json!({"code": body["code"], "state": stolen.parameters()["state"]});
-    let answer = callback(&world, &server, Some(&stolen.cookie), &injected).await;
-    assert_eq!(answer.outcome(), (400, "AUTH_001"));
+    let answer = callback(&app, &server, Some(&stolen.cookie), &injected).await;
+    answer.assert_error(400, "AUTH_001");
 }
 
 #[tokio::test]
 async fn a_provider_that_answers_wrongly_gives_no_login() {
-    let world = World::on_sqlite(Shape::Plain).await;
-    let server = world.server(&[]).await;
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.server(&[]).await;
     for (fault, expected) in [
         (Fault::WrongNonce, (400, "AUTH_001")),
         (Fault::NoNonce, (400, "AUTH_001")),
@@ -209,70 +208,70 @@ async fn a_provider_that_answers_wrongly_gives_no_login() {
         (Fault::GarbageTokens, (503, "SYS_004")),
         (Fault::Unavailable, (503, "SYS_004")),
     ] {
-        let (begun, body) = agreed(&world, &server).await;
-        world.provider.fail(fault);
-        let answer = callback(&world, &server, Some(&begun.cookie), &body).await;
+        let (begun, body) = agreed(&app, &server).await;
+        app.provider.fail(fault);
+        let answer = callback(&app, &server, Some(&begun.cookie), &body).await;
         assert_eq!(answer.outcome(), expected, "{fault:?}: {}", answer.body);
         let text = answer.body.to_string();
         assert!(!text.contains(CLIENT_SECRET) && !text.contains("eyJ"), "{text}");
-        world.provider.heal();
+        app.provider.heal();
     }
-    let (begun, body) = agreed(&world, &server).await;
-    world.provider.close();
-    let answer = callback(&world, &server, Some(&begun.cookie), &body).await;
-    assert_eq!(answer.outcome(), (503, "SYS_004"));
-    world.provider.open();
+    let (begun, body) = agreed(&app, &server).await;
+    app.provider.close();
+    let answer = callback(&app, &server, Some(&begun.cookie), &body).await;
+    answer.assert_error(503, "SYS_004");
+    app.provider.open();
     // The code is as good as it was.
-    assert_eq!(callback(&world, &server, Some(&begun.cookie), &body).await.status, 200);
+    assert_eq!(callback(&app, &server, Some(&begun.cookie), &body).await.status, 200);
     assert_log_without(&server, [CLIENT_SECRET, body["code"].as_str().unwrap(), body["state"].as_str().unwrap()]);
 }
 
 #[tokio::test]
-async fn a_provider_that_takes_the_clients_secret_in_the_body_alone_gets_it_there() {
-    let world = World::on_sqlite(Shape::Plain).await;
-    world.provider.fail(Fault::SecretInBodyOnly);
-    let server = world.server(&[]).await;
-    let token = log_in(&world, &server).await;
-    assert_eq!(world.validate(&server, &token).await.status, 200);
+async fn client_secret_can_go_in_the_body() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    app.provider.fail(Fault::SecretInBodyOnly);
+    let server = app.server(&[]).await;
+    let token = log_in(&app, &server).await;
+    app.validate(&server, &token).await.assert_status(200);
 }
 
 #[tokio::test]
-async fn metadata_that_is_odd_where_no_token_needs_it_keeps_no_token_from_being_checked() {
-    let world = World::on_sqlite(Shape::Plain).await;
-    world.provider.fail(Fault::OddMetadata);
-    let server = world.server(&[]).await;
-    let token = log_in(&world, &server).await;
-    assert_eq!(world.validate(&server, &token).await.status, 200);
-    let answer = logout(&world, &server, &json!({"redirect_uri": "http://localhost:3000/"})).await;
+async fn odd_provider_metadata_stops_no_token() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    app.provider.fail(Fault::OddMetadata);
+    let server = app.server(&[]).await;
+    let token = log_in(&app, &server).await;
+    app.validate(&server, &token).await.assert_status(200);
+    let answer = logout(&app, &server, &json!({"redirect_uri": "http://localhost:3000/"})).await;
     assert_eq!(answer.outcome(), (503, "SYS_004"), "there is nowhere to log out");
 
-    world.provider.fail(Fault::NoLogin);
-    let server = world.server(&[]).await;
-    assert_eq!(world.validate(&server, &token).await.status, 200);
-    let answer = world.http.get(format!("{}/api/v1/auth/login", server.base)).send().await.unwrap();
+    app.provider.fail(Fault::NoLogin);
+    let server = app.server(&[]).await;
+    app.validate(&server, &token).await.assert_status(200);
+    let answer = app.http.get(format!("{}/api/v1/auth/login", server.base())).send().await.unwrap();
     let answer = Answer::read(answer).await;
-    assert_eq!(answer.outcome(), (503, "SYS_004"));
+    answer.assert_error(503, "SYS_004");
     server.log_line("its metadata names no usable authorization_endpoint", "ERROR").await;
 }
 
 #[tokio::test]
 async fn a_login_for_a_tenant_that_is_none_is_refused() {
-    let world = World::on_sqlite(Shape::Plain).await;
-    let server = world.server(&[]).await;
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.server(&[]).await;
     for (tenant, expected) in [("system", (403, "AUTH_007")), ("no", (403, "AUTH_007"))] {
-        let mut person = world.ada();
+        let mut person = app.ada();
         person.tenant = tenant.to_owned();
-        world.provider.seat(person);
-        let (begun, body) = agreed(&world, &server).await;
-        let answer = callback(&world, &server, Some(&begun.cookie), &body).await;
+        app.provider.seat(person);
+        let (begun, body) = agreed(&app, &server).await;
+        let answer = callback(&app, &server, Some(&begun.cookie), &body).await;
         assert_eq!(answer.outcome(), expected, "{tenant}");
     }
 }
 
 #[tokio::test]
 async fn bodies_that_are_none_are_refused_by_what_they_lack() {
-    let world = World::on_sqlite(Shape::Plain).await;
-    let server = world.server(&[]).await;
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.server(&[]).await;
     for path in ["callback", "logout"] {
         let json = Some("application/json");
         let valid = if path == "callback" {
@@ -296,7 +295,7 @@ async fn bodies_that_are_none_are_refused_by_what_they_lack() {
             (Some("text/plain"), valid, (415, "VAL_005")),
             (Some("application/x-www-form-urlencoded"), valid, (415, "VAL_005")),
         ] {
-            let mut request = world.http.post(format!("{}/api/v1/auth/{path}", server.base)).body(body.to_owned());
+            let mut request = app.http.post(format!("{}/api/v1/auth/{path}", server.base())).body(body.to_owned());
             if let Some(kind) = kind {
                 request = request.header(CONTENT_TYPE, kind);
             }
@@ -307,25 +306,25 @@ async fn bodies_that_are_none_are_refused_by_what_they_lack() {
 }
 
 #[tokio::test]
-async fn a_logout_leads_by_every_providers_shape_back_to_the_front_end() {
+async fn logout_works_with_every_provider() {
     let goodbye = "http://localhost:3000/goodbye?from=a&to=b#end";
     for shape in SHAPES {
-        let world = World::on_sqlite(shape).await;
-        let server = world.server(&[]).await;
-        world.provider.register(goodbye);
+        let app = TestApp::on_sqlite(shape).await;
+        let server = app.server(&[]).await;
+        app.provider.register(goodbye);
         // All that a front end has is what the login gave it.
-        let (begun, body) = agreed(&world, &server).await;
-        let login = callback(&world, &server, Some(&begun.cookie), &body).await.body;
+        let (begun, body) = agreed(&app, &server).await;
+        let login = callback(&app, &server, Some(&begun.cookie), &body).await.body;
         let hint = login["id_token"].as_str().or(login["access_token"].as_str()).unwrap().to_owned();
-        let answer = logout(&world, &server, &json!({"redirect_uri": goodbye, "id_token_hint": hint})).await;
+        let answer = logout(&app, &server, &json!({"redirect_uri": goodbye, "id_token_hint": hint})).await;
         assert_eq!(answer.status, 200, "{shape:?}: {}", answer.body);
         let url = answer.body["logout_url"].as_str().unwrap();
-        let led = world.http.get(url).send().await.unwrap();
+        let led = app.http.get(url).send().await.unwrap();
         assert_eq!(led.status(), 302, "{shape:?}: {url}");
         assert_eq!(led.headers()[LOCATION], goodbye, "{shape:?}");
         if !matches!(shape, Shape::Okta | Shape::OktaIdToken) {
-            let answer = logout(&world, &server, &json!({"redirect_uri": goodbye})).await;
-            let led = world.http.get(answer.body["logout_url"].as_str().unwrap()).send().await.unwrap();
+            let answer = logout(&app, &server, &json!({"redirect_uri": goodbye})).await;
+            let led = app.http.get(answer.body["logout_url"].as_str().unwrap()).send().await.unwrap();
             assert_eq!(led.status(), 302, "{shape:?} without an ID token");
         }
         assert_log_without(&server, [hint.as_str()]);
@@ -333,12 +332,12 @@ async fn a_logout_leads_by_every_providers_shape_back_to_the_front_end() {
 }
 
 #[tokio::test]
-async fn a_logout_names_the_page_exactly_as_the_front_end_does() {
-    let world = World::on_sqlite(Shape::Plain).await;
-    let server = world.server(&[]).await;
+async fn logout_names_the_page_as_it_was_sent() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.server(&[]).await;
     // Providers compare letter by letter (RFC 3986, section 6.2.1), also what a URL library would write otherwise.
     for page in ["http://localhost:3000", "http://localhost:3000/", "http://localhost:3000/a/../b"] {
-        let answer = logout(&world, &server, &json!({"redirect_uri": page})).await;
+        let answer = logout(&app, &server, &json!({"redirect_uri": page})).await;
         let url = Url::parse(answer.body["logout_url"].as_str().unwrap()).unwrap();
         let named = url.query_pairs().find(|(name, _)| name == "post_logout_redirect_uri").unwrap().1;
         assert_eq!(named, page);
@@ -347,8 +346,8 @@ async fn a_logout_names_the_page_exactly_as_the_front_end_does() {
 
 #[tokio::test]
 async fn a_logout_leads_nowhere_else() {
-    let world = World::on_sqlite(Shape::Plain).await;
-    let server = world.server(&[]).await;
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.server(&[]).await;
     for target in [
         "",
         "/goodbye",
@@ -370,12 +369,12 @@ async fn a_logout_leads_nowhere_else() {
         "null",
         "*",
     ] {
-        let answer = logout(&world, &server, &json!({"redirect_uri": target})).await;
+        let answer = logout(&app, &server, &json!({"redirect_uri": target})).await;
         assert_eq!(answer.outcome(), (400, "AUTH_006"), "{target}: {}", answer.body);
     }
     // What looks like more parameters stays a part of the one.
     let target = "http://localhost:3000/?a=b&client_id=evil&post_logout_redirect_uri=http://evil.example/";
-    let answer = logout(&world, &server, &json!({"redirect_uri": target, "id_token_hint": "a&client_id=evil"})).await;
+    let answer = logout(&app, &server, &json!({"redirect_uri": target, "id_token_hint": "a&client_id=evil"})).await;
     let url = Url::parse(answer.body["logout_url"].as_str().unwrap()).unwrap();
     let values = |wanted: &str| {
         url.query_pairs().filter(|(name, _)| name == wanted).map(|(_, value)| value.into_owned()).collect::<Vec<_>>()
@@ -386,10 +385,10 @@ async fn a_logout_leads_nowhere_else() {
 }
 
 #[tokio::test]
-async fn the_settings_may_name_another_address_for_the_logout() {
-    let world = World::on_sqlite(Shape::Plain).await;
-    let server = world.server(&[("OIDC_END_SESSION_ENDPOINT", "http://127.0.0.1:1/logout?realm=a%26b")]).await;
-    let answer = logout(&world, &server, &json!({"redirect_uri": "http://localhost:3000/"})).await;
+async fn logout_address_is_a_setting() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.server(&[("OIDC_END_SESSION_ENDPOINT", "http://127.0.0.1:1/logout?realm=a%26b")]).await;
+    let answer = logout(&app, &server, &json!({"redirect_uri": "http://localhost:3000/"})).await;
     let url = answer.body["logout_url"].as_str().unwrap();
     assert!(url.starts_with("http://127.0.0.1:1/logout?realm=a%26b&"), "{url}");
 }

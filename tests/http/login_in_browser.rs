@@ -2,7 +2,7 @@
 //! its own cookies, and its own opinion on calls across origins.
 
 use crate::browser::final_document;
-use crate::identity::{World, assert_log_without};
+use crate::support::{TestApp, assert_log_without};
 use axum::Router;
 use axum::response::Html;
 use axum::routing::get;
@@ -53,27 +53,27 @@ async fn result_of_login(front_end: &str, server: &Server<'_>) -> Option<String>
 
 #[tokio::test]
 async fn a_browser_logs_in_and_calls_the_api() {
-    let world = World::on_sqlite(Shape::Plain).await;
+    let app = TestApp::on_sqlite(Shape::Plain).await;
     let origin = front_end().await;
-    world.provider.register(format!("{origin}/callback"));
-    world.provider.press_by_itself();
-    let server = world.server(&[("ALLOWED_ORIGINS", &origin)]).await;
+    app.provider.register(format!("{origin}/callback"));
+    app.provider.press_by_itself();
+    let server = app.server(&[("ALLOWED_ORIGINS", &origin)]).await;
     let Some(result) = result_of_login(&origin, &server).await else { return };
-    let expected = format!("200 Bearer 200 {} request-id-readable cookie-hidden", world.tenant);
+    let expected = format!("200 Bearer 200 {} request-id-readable cookie-hidden", app.tenant);
     assert_eq!(result, expected, "{:#?}", server.log());
-    assert_eq!(world.provider.seen(Endpoint::Token), 1);
+    assert_eq!(app.provider.seen(Endpoint::Token), 1);
     assert_log_without(&server, []);
 }
 
 #[tokio::test]
 async fn a_browser_lets_no_other_front_end_finish_a_login() {
-    let world = World::on_sqlite(Shape::Plain).await;
+    let app = TestApp::on_sqlite(Shape::Plain).await;
     let origin = front_end().await;
-    world.provider.register(format!("{origin}/callback"));
-    world.provider.press_by_itself();
-    let server = world.server(&[("ALLOWED_ORIGINS", "http://localhost:3000")]).await;
+    app.provider.register(format!("{origin}/callback"));
+    app.provider.press_by_itself();
+    let server = app.server(&[("ALLOWED_ORIGINS", "http://localhost:3000")]).await;
     let Some(result) = result_of_login(&origin, &server).await else { return };
     assert_eq!(result, "failed: TypeError: Failed to fetch");
     // The browser asks first, and is told no: nothing has been sent.
-    assert_eq!(world.provider.seen(Endpoint::Token), 0);
+    assert_eq!(app.provider.seen(Endpoint::Token), 0);
 }

@@ -2,20 +2,19 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod attacks;
 mod audit;
 mod backup;
 mod bounds;
 mod browser;
-mod clinic;
+mod changes;
 mod command_line;
 mod cors;
 mod deploy;
 mod docs;
+mod documents;
 mod errors;
 mod faults;
 mod health;
-mod identity;
 mod isolation;
 mod last_admin;
 mod limits;
@@ -24,15 +23,21 @@ mod logging;
 mod login;
 mod login_in_browser;
 mod operators;
+mod pages;
 mod principal;
 mod proxies;
 mod redaction;
 mod refusals;
-mod resources;
+mod roles;
 mod schema;
 mod shutdown;
 mod slow_clients;
 mod start;
+mod support;
+mod tenant;
+mod tokens;
+mod users;
+mod validation;
 mod version;
 
 use std::path::Path;

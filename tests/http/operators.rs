@@ -1,6 +1,6 @@
 //! What operators do from the command line: see tenants, suspend and resume them, bring their admins back.
 
-use crate::clinic::Caller;
+use crate::support::{TestClient, key_file};
 use crate::{ready, run, stderr, stdout};
 use bulkhead::audit::id_end;
 use bulkhead::entity::{audit_log, user};
@@ -17,11 +17,11 @@ use test_support::{Database, Server, on_both_databases};
 use uuid::Uuid;
 
 on_both_databases!(
-    a_suspended_tenant_is_refused_from_the_next_request_on_until_it_is_resumed,
+    suspended_tenant_is_refused_until_resumed,
     tenants_are_listed_and_shown_with_what_they_hold,
-    a_tenant_that_has_lost_its_last_admin_gets_them_back,
+    lost_last_admin_is_restored,
     a_role_is_given_to_a_live_user_of_the_tenant_alone,
-    of_several_deleted_users_the_one_who_was_deleted_last_is_restored,
+    latest_deleted_user_is_restored,
     a_restored_user_takes_nothing_from_a_live_one,
     whoever_lists_the_users_is_recorded,
     a_deleted_tenant_is_shown_and_not_changed
@@ -54,7 +54,7 @@ impl Service {
     }
 
     fn environment(&self) -> [(&'static str, String); 2] {
-        let key = self.folder.path().join("development.key").display().to_string();
+        let key = key_file(self.folder.path());
         [("DATABASE_URL", self.database.url.clone()), ("DEVELOPMENT_KEY_FILE", key)]
     }
 
@@ -94,9 +94,9 @@ impl Service {
     }
 
     /// Ada of this tenant, who is an admin by her token, too.
-    async fn ada(&self, server: &Server<'_>, tenant: &str) -> Caller {
+    async fn ada(&self, server: &Server<'_>, tenant: &str) -> TestClient {
         let token = self.must(&["dev-token", "--tenant", tenant, "--subject", "ada"]).await;
-        Caller::with_token(&Client::new(), server, token.trim())
+        TestClient::with_token(&Client::new(), server, token.trim())
     }
 
     /// How many entries all audit logs have.
@@ -169,7 +169,7 @@ fn lines(json: &str) -> Vec<Value> {
     json.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-async fn a_suspended_tenant_is_refused_from_the_next_request_on_until_it_is_resumed(database: Database) {
+async fn suspended_tenant_is_refused_until_resumed(database: Database) {
     let service = Service::new(database).await;
     let server = service.server().await;
     let (ada, of_other) = (service.ada(&server, "clinic").await, service.ada(&server, "other").await);
@@ -215,7 +215,7 @@ async fn tenants_are_listed_and_shown_with_what_they_hold(database: Database) {
         ada.make("documents", &document).await;
     }
     let gone = ada.make("documents", &document).await;
-    assert_eq!(ada.delete(&crate::clinic::at("documents", &gone)).await.status, 204);
+    assert_eq!(ada.delete(&crate::support::at("documents", &gone)).await.status, 204);
     service.user("bob@example.org", None, None).await;
     service.user("gone@example.org", None, Some(1)).await;
     service.make("a-long-name-of-a-tenant").await;
@@ -251,14 +251,14 @@ async fn tenants_are_listed_and_shown_with_what_they_hold(database: Database) {
     assert_eq!(service.entries().await, before, "no person's data is shown, and nothing recorded");
 }
 
-async fn a_tenant_that_has_lost_its_last_admin_gets_them_back(database: Database) {
+async fn lost_last_admin_is_restored(database: Database) {
     let service = Service::new(database).await;
     let server = service.server().await;
     let ada = service.ada(&server, "clinic").await;
     let id = service.id_of_ada(service.clinic).await;
     // As it could be before the API refused it.
     service.delete("users", id).await;
-    assert_eq!(ada.get("users").await.outcome(), (403, "AUTH_008"));
+    ada.get("users").await.assert_error(403, "AUTH_008");
     let restore = ["user", "restore", "--tenant", "clinic", "--email", "Ada@Example.org"];
     let said = service.must(&restore).await;
     assert_eq!(said, "Ada@Example.org of clinic is restored and has the role admin\n");
@@ -318,7 +318,7 @@ async fn a_role_is_given_to_a_live_user_of_the_tenant_alone(database: Database) 
     service.chains_hold().await;
 }
 
-async fn of_several_deleted_users_the_one_who_was_deleted_last_is_restored(database: Database) {
+async fn latest_deleted_user_is_restored(database: Database) {
     let service = Service::new(database).await;
     // The ids ascend in another order.
     let first = service.user("bob@example.org", None, Some(20)).await;

@@ -1,27 +1,21 @@
 //! Who may call what: no route is open by accident, roles are held, tenants and users that are gone are refused.
 
+use crate::support::{LocalServer, borrowed, key_file};
 use crate::{bulkhead, ready, run, run_on, stderr, stdout};
 use axum::Router;
 use axum::routing::get;
-use bulkhead::app::AppState;
-use bulkhead::auth::Auth;
-use bulkhead::config::Settings;
 use bulkhead::context::{Admin, Permission, Require, TenantContext};
 use bulkhead::entity::{tenant, user};
-use bulkhead::lifecycle::Lifecycle;
 use bulkhead::server::api_document;
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, QueryFilter};
 use serde_json::Value;
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::sync::Arc;
 use test_support::{Database, Server, eventually, on_both_databases};
 use uuid::Uuid;
 
 on_both_databases!(
-    a_development_token_opens_the_api_and_makes_its_tenant,
-    whoever_is_gone_is_refused,
+    development_token_creates_its_tenant,
+    deleted_user_or_tenant_is_refused,
     handlers_get_the_roles_that_their_signatures_name
 );
 
@@ -47,7 +41,7 @@ impl Developer {
     }
 
     fn key(&self) -> String {
-        self.folder.path().join("development.key").display().to_string()
+        key_file(self.folder.path())
     }
 
     async fn server<'d>(&self, database: &'d Database) -> Server<'d> {
@@ -76,7 +70,7 @@ fn refused(status: u16, code: &str) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn every_operation_asks_for_a_token_save_for_a_named_few() {
+async fn each_operation_requires_a_token_or_is_listed() {
     let database = Database::sqlite();
     let server = ready(&database, &[]).await;
     let document = serde_json::to_value(api_document()).unwrap();
@@ -107,7 +101,7 @@ async fn every_operation_asks_for_a_token_save_for_a_named_few() {
     assert_eq!(open, OPEN);
 }
 
-async fn a_development_token_opens_the_api_and_makes_its_tenant(database: Database) {
+async fn development_token_creates_its_tenant(database: Database) {
     let developer = Developer::new();
     let server = developer.server(&database).await;
     let token = developer.token(&database, &[]).await;
@@ -129,18 +123,17 @@ async fn a_development_token_opens_the_api_and_makes_its_tenant(database: Databa
 }
 
 #[tokio::test]
-async fn a_development_token_names_its_tenant_whatever_claim_a_provider_would() {
+async fn development_token_ignores_the_tenant_claim_name() {
     let database = Database::sqlite();
     let developer = Developer::new();
     let environment = [("DEVELOPMENT_KEY_FILE", developer.key()), ("JWT_TENANT_CLAIM_NAME", "org.tenant".to_owned())];
-    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let server = ready(&database, &environment).await;
+    let server = ready(&database, &borrowed(&environment)).await;
     let token = developer.token(&database, &[]).await;
     assert_eq!(validate(&server, &token).await.0, 200);
 }
 
 #[tokio::test]
-async fn a_development_token_is_worth_nothing_outside_development() {
+async fn development_token_is_refused_outside_development() {
     let database = Database::sqlite();
     let developer = Developer::new();
     assert!(run_on(&database, &["migrate", "up"]).await.status.success());
@@ -207,7 +200,7 @@ async fn with_user(connection: &DatabaseConnection, subject: &str, role: user::R
     user.insert(connection).await.unwrap()
 }
 
-async fn whoever_is_gone_is_refused(database: Database) {
+async fn deleted_user_or_tenant_is_refused(database: Database) {
     let developer = Developer::new();
     let server = developer.server(&database).await;
     let token = developer.token(&database, &["--subject", "ada"]).await;
@@ -249,19 +242,6 @@ async fn whoever_is_gone_is_refused(database: Database) {
     connection.close().await.unwrap();
 }
 
-/// The server's state over `database`, for a router of the test's own.
-async fn state(database: &Database, key: &str) -> AppState {
-    let variables = BTreeMap::from([("DATABASE_URL", database.url.as_str()), ("DEVELOPMENT_KEY_FILE", key)]);
-    let settings = Settings::read(&|name| variables.get(name).map(OsString::from)).0.unwrap();
-    let auth = Auth::new(&settings.auth).unwrap();
-    let runner =
-        bulkhead_migrator::Runner::new(bulkhead_migration::migrations(), bulkhead_migrator::Options::default());
-    let fetching = Arc::clone(&auth);
-    tokio::spawn(async move { fetching.run().await });
-    let pool = database.connect().await;
-    AppState::new(Arc::new(settings), pool.into(), auth, Lifecycle::new(), Arc::new(runner))
-}
-
 /// The permission of a member.
 struct Member;
 
@@ -277,22 +257,22 @@ async fn handlers_get_the_roles_that_their_signatures_name(database: Database) {
         ("member", developer.token(&database, &["--role", "member"]).await),
         ("admin", developer.token(&database, &["--role", "admin"]).await),
     ];
-    let state = state(&database, &developer.key()).await;
     // What the token says counts before what the user's row does.
     let pool = database.connect().await;
     with_user(&pool, "developer", user::Role::Viewer).await;
-    let router = Router::new()
-        .route("/anyone", get(async |_: TenantContext| ()))
-        .route("/member", get(async |_: Require<Member>| ()))
-        .route("/admin", get(async |admin: Require<Admin>| admin.0.caller.subject))
-        .with_state(state);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async { axum::serve(listener, router).await });
+    let environment = [("DATABASE_URL", database.url.clone()), ("DEVELOPMENT_KEY_FILE", developer.key())];
+    let routes = |state| {
+        Router::new()
+            .route("/anyone", get(async |_: TenantContext| ()))
+            .route("/member", get(async |_: Require<Member>| ()))
+            .route("/admin", get(async |admin: Require<Admin>| admin.0.caller.subject))
+            .with_state(state)
+    };
+    let server = LocalServer::with_routes(&borrowed(&environment), routes).await;
     for (role, token) in &tokens {
         for (path, least) in [("anyone", 0), ("member", 1), ("admin", 2)] {
             let rank = tokens.iter().position(|(name, _)| name == role).unwrap();
-            let response = reqwest::Client::new().get(format!("{base}/{path}")).bearer_auth(token).send();
+            let response = reqwest::Client::new().get(format!("{}/{path}", server.base)).bearer_auth(token).send();
             let expected = if rank >= least { 200 } else { 403 };
             assert_eq!(response.await.unwrap().status(), expected, "{role} at /{path}");
         }
@@ -301,7 +281,7 @@ async fn handlers_get_the_roles_that_their_signatures_name(database: Database) {
 }
 
 #[tokio::test]
-async fn a_token_without_keys_to_check_it_with_is_refused_until_the_provider_is_there() {
+async fn token_is_503_while_the_provider_is_away() {
     let database = Database::sqlite();
     // Nothing listens on port 1.
     let provider = [("OIDC_ISSUER_URL", "http://127.0.0.1:1"), ("OIDC_CLIENT_ID", "bulkhead")];

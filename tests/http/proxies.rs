@@ -60,7 +60,7 @@ async fn a_trusted_proxy_names_the_client_and_the_request() {
 }
 
 #[tokio::test]
-async fn another_address_than_the_listed_one_is_not_believed() {
+async fn unlisted_proxy_is_not_believed() {
     let database = Database::sqlite();
     let server = ready(&database, &[("TRUSTED_PROXIES", "railway,127.0.0.2/32,::1")]).await;
     assert_eq!(logged(&server, &[("x-real-ip", "192.0.2.1"), ("x-request-id", "mine")]).await.0, "127.0.0.1");

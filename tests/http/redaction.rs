@@ -95,7 +95,7 @@ fn secret_name(secret: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_the_server_itself_logs_is_redacted_in_either_format() {
+async fn own_log_lines_are_redacted() {
     for format in ["json", "pretty"] {
         let (database, folder) = (Database::sqlite(), tempfile::tempdir().unwrap());
         let file = folder.path().join("joe@example.org-123-45-6789.db");

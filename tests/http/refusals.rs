@@ -44,7 +44,7 @@ fn assert_shape(text: &str, status: &str, code: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_is_no_request_is_answered_in_the_one_shape_and_logged() {
+async fn malformed_request_has_the_error_shape() {
     let database = Database::sqlite();
     let server = ready(&database, &[]).await;
     let many = "x: y\r\n".repeat(150);
@@ -89,7 +89,7 @@ async fn what_is_no_request_is_answered_in_the_one_shape_and_logged() {
 }
 
 #[tokio::test]
-async fn answers_before_a_refusal_on_the_same_connection_arrive_as_they_are() {
+async fn answers_before_a_refusal_are_unchanged() {
     let database = Database::sqlite();
     let server = ready(&database, &[]).await;
     let good = "GET /api/v1/health/live HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -103,7 +103,7 @@ async fn answers_before_a_refusal_on_the_same_connection_arrive_as_they_are() {
 }
 
 #[tokio::test]
-async fn what_could_be_read_in_two_ways_is_never_two_requests_and_http_2_gets_no_answer_in_http_1() {
+async fn ambiguous_request_is_never_two_requests() {
     let database = Database::sqlite();
     let server = ready(&database, &[]).await;
     // The length ends before the chunks do: what follows it must not count as a request.
@@ -120,7 +120,7 @@ async fn what_could_be_read_in_two_ways_is_never_two_requests_and_http_2_gets_no
 }
 
 #[tokio::test]
-async fn ordinary_answers_keep_their_connection_open_and_head_has_no_body() {
+async fn ordinary_answers_keep_the_connection_open() {
     let database = Database::sqlite();
     let server = ready(&database, &[]).await;
     let mut stream = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();

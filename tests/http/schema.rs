@@ -13,14 +13,14 @@ use uuid::Uuid;
 
 on_both_databases!(
     rows_come_back_as_they_went_in,
-    an_email_is_unique_among_a_tenants_live_users_whatever_its_case,
-    a_user_needs_a_tenant_and_a_tenant_with_users_stays,
+    email_is_unique_in_any_case,
+    user_needs_a_tenant,
     values_out_of_range_are_refused,
     documents_out_of_range_are_refused,
     no_row_cites_another_tenants_user,
-    a_row_stays_in_its_tenant_and_a_user_who_is_cited_stays,
-    a_change_is_later_than_the_one_before_whatever_the_clock_says,
-    every_migration_is_undone_without_a_trace_and_done_again
+    row_stays_in_its_tenant,
+    each_change_is_later_than_the_last,
+    each_migration_is_undone_and_redone
 );
 
 async fn migrated(database: &Database) -> DatabaseConnection {
@@ -61,7 +61,7 @@ async fn rows_come_back_as_they_went_in(database: Database) {
     assert_eq!((tenants, users), (vec![tenant], vec![user]));
 }
 
-async fn an_email_is_unique_among_a_tenants_live_users_whatever_its_case(database: Database) {
+async fn email_is_unique_in_any_case(database: Database) {
     let connection = migrated(&database).await;
     let one = a_tenant("one").insert(&connection).await.unwrap();
     let two = a_tenant("two").insert(&connection).await.unwrap();
@@ -75,7 +75,7 @@ async fn an_email_is_unique_among_a_tenants_live_users_whatever_its_case(databas
     a_user(one.id, "ADA@example.org").insert(&connection).await.unwrap();
 }
 
-async fn a_user_needs_a_tenant_and_a_tenant_with_users_stays(database: Database) {
+async fn user_needs_a_tenant(database: Database) {
     let connection = migrated(&database).await;
     assert!(a_user(Uuid::now_v7(), "ada@example.org").insert(&connection).await.is_err());
     let tenant = a_tenant("clinic-1").insert(&connection).await.unwrap();
@@ -216,7 +216,7 @@ async fn no_row_cites_another_tenants_user(database: Database) {
     assert_eq!(run_sql(&connection, give, vec![ada.into(), one.into()]).await.unwrap(), 1);
 }
 
-async fn a_row_stays_in_its_tenant_and_a_user_who_is_cited_stays(database: Database) {
+async fn row_stays_in_its_tenant(database: Database) {
     let connection = migrated(&database).await;
     let (one, ada) = inhabited(&connection, "one").await;
     let (two, _) = inhabited(&connection, "two").await;
@@ -231,7 +231,7 @@ async fn a_row_stays_in_its_tenant_and_a_user_who_is_cited_stays(database: Datab
 }
 
 #[tokio::test]
-async fn on_sqlite_a_user_whom_nothing_cites_stays_in_its_tenant_too() {
+async fn uncited_user_stays_in_its_tenant_on_sqlite() {
     // On PostgreSQL the API's role has no right to move one.
     let database = Database::sqlite();
     let connection = migrated(&database).await;
@@ -241,7 +241,7 @@ async fn on_sqlite_a_user_whom_nothing_cites_stays_in_its_tenant_too() {
     assert!(run_sql(&connection, moved, vec![two.into(), one.into()]).await.is_err());
 }
 
-async fn a_change_is_later_than_the_one_before_whatever_the_clock_says(database: Database) {
+async fn each_change_is_later_than_the_last(database: Database) {
     let connection = migrated(&database).await;
     let (tenant, user) = inhabited(&connection, "one").await;
     let document = a_document(tenant, user).insert(&connection).await.unwrap().id;
@@ -312,7 +312,7 @@ async fn outline(database: &Database) -> Vec<String> {
     rows.iter().map(|row| row.try_get("", "line").unwrap()).collect()
 }
 
-async fn every_migration_is_undone_without_a_trace_and_done_again(database: Database) {
+async fn each_migration_is_undone_and_redone(database: Database) {
     let migrate = async |arguments: &[&str]| {
         let output = run_on(&database, &[&["migrate"], arguments].concat()).await;
         assert!(output.status.success(), "{arguments:?}: {}", crate::stderr(&output));

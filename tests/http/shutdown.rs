@@ -69,7 +69,7 @@ async fn a_request_in_flight_is_answered_before_it_exits() {
 }
 
 #[tokio::test]
-async fn a_request_whose_head_is_half_sent_is_answered_before_it_exits() {
+async fn half_sent_head_is_answered_before_exit() {
     let database = Database::sqlite();
     let mut server = ready(&database, &[]).await;
     let mut stream = open(&server).await;
@@ -84,7 +84,7 @@ async fn a_request_whose_head_is_half_sent_is_answered_before_it_exits() {
 }
 
 #[tokio::test]
-async fn requests_that_have_arrived_but_were_not_accepted_yet_are_answered() {
+async fn queued_requests_are_answered_at_stop() {
     let database = Database::sqlite();
     let mut server = ready(&database, &[]).await;
     // While it is stopped the kernel completes the connections and holds what they send.
@@ -104,7 +104,7 @@ async fn requests_that_have_arrived_but_were_not_accepted_yet_are_answered() {
 }
 
 #[tokio::test]
-async fn with_a_delay_readiness_is_503_at_once_while_requests_are_still_taken() {
+async fn shutdown_delay_turns_readiness_503_first() {
     let database = Database::sqlite();
     let mut server = ready(&database, &[("SHUTDOWN_DELAY_SECONDS", "3600")]).await;
     server.signal(Signal::TERM);
@@ -120,7 +120,7 @@ async fn with_a_delay_readiness_is_503_at_once_while_requests_are_still_taken() 
 }
 
 #[tokio::test]
-async fn a_client_that_never_ends_its_request_is_cut_off_after_the_drain_time() {
+async fn unfinished_request_is_cut_off_after_the_drain() {
     let database = Database::sqlite();
     let mut server = ready(&database, &[("SHUTDOWN_DRAIN_SECONDS", "1")]).await;
     let mut stuck = open(&server).await;
@@ -134,7 +134,7 @@ async fn a_client_that_never_ends_its_request_is_cut_off_after_the_drain_time() 
 }
 
 #[tokio::test]
-async fn a_start_that_waits_for_its_database_stops_at_once_too() {
+async fn waiting_start_stops_at_once() {
     let Some(database) = Database::postgres().await else { return };
     let away = [("DATABASE_URL", "postgres://me@127.0.0.1:1/app"), ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "60")];
     let mut server = Server::listening(crate::bulkhead(), &[], &database, &away).await;

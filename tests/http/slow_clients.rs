@@ -1,7 +1,6 @@
 //! Clients that hold what they do not use: half a body, half a head, a connection, an answer that they do not read.
 
-use crate::clinic::Caller;
-use crate::identity::World;
+use crate::support::{TestApp, TestClient};
 use crate::{bulkhead, ready};
 use reqwest::StatusCode;
 use std::time::{Duration, Instant};
@@ -48,10 +47,10 @@ fn address(number: usize) -> String {
 }
 
 /// Asks for what takes a good token and the database, and is answered at once.
-async fn is_served(caller: &Caller) {
+async fn is_served(caller: &TestClient) {
     let asked = Instant::now();
     let answer = caller.get("users").await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.assert_status(200);
     assert!(asked.elapsed() < SOON_ENOUGH, "after {:?}", asked.elapsed());
 }
 
@@ -63,8 +62,8 @@ enum Front {
 }
 
 async fn half_bodies_keep_nobody_out(front: Front, with_token: bool) {
-    let world = World::on_sqlite(Shape::Plain).await;
-    let mut server = world.server(&[("TRUSTED_PROXIES", "127.0.0.1"), ("MAX_CONCURRENT_REQUESTS", "64")]).await;
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let mut server = app.server(&[("TRUSTED_PROXIES", "127.0.0.1"), ("MAX_CONCURRENT_REQUESTS", "64")]).await;
     let proxy = match front {
         Front::Nothing => None,
         Front::Proxy(kind) => {
@@ -74,9 +73,9 @@ async fn half_bodies_keep_nobody_out(front: Front, with_token: bool) {
     };
     let port = proxy.as_ref().map_or(server.port, |proxy| proxy.port);
     server.base = format!("http://127.0.0.1:{port}");
-    let caller = Caller::with_token(&world.http, &server, world.good());
+    let caller = TestClient::with_token(&app.http, &server, app.good());
     is_served(&caller).await;
-    let authorization = format!("Authorization: Bearer {}\r\n", world.good());
+    let authorization = format!("Authorization: Bearer {}\r\n", app.good());
     let (path, headers) =
         if with_token { ("/api/v1/documents", authorization.as_str()) } else { ("/api/v1/auth/callback", "") };
     let mut half = Vec::new();
@@ -119,16 +118,16 @@ async fn half_sent_bodies_behind_nginx_keep_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_body_has_a_time_of_its_own_and_one_that_comes_in_pieces_within_it_is_taken() {
-    let world = World::on_sqlite(Shape::Plain).await;
-    let server = world
+async fn body_has_a_time_limit_of_its_own() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app
         .server(&[
             ("BODY_TIMEOUT_SECONDS", "1"),
             ("MAX_CONCURRENT_REQUESTS", "1"),
             ("MAX_CONCURRENT_REQUESTS_PER_CLIENT", "2"),
         ])
         .await;
-    let caller = Caller::with_token(&world.http, &server, world.good());
+    let caller = TestClient::with_token(&app.http, &server, app.good());
     let begun = Instant::now();
     let mut late = half_a_body(server.port, "-", "/api/v1/auth/logout", "").await;
     let text = answer(&mut late, "}}").await;
@@ -153,20 +152,20 @@ async fn a_body_has_a_time_of_its_own_and_one_that_comes_in_pieces_within_it_is_
 
 #[tokio::test]
 async fn a_body_without_a_token_is_short() {
-    let world = World::on_sqlite(Shape::Plain).await;
-    let server = world.server(&[]).await;
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.server(&[]).await;
     for (length, status) in [(64 * 1024 + 1, StatusCode::PAYLOAD_TOO_LARGE), (64 * 1024, StatusCode::BAD_REQUEST)] {
-        let request = world.http.post(format!("{}/api/v1/auth/callback", server.base));
+        let request = app.http.post(format!("{}/api/v1/auth/callback", server.base));
         let request = request.header("content-type", "application/json").body(vec![b' '; length]);
         assert_eq!(request.send().await.unwrap().status(), status, "{length}");
     }
 }
 
 #[tokio::test]
-async fn one_client_has_no_more_requests_at_work_than_its_share() {
-    let world = World::on_sqlite(Shape::Plain).await;
+async fn client_has_a_limit_of_concurrent_requests() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
     let settings = [("TRUSTED_PROXIES", "127.0.0.1"), ("MAX_CONCURRENT_REQUESTS_PER_CLIENT", "2")];
-    let server = world.server(&settings).await;
+    let server = app.server(&settings).await;
     let mut held = Vec::new();
     for _ in 0..2 {
         let mut stream =
@@ -175,7 +174,7 @@ async fn one_client_has_no_more_requests_at_work_than_its_share() {
         held.push(stream);
     }
     let ask = async |client: &str| {
-        let request = world.http.get(&server.base).header("x-forwarded-for", client);
+        let request = app.http.get(&server.base).header("x-forwarded-for", client);
         let response = request.send().await.unwrap();
         (response.status().as_u16(), response.headers().contains_key("retry-after"))
     };
@@ -186,23 +185,23 @@ async fn one_client_has_no_more_requests_at_work_than_its_share() {
 }
 
 #[tokio::test]
-async fn logins_that_wait_for_the_provider_keep_nobody_out_and_are_refused_while_it_fails() {
-    let world = World::on_sqlite(Shape::Plain).await;
-    let server = world.server(&[("TRUSTED_PROXIES", "127.0.0.1"), ("MAX_CONCURRENT_REQUESTS", "128")]).await;
-    let caller = Caller::with_token(&world.http, &server, world.good());
+async fn waiting_logins_keep_nobody_out() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.server(&[("TRUSTED_PROXIES", "127.0.0.1"), ("MAX_CONCURRENT_REQUESTS", "128")]).await;
+    let caller = TestClient::with_token(&app.http, &server, app.good());
     is_served(&caller).await;
-    let begun = crate::login::begin(&world, &server).await;
+    let begun = crate::login::begin(&app, &server).await;
     let state = begun.parameters().remove("state").unwrap();
     let callback = async |number: usize| {
-        let request = world.http.post(format!("{}/api/v1/auth/callback", server.base));
+        let request = app.http.post(format!("{}/api/v1/auth/callback", server.base));
         let request = request.header("x-forwarded-for", address(number % 40)).header("cookie", &begun.cookie);
         let body = serde_json::json!({"code": "x", "state": state});
         let response = request.json(&body).send().await.unwrap();
         let body: serde_json::Value = response.json().await.unwrap();
         body["error"]["code"].as_str().unwrap().to_owned()
     };
-    world.provider.fail(Fault::Slow);
-    let before = world.provider.seen(Endpoint::Token);
+    app.provider.fail(Fault::Slow);
+    let before = app.provider.seen(Endpoint::Token);
     let waiting = async {
         let codes = futures_util::future::join_all((0..240).map(&callback)).await;
         let count = |code: &str| codes.iter().filter(|one| *one == code).count();
@@ -211,7 +210,7 @@ async fn logins_that_wait_for_the_provider_keep_nobody_out_and_are_refused_while
     let others_go_on = async {
         eventually("the provider is asked", async || {
             is_served(&caller).await;
-            (world.provider.seen(Endpoint::Token) - before >= 64).then_some(())
+            (app.provider.seen(Endpoint::Token) - before >= 64).then_some(())
         })
         .await;
         for _ in 0..50 {
@@ -219,23 +218,21 @@ async fn logins_that_wait_for_the_provider_keep_nobody_out_and_are_refused_while
         }
     };
     tokio::join!(waiting, others_go_on);
-    assert_eq!(world.provider.seen(Endpoint::Token) - before, 64);
+    assert_eq!(app.provider.seen(Endpoint::Token) - before, 64);
     // One finds out whether it answers again; no other one waits.
     let trial = callback(1);
     let others = async {
-        eventually("the provider is asked", async || {
-            (world.provider.seen(Endpoint::Token) - before == 65).then_some(())
-        })
-        .await;
+        eventually("the provider is asked", async || (app.provider.seen(Endpoint::Token) - before == 65).then_some(()))
+            .await;
         for number in 0..20 {
             let asked = Instant::now();
             assert_eq!(callback(number).await, "SYS_004");
             assert!(asked.elapsed() < SOON_ENOUGH);
         }
-        world.provider.heal();
+        app.provider.heal();
     };
     tokio::join!(trial, others);
-    crate::login::log_in(&world, &server).await;
+    crate::login::log_in(&app, &server).await;
     let lines = server.log().iter().filter(|line| line.contains("login: ")).count();
     assert!(lines <= 65, "a line for what was tried, none for what was refused: {lines}");
 }
@@ -267,7 +264,7 @@ async fn connections_without_a_request_make_room_for_others() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn health_answers_where_the_process_may_open_few_files() {
+async fn health_answers_with_few_open_files() {
     let database = Database::sqlite();
     let limited = ["-c", "ulimit -n 256 && exec \"$0\"", bulkhead().to_str().unwrap()];
     let server = Server::listening(std::path::Path::new("/bin/sh"), &limited, &database, &[]).await;
@@ -314,8 +311,8 @@ async fn half_a_head_does_not_hold_up_a_stop() {
 
 #[tokio::test]
 async fn half_a_body_does_not_hold_up_a_stop() {
-    let world = World::on_sqlite(Shape::Plain).await;
-    let mut server = world.server(&[("BODY_TIMEOUT_SECONDS", "2")]).await;
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let mut server = app.server(&[("BODY_TIMEOUT_SECONDS", "2")]).await;
     let mut stuck = half_a_body(server.port, "-", "/api/v1/auth/callback", "").await;
     assert!(server.get("/api/v1/health/live").await.is_some());
     server.signal(Signal::TERM);

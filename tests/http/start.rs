@@ -27,7 +27,7 @@ async fn many_starts_at_once_all_become_ready(database: Database) {
 }
 
 #[tokio::test]
-async fn without_any_setting_it_serves_from_a_file_in_the_working_directory_and_says_so() {
+async fn without_settings_it_serves_from_a_local_file() {
     let folder = tempfile::tempdir().unwrap();
     let child = Server::command(bulkhead(), &[("PORT", "0")]).current_dir(&folder).spawn().unwrap();
     eventually("the database file is there", async || folder.path().join("bulkhead.db").exists().then_some(())).await;
@@ -39,7 +39,7 @@ async fn without_any_setting_it_serves_from_a_file_in_the_working_directory_and_
 }
 
 #[tokio::test]
-async fn the_first_lines_say_what_was_done_and_where_to_look() {
+async fn first_lines_say_where_to_look() {
     let database = Database::sqlite();
     let server = ready(&database, &[("LOG_FORMAT", "pretty")]).await;
     let log = server.log().join("\n");
@@ -99,7 +99,7 @@ async fn a_port_in_use_is_one_line_that_names_port() {
 }
 
 #[tokio::test]
-async fn a_database_file_that_cannot_be_made_is_one_line_that_names_database_url() {
+async fn unmakeable_database_file_is_one_line() {
     let url = "sqlite:///dev/null/bulkhead.db?mode=rwc";
     let (code, line) = failure(&[("PORT", "0"), ("DATABASE_URL", url)]).await;
     assert_eq!(code, 1);
@@ -107,7 +107,7 @@ async fn a_database_file_that_cannot_be_made_is_one_line_that_names_database_url
 }
 
 #[tokio::test]
-async fn a_database_file_that_cannot_be_written_is_one_line_that_names_the_database() {
+async fn unwritable_database_file_is_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("bulkhead.db");
     std::fs::write(&file, "").unwrap();
@@ -118,7 +118,7 @@ async fn a_database_file_that_cannot_be_written_is_one_line_that_names_the_datab
 }
 
 #[tokio::test]
-async fn a_database_that_does_not_answer_is_one_line_without_the_password() {
+async fn absent_database_is_one_line_without_password() {
     // Nothing listens on port 1.
     let url = "postgres://me:hunter2@127.0.0.1:1/app";
     let (code, line) =
@@ -129,7 +129,7 @@ async fn a_database_that_does_not_answer_is_one_line_without_the_password() {
 }
 
 #[tokio::test]
-async fn a_malformed_configuration_is_refused_with_exit_code_2() {
+async fn malformed_configuration_is_exit_code_2() {
     let cases = [
         ("DATABASE_URL", "postgres//nope"),
         ("DATABASE_URL", "mysql://user:hunter2@host/db"),

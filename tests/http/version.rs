@@ -6,7 +6,7 @@ use std::path::Path;
 use test_support::{Database, Server};
 
 #[tokio::test]
-async fn the_version_names_the_sources_and_the_locked_dependencies() {
+async fn version_names_sources_and_dependencies() {
     let database = Database::sqlite();
     let server = ready(&database, &[("SOURCE_REVISION", "0123456789abcdef")]).await;
     let (status, version) = server.get_json("/api/v1/version").await;

@@ -1,17 +1,17 @@
 //! The log only grows, and only at its end, for whoever writes to it, as long as the triggers stand.
 
-use super::clinic::{Clinic, made_up};
+use super::tenant::{AuditedTenant, made_up};
 use bulkhead::audit::GENESIS;
 use sea_orm::ConnectionTrait;
-use test_support::{Database, on_both_databases};
+use test_support::{Database, on_migrated_databases};
 
-on_both_databases!(
+on_migrated_databases!(
     nobody_changes_or_deletes_an_entry,
-    an_entry_that_does_not_continue_the_chain_is_refused,
+    entry_must_continue_the_chain,
     nobody_moves_a_chains_end_by_hand
 );
 
-impl Clinic {
+impl AuditedTenant {
     /// The owner (a superuser on PostgreSQL) is refused, and told why.
     async fn refuses(&self, sql: &str, why: &str) {
         match self.owner.execute_unprepared(sql).await {
@@ -21,8 +21,8 @@ impl Clinic {
     }
 
     async fn some_entries(&self) -> usize {
-        let server = self.server(&[]).await;
-        let admin = self.token(&[]).await;
+        let server = self.serve().await;
+        let admin = self.admin();
         for _ in 0..3 {
             super::operations::make(self, &server, &admin, "users").await;
         }
@@ -36,7 +36,7 @@ impl Clinic {
 }
 
 async fn nobody_changes_or_deletes_an_entry(database: Database) {
-    let clinic = Clinic::new(database).await;
+    let clinic = AuditedTenant::new(database).await;
     let entries = clinic.some_entries().await;
     let log = clinic.log().await;
     let id = clinic.literal(log[1].id);
@@ -83,8 +83,8 @@ async fn nobody_changes_or_deletes_an_entry(database: Database) {
 }
 
 /// On PostgreSQL nobody chooses where an entry stands: see `isolation::escalation` for whom the API runs as.
-async fn an_entry_that_does_not_continue_the_chain_is_refused(database: Database) {
-    let clinic = Clinic::new(database).await;
+async fn entry_must_continue_the_chain(database: Database) {
+    let clinic = AuditedTenant::new(database).await;
     let entries = clinic.some_entries().await;
     let log = clinic.log().await;
     if clinic.on_postgres() {
@@ -123,7 +123,7 @@ async fn an_entry_that_does_not_continue_the_chain_is_refused(database: Database
 }
 
 async fn nobody_moves_a_chains_end_by_hand(database: Database) {
-    let clinic = Clinic::new(database).await;
+    let clinic = AuditedTenant::new(database).await;
     let entries = clinic.some_entries().await;
     let log = clinic.log().await;
     let (tenant, other) = (clinic.literal(clinic.tenant), clinic.make_tenant("other").await);

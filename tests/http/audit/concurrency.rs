@@ -1,23 +1,24 @@
 //! Many at once: the chain stays whole, and readers wait for their record, not for each other's reading.
 
-use super::clinic::Clinic;
 use super::operations::{Request, a_document, a_user, make};
+use super::tenant::AuditedTenant;
+use crate::support::Serves;
 use reqwest::Method;
 use sea_orm::{ConnectionTrait, Statement, TransactionTrait};
 use serde_json::json;
 use std::time::{Duration, Instant};
-use test_support::{Database, Server, eventually, on_both_databases};
+use test_support::{Database, eventually, on_migrated_databases};
 use uuid::Uuid;
 
-on_both_databases!(a_chain_that_many_write_at_once_has_no_gap_and_holds);
+on_migrated_databases!(concurrent_writers_leave_no_gap);
 
 /// How long many write.
 const LONG: Duration = Duration::from_secs(10);
 
-async fn a_chain_that_many_write_at_once_has_no_gap_and_holds(database: Database) {
-    let clinic = Clinic::new(database).await;
-    let server = clinic.server(&[]).await;
-    let admin = clinic.token(&[]).await;
+async fn concurrent_writers_leave_no_gap(database: Database) {
+    let clinic = AuditedTenant::new(database).await;
+    let server = clinic.serve().await;
+    let admin = clinic.admin();
     let before = clinic.log().await.len();
     let user = make(&clinic, &server, &admin, "users").await;
     let begun = Instant::now();
@@ -54,27 +55,27 @@ async fn a_chain_that_many_write_at_once_has_no_gap_and_holds(database: Database
 }
 
 /// How many of the database's sessions wait for a lock.
-async fn waiting(clinic: &Clinic) -> i64 {
+async fn waiting(clinic: &AuditedTenant) -> i64 {
     let sql = "SELECT count(*) AS waiting FROM pg_stat_activity
                WHERE datname = current_database() AND wait_event_type = 'Lock'";
     let statement = Statement::from_string(clinic.owner.get_database_backend(), sql);
     clinic.owner.query_one_raw(statement).await.unwrap().unwrap().try_get("", "waiting").unwrap()
 }
 
-async fn until_waiting(clinic: &Clinic, what: &str) {
+async fn until_waiting(clinic: &AuditedTenant, what: &str) {
     eventually(what, async || (waiting(clinic).await > 0).then_some(())).await;
 }
 
 #[tokio::test]
-async fn whoever_reads_slowly_holds_up_nobody_of_the_same_tenant() {
-    let Some(database) = Database::postgres().await else { return };
-    let clinic = Clinic::new(database).await;
-    let server = clinic.server(&[]).await;
-    let admin = clinic.token(&[]).await;
+async fn slow_reader_blocks_nobody_of_its_tenant() {
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let clinic = AuditedTenant::new(database).await;
+    let server = clinic.serve().await;
+    let admin = clinic.admin();
     let user = make(&clinic, &server, &admin, "users").await;
     let lock = clinic.owner.begin().await.unwrap();
     lock.execute_unprepared("LOCK TABLE documents IN ACCESS EXCLUSIVE MODE").await.unwrap();
-    let slow = tokio::spawn(get(&clinic, &server, &admin, "/api/v1/documents"));
+    let slow = tokio::spawn(get(&clinic, server.base(), &admin, "/api/v1/documents"));
     until_waiting(&clinic, "a read of documents waits").await;
     let log = clinic.log().await.len();
     // Meanwhile reads and writes of users go on: the slow reader has no part of the chain.
@@ -95,19 +96,20 @@ async fn whoever_reads_slowly_holds_up_nobody_of_the_same_tenant() {
 }
 
 #[tokio::test]
-async fn readers_wait_until_they_are_recorded_and_then_share_a_transaction() {
+async fn readers_are_recorded_before_the_answer() {
     const READERS: usize = 24;
-    let Some(database) = Database::postgres().await else { return };
-    let clinic = Clinic::new(database).await;
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let clinic = AuditedTenant::new(database).await;
     let server = clinic.server(&[("LOG_LEVEL", "info,sqlx=trace")]).await;
-    let admin = clinic.token(&[]).await;
+    let admin = clinic.admin();
     let other = clinic.make_tenant("other").await;
-    let of_other = clinic.token(&["--tenant", "other"]).await;
+    let of_other = clinic.app.token("other", "ada", "admin");
     let log = clinic.log().await.len();
     let head = clinic.owner.begin().await.unwrap();
     let sql = format!("SELECT FROM audit_heads WHERE tenant_id = '{}' FOR UPDATE", clinic.tenant);
     head.execute_unprepared(&sql).await.unwrap();
-    let readers: Vec<_> = (0..READERS).map(|_| tokio::spawn(get(&clinic, &server, &admin, "/api/v1/users"))).collect();
+    let readers: Vec<_> =
+        (0..READERS).map(|_| tokio::spawn(get(&clinic, server.base(), &admin, "/api/v1/users"))).collect();
     until_waiting(&clinic, "the recorder waits for the chain").await;
     // The statements that read are logged as they end.
     eventually("all have read", async || {
@@ -117,8 +119,8 @@ async fn readers_wait_until_they_are_recorded_and_then_share_a_transaction() {
     .await;
     assert!(readers.iter().all(|reader| !reader.is_finished()), "an answer before its record");
     // Another tenant's readers do not care.
-    assert_eq!(get(&clinic, &server, &of_other, "/api/v1/users").await, 200);
-    assert_eq!(super::clinic::chain(&clinic.owner, other).await.last().unwrap().action, "DATA_ACCESS");
+    assert_eq!(get(&clinic, server.base(), &of_other, "/api/v1/users").await, 200);
+    assert_eq!(super::tenant::chain(&clinic.owner, other).await.last().unwrap().action, "DATA_ACCESS");
     assert!(readers.iter().all(|reader| !reader.is_finished()), "an answer before its record");
     head.commit().await.unwrap();
     for reader in readers {
@@ -138,7 +140,7 @@ async fn readers_wait_until_they_are_recorded_and_then_share_a_transaction() {
 }
 
 /// GETs a path, on a task of its own: the status.
-fn get(clinic: &Clinic, server: &Server<'_>, token: &str, path: &str) -> impl Future<Output = u16> + use<> {
-    let request = clinic.http.get(format!("{}{path}", server.base)).bearer_auth(token);
+fn get(clinic: &AuditedTenant, base: &str, token: &str, path: &str) -> impl Future<Output = u16> + use<> {
+    let request = clinic.http.get(format!("{base}{path}")).bearer_auth(token);
     async move { request.send().await.unwrap().status().as_u16() }
 }

@@ -1,33 +1,33 @@
 //! Which requests leave which entry.
 
-use super::clinic::{ADDRESS, Clinic, PROGRAM, chain};
 use super::operations::{Operation, Request, a_document, a_user, make, operation, secured};
-use crate::identity::Answer;
+use super::tenant::{ADDRESS, AuditedTenant, PROGRAM, chain};
+use crate::support::{Answer, Serves};
 use bulkhead::audit::{SYSTEM_TENANT, id_end};
 use bulkhead::entity::audit_log::Model;
 use reqwest::Method;
 use serde_json::json;
-use test_support::{Database, Server, Signal, on_both_databases};
+use test_support::{Database, Signal, on_migrated_databases};
 use uuid::Uuid;
 
-on_both_databases!(
-    every_operation_leaves_one_entry_that_says_who_did_what_from_where,
-    whoever_looks_for_what_is_not_there_or_is_refused_it_is_recorded,
-    whoever_has_too_small_a_role_is_recorded,
-    a_suspended_tenants_callers_are_recorded_in_its_log,
+on_migrated_databases!(
+    each_operation_leaves_one_entry,
+    failed_requests_are_recorded,
+    role_refusals_are_recorded,
+    suspended_tenants_callers_are_recorded,
     refusals_that_repeat_are_one_entry_and_a_count,
-    a_caller_of_an_unknown_tenant_stands_in_the_systems_log
+    unknown_tenant_is_recorded_in_the_system_log
 );
 
 /// What a request adds to the chain of `clinic`.
-async fn added(clinic: &Clinic, server: &Server<'_>, token: &str, request: &Request) -> (Answer, Vec<Model>) {
+async fn added(clinic: &AuditedTenant, server: &impl Serves, token: &str, request: &Request) -> (Answer, Vec<Model>) {
     let before = clinic.log().await.len();
     let answer = clinic.call(server, token, request).await;
     (answer, clinic.log().await.split_off(before))
 }
 
 /// The one entry that a request adds, which is from here and Ada's.
-async fn one(clinic: &Clinic, server: &Server<'_>, token: &str, request: &Request) -> (Answer, Model) {
+async fn one(clinic: &AuditedTenant, server: &impl Serves, token: &str, request: &Request) -> (Answer, Model) {
     let (answer, mut entries) = added(clinic, server, token, request).await;
     assert_eq!(entries.len(), 1, "{request:?} has left {entries:#?}");
     let entry = entries.remove(0);
@@ -46,10 +46,10 @@ fn names(entry: &Model) -> Vec<&str> {
     entry.metadata.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-async fn every_operation_leaves_one_entry_that_says_who_did_what_from_where(database: Database) {
-    let clinic = Clinic::new(database).await;
-    let server = clinic.server(&[]).await;
-    let admin = clinic.token(&[]).await;
+async fn each_operation_leaves_one_entry(database: Database) {
+    let clinic = AuditedTenant::new(database).await;
+    let server = clinic.serve().await;
+    let admin = clinic.admin();
     make(&clinic, &server, &admin, "documents").await;
     for name in secured() {
         let Operation { request, status, action, resource, mut id, metadata, .. } =
@@ -80,10 +80,10 @@ async fn every_operation_leaves_one_entry_that_says_who_did_what_from_where(data
     }
 }
 
-async fn whoever_looks_for_what_is_not_there_or_is_refused_it_is_recorded(database: Database) {
-    let clinic = Clinic::new(database).await;
-    let server = clinic.server(&[]).await;
-    let admin = clinic.token(&[]).await;
+async fn failed_requests_are_recorded(database: Database) {
+    let clinic = AuditedTenant::new(database).await;
+    let server = clinic.serve().await;
+    let admin = clinic.admin();
     let call = async |request: &Request| one(&clinic, &server, &admin, request).await;
     for name in secured() {
         if !name.contains("{id}") {
@@ -112,13 +112,13 @@ async fn whoever_looks_for_what_is_not_there_or_is_refused_it_is_recorded(databa
     let grace = make(&clinic, &server, &admin, "users").await;
     let taken = a_user("ada");
     let (answer, entry) = call(&Request::new(Method::POST, "/api/v1/users", Some(taken.clone()))).await;
-    assert_eq!(answer.outcome(), (409, "RES_002"));
+    answer.assert_error(409, "RES_002");
     assert_eq!(
         (entry.action.as_str(), entry.resource_id, &entry.metadata),
         ("DATA_ACCESS", None, &json!({"code": "RES_002"}))
     );
     let (answer, entry) = call(&Request::new(Method::PATCH, format!("/api/v1/users/{grace}"), Some(taken))).await;
-    assert_eq!(answer.outcome(), (409, "RES_002"));
+    answer.assert_error(409, "RES_002");
     assert_eq!((entry.resource_id, &entry.metadata), (Some(grace), &json!({"code": "RES_002"})));
     let delete = Request::new(Method::DELETE, format!("/api/v1/users/{grace}"), None);
     assert_eq!(call(&delete).await.0.status, 204);
@@ -127,7 +127,7 @@ async fn whoever_looks_for_what_is_not_there_or_is_refused_it_is_recorded(databa
     assert_eq!(call(&Request::new(Method::POST, "/api/v1/users", Some(again))).await.0.status, 201);
     let restore = Request::new(Method::POST, format!("/api/v1/users/{grace}/restore"), None);
     let (answer, entry) = call(&restore).await;
-    assert_eq!(answer.outcome(), (409, "RES_002"));
+    answer.assert_error(409, "RES_002");
     assert_eq!((entry.resource_id, &entry.metadata), (Some(grace), &json!({"code": "RES_002"})));
 
     // So does the owner whom a document names in vain.
@@ -135,16 +135,16 @@ async fn whoever_looks_for_what_is_not_there_or_is_refused_it_is_recorded(databa
     let mut body = a_document();
     body["user_id"] = json!(nobody);
     let (answer, entry) = call(&Request::new(Method::POST, "/api/v1/documents", Some(body.clone()))).await;
-    assert_eq!(answer.outcome(), (404, "RES_001"));
+    answer.assert_error(404, "RES_001");
     assert_eq!((entry.resource_type.as_str(), entry.resource_id), ("users", Some(nobody)));
     let document = make(&clinic, &server, &admin, "documents").await;
     let body = Some(json!({"user_id": nobody}));
     let (answer, entry) = call(&Request::new(Method::PATCH, format!("/api/v1/documents/{document}"), body)).await;
-    assert_eq!(answer.outcome(), (404, "RES_001"));
+    answer.assert_error(404, "RES_001");
     assert_eq!((entry.resource_type.as_str(), entry.resource_id), ("users", Some(nobody)));
 }
 
-async fn clinic_email(clinic: &Clinic, user: Uuid) -> serde_json::Value {
+async fn clinic_email(clinic: &AuditedTenant, user: Uuid) -> serde_json::Value {
     use bulkhead::entity::user::Entity;
     use sea_orm::EntityTrait;
     json!(Entity::find_by_id(user).one(&clinic.owner).await.unwrap().unwrap().email)
@@ -159,14 +159,14 @@ fn assert_refusal(entry: &Model, name: &str, code: &str) {
     assert_eq!(entry.resource_id, None, "{name}");
 }
 
-async fn whoever_has_too_small_a_role_is_recorded(database: Database) {
-    let clinic = Clinic::new(database).await;
-    let admin = clinic.token(&[]).await;
+async fn role_refusals_are_recorded(database: Database) {
+    let clinic = AuditedTenant::new(database).await;
+    let admin = clinic.admin();
     let mut refused = [0, 0];
     for (role, refused) in ["viewer", "member"].iter().zip(&mut refused) {
         // One of its own for each: refusals that repeat are counted.
-        let server = clinic.server(&[]).await;
-        let token = clinic.token(&["--role", role]).await;
+        let server = clinic.serve().await;
+        let token = clinic.token("ada", role);
         for name in secured() {
             let Operation { request, status, .. } = operation(&clinic, &server, &admin, &name).await;
             let (answer, entry) = one(&clinic, &server, &token, &request).await;
@@ -182,10 +182,10 @@ async fn whoever_has_too_small_a_role_is_recorded(database: Database) {
     assert!(refused[0] > refused[1] && refused[1] > 0, "viewers and members are refused some: {refused:?}");
 }
 
-async fn a_suspended_tenants_callers_are_recorded_in_its_log(database: Database) {
-    let clinic = Clinic::new(database).await;
-    let server = clinic.server(&[]).await;
-    let admin = clinic.token(&[]).await;
+async fn suspended_tenants_callers_are_recorded(database: Database) {
+    let clinic = AuditedTenant::new(database).await;
+    let server = clinic.serve().await;
+    let admin = clinic.admin();
     let mut operations = Vec::new();
     for name in secured() {
         operations.push(operation(&clinic, &server, &admin, &name).await);
@@ -197,7 +197,7 @@ async fn a_suspended_tenants_callers_are_recorded_in_its_log(database: Database)
     });
     for how in ["status = 'suspended'", "status = 'active', deleted_at = updated_at"] {
         // One of its own for each: refusals that repeat are counted.
-        let server = clinic.server(&[]).await;
+        let server = clinic.serve().await;
         clinic.execute(&format!("UPDATE tenants SET {how} WHERE external_id = 'clinic'")).await;
         for Operation { name, request, .. } in &operations {
             let (answer, entry) = one(&clinic, &server, &admin, request).await;
@@ -208,10 +208,10 @@ async fn a_suspended_tenants_callers_are_recorded_in_its_log(database: Database)
 }
 
 async fn refusals_that_repeat_are_one_entry_and_a_count(database: Database) {
-    let clinic = Clinic::new(database).await;
+    let clinic = AuditedTenant::new(database).await;
     let mut server = clinic.server(&[]).await;
-    let (viewer, admin) = (clinic.token(&["--role", "viewer"]).await, clinic.token(&[]).await);
-    let other = clinic.token(&["--role", "viewer", "--subject", "grace"]).await;
+    let (viewer, admin) = (clinic.token("ada", "viewer"), clinic.admin());
+    let other = clinic.token("grace", "viewer");
     let (lists, makes) = (Request::get("/api/v1/audit-logs"), Request::new(Method::POST, "/api/v1/users", None));
     let before = clinic.log().await.len();
     // Each differs from the ones before: by what was asked for, by who asked.
@@ -221,10 +221,10 @@ async fn refusals_that_repeat_are_one_entry_and_a_count(database: Database) {
     }
     let all = futures_util::future::join_all((0..50).map(|_| clinic.call(&server, &viewer, &lists))).await;
     assert!(all.iter().all(|answer| answer.outcome() == (403, "AUTH_008")), "counted or not, they are refused");
-    let elsewhere = clinic.http.get(format!("{}{}", server.base, lists.path)).bearer_auth(&other);
+    let elsewhere = clinic.http.get(format!("{}{}", server.base(), lists.path)).bearer_auth(&other);
     let elsewhere = elsewhere.header("x-forwarded-for", "192.0.2.1");
     assert_eq!(elsewhere.send().await.unwrap().status(), 403);
-    assert_eq!(clinic.call(&server, &other, &lists).await.status, 403);
+    clinic.call(&server, &other, &lists).await.assert_status(403);
     assert_eq!(clinic.log().await.len(), before + 3);
     // What is read is no refusal, and is recorded each time.
     for _ in 0..2 {
@@ -248,10 +248,10 @@ async fn refusals_that_repeat_are_one_entry_and_a_count(database: Database) {
     clinic.must(&["audit", "verify"]).await;
 }
 
-async fn a_caller_of_an_unknown_tenant_stands_in_the_systems_log(database: Database) {
-    let clinic = Clinic::new(database).await;
-    let server = clinic.server(&[]).await;
-    let admin = clinic.token(&[]).await;
+async fn unknown_tenant_is_recorded_in_the_system_log(database: Database) {
+    let clinic = AuditedTenant::new(database).await;
+    let server = clinic.serve().await;
+    let admin = clinic.admin();
     clinic.execute("UPDATE tenants SET external_id = 'renamed' WHERE external_id = 'clinic'").await;
     for (at, name) in ["get /api/v1/tenant", "post /api/v1/users", "get /api/v1/auth/validate"].iter().enumerate() {
         let (method, path) = name.split_once(' ').unwrap();
@@ -269,7 +269,7 @@ async fn a_caller_of_an_unknown_tenant_stands_in_the_systems_log(database: Datab
         );
     }
     // Who has no token at all is for the access log.
-    let answer = clinic.http.get(format!("{}/api/v1/tenant", server.base)).send().await.unwrap();
+    let answer = clinic.http.get(format!("{}/api/v1/tenant", server.base())).send().await.unwrap();
     assert_eq!(answer.status(), 401);
     assert_eq!(chain(&clinic.owner, SYSTEM_TENANT).await.len(), 3);
 }

@@ -3,15 +3,16 @@
 
 #[cfg(not(target_os = "linux"))]
 #[test]
-fn on_sqlite_what_is_answered_as_done_is_there_after_the_disk_was_full() {
+fn confirmed_writes_survive_a_full_disk() {
     test_support::skip("no prlimit(2): the size of a running process's files cannot be limited");
 }
 
 #[cfg(target_os = "linux")]
 mod on_linux {
-    use crate::audit::clinic::Clinic;
     use crate::audit::operations::{Request, a_document, make};
+    use crate::audit::tenant::AuditedTenant;
     use crate::bulkhead;
+    use crate::support::{Serves, borrowed};
     use bulkhead::entity::document;
     use reqwest::Method;
     use sea_orm::{EntityTrait, QuerySelect};
@@ -31,17 +32,17 @@ mod on_linux {
     const AFTERWARDS: usize = 20;
 
     /// Starts the server so that a write beyond the limit on a file's size is an error, as on a full disk, and no signal.
-    async fn start(clinic: &Clinic) -> Server<'_> {
-        let environment = clinic.environment(&[]);
-        let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    async fn start(clinic: &AuditedTenant) -> Server<'_> {
+        let environment = clinic.app.environment(&[]);
         let arguments = ["-c", "trap '' XFSZ; exec \"$0\"", bulkhead().to_str().unwrap()];
-        let server = Server::listening(Path::new("/bin/sh"), &arguments, &clinic.database, &environment).await;
+        let server =
+            Server::listening(Path::new("/bin/sh"), &arguments, &clinic.app.database, &borrowed(&environment)).await;
         server.wait_until_ready().await;
         server
     }
 
     /// Makes a document of some 8 KB: its id, or the status of the refusal.
-    async fn write(clinic: &Clinic, server: &Server<'_>, token: &str) -> Result<Uuid, u16> {
+    async fn write(clinic: &AuditedTenant, server: &impl Serves, token: &str) -> Result<Uuid, u16> {
         let mut body = a_document();
         body["metadata"] = json!({"note": "x".repeat(8000)});
         let answer = clinic.call(server, token, &Request::new(Method::POST, "/api/v1/documents", Some(body))).await;
@@ -49,15 +50,15 @@ mod on_linux {
     }
 
     /// The size of the largest of the database's files.
-    fn largest(clinic: &Clinic) -> u64 {
-        let file = clinic.database.url.trim_start_matches("sqlite://").split('?').next().unwrap().to_owned();
+    fn largest(clinic: &AuditedTenant) -> u64 {
+        let file = clinic.app.database.url.trim_start_matches("sqlite://").split('?').next().unwrap().to_owned();
         let sizes =
             ["", "-wal", "-shm"].map(|end| std::fs::metadata(format!("{file}{end}")).map_or(0, |file| file.len()));
         sizes.into_iter().max().unwrap()
     }
 
     /// The ids that are missing among the rows, and among the entries of the audit log, as another process sees them.
-    async fn missing(clinic: &Clinic, acknowledged: &[Uuid]) -> (usize, usize) {
+    async fn missing(clinic: &AuditedTenant, acknowledged: &[Uuid]) -> (usize, usize) {
         let rows: Vec<Uuid> = document::Entity::find()
             .select_only()
             .column(document::Column::Id)
@@ -74,10 +75,10 @@ mod on_linux {
     }
 
     #[tokio::test]
-    async fn on_sqlite_what_is_answered_as_done_is_there_after_the_disk_was_full() {
-        let clinic = Clinic::new(Database::sqlite()).await;
+    async fn confirmed_writes_survive_a_full_disk() {
+        let clinic = AuditedTenant::new(Database::sqlite()).await;
         let mut server = start(&clinic).await;
-        let admin = clinic.token(&[]).await;
+        let admin = clinic.admin();
         make(&clinic, &server, &admin, "documents").await;
 
         server.limit_file_size(Some(largest(&clinic) + 256 * 1024));

@@ -1,7 +1,7 @@
 //! Logins and refused logins in the log.
 
-use super::clinic::chain;
-use crate::identity::{Answer, World};
+use super::tenant::chain;
+use crate::support::{Answer, Serves, TestApp};
 use crate::{run_on, stdout};
 use bulkhead::audit::SYSTEM_TENANT;
 use bulkhead::entity::audit_log::Model;
@@ -11,36 +11,36 @@ use sea_orm::ActiveValue::Set;
 use sea_orm::{ActiveModelTrait, ConnectionTrait, DbBackend, EntityTrait};
 use serde_json::{Value, json};
 use test_support::provider::{Person, Shape};
-use test_support::{Database, Server, Signal, on_both_databases};
+use test_support::{Database, Signal, on_migrated_databases};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-on_both_databases!(
-    a_login_is_in_its_tenants_log_and_on_the_users_row_but_is_no_change_of_it,
+on_migrated_databases!(
+    login_is_recorded_without_changing_the_user,
     a_refused_login_is_in_the_systems_log,
     strangers_leave_nothing_in_the_log,
     a_login_that_cannot_be_recorded_gives_no_token
 );
 
 /// A login up to the front end's callback: cookie and body.
-async fn agreed(world: &World, server: &Server<'_>) -> (String, Value) {
-    let answer = world.http.get(format!("{}/api/v1/auth/login", server.base)).send().await.unwrap();
+async fn agreed(app: &TestApp, server: &impl Serves) -> (String, Value) {
+    let answer = app.http.get(format!("{}/api/v1/auth/login", server.base())).send().await.unwrap();
     let header = |name| answer.headers()[name].to_str().unwrap().to_owned();
     let cookie = header(SET_COOKIE).split(';').next().unwrap().to_owned();
-    let consent = world.provider.consent(&header(LOCATION)).await;
+    let consent = app.provider.consent(&header(LOCATION)).await;
     (cookie, json!({"code": consent.code, "state": consent.state}))
 }
 
-async fn callback(world: &World, server: &Server<'_>, cookie: &str, body: &Value) -> Answer {
-    let request = world.http.post(format!("{}/api/v1/auth/callback", server.base)).json(body);
+async fn callback(app: &TestApp, server: &impl Serves, cookie: &str, body: &Value) -> Answer {
+    let request = app.http.post(format!("{}/api/v1/auth/callback", server.base())).json(body);
     let request = request.header(USER_AGENT, "browser/1.0 ada@example.org").header(COOKIE, cookie);
     Answer::read(request.send().await.unwrap()).await
 }
 
-async fn log_in(world: &World, server: &Server<'_>) -> Answer {
-    let (cookie, body) = agreed(world, server).await;
-    callback(world, server, &cookie, &body).await
+async fn log_in(app: &TestApp, server: &impl Serves) -> Answer {
+    let (cookie, body) = agreed(app, server).await;
+    callback(app, server, &cookie, &body).await
 }
 
 fn assert_from_here(entry: &Model, action: &str) {
@@ -49,11 +49,11 @@ fn assert_from_here(entry: &Model, action: &str) {
     assert_eq!(entry.user_agent.as_deref(), Some("browser/1.0 [redacted]"), "{entry:?}");
 }
 
-async fn a_user(world: &World, subject: &str) -> Uuid {
-    let connection = world.database.connect().await;
+async fn a_user(app: &TestApp, subject: &str) -> Uuid {
+    let connection = app.database.connect().await;
     let row = user::ActiveModel {
         id: Set(Uuid::now_v7()),
-        tenant_id: Set(world.tenant),
+        tenant_id: Set(app.tenant),
         email: Set("ada@example.org".to_owned()),
         external_idp_id: Set(Some(subject.to_owned())),
         ..Default::default()
@@ -61,28 +61,28 @@ async fn a_user(world: &World, subject: &str) -> Uuid {
     row.insert(&connection).await.unwrap().id
 }
 
-async fn a_login_is_in_its_tenants_log_and_on_the_users_row_but_is_no_change_of_it(database: Database) {
-    let world = World::new(Shape::Plain, database).await;
-    let server = world.server(&[]).await;
-    let ours = async || chain(&world.database.connect().await, world.tenant).await;
+async fn login_is_recorded_without_changing_the_user(database: Database) {
+    let app = TestApp::new(Shape::Plain, database).await;
+    let server = app.serve(&[]).await;
+    let ours = async || chain(&app.database.connect().await, app.tenant).await;
     // Nobody whom the tenant has a row for: by the provider's name.
-    assert_eq!(log_in(&world, &server).await.status, 200);
+    assert_eq!(log_in(&app, &server).await.status, 200);
     let log = ours().await;
     assert_eq!(log.len(), 1, "{log:?}");
     assert_from_here(&log[0], "LOGIN");
     let said = (log[0].user_id, log[0].resource_id, &log[0].metadata);
     assert_eq!(said, (None, None, &json!({"subject": "provider|ada"})));
 
-    let ada = a_user(&world, "provider|ada").await;
+    let ada = a_user(&app, "provider|ada").await;
     let read = async || {
-        let url = format!("{}/api/v1/users/{ada}", server.base);
-        let answer = Answer::read(world.http.get(url).bearer_auth(world.good()).send().await.unwrap()).await;
-        assert_eq!(answer.status, 200, "{}", answer.body);
+        let url = format!("{}/api/v1/users/{ada}", server.base());
+        let answer = Answer::read(app.http.get(url).bearer_auth(app.good()).send().await.unwrap()).await;
+        answer.assert_status(200);
         answer
     };
     let before = read().await;
     assert!(before.body["last_login_at"].is_null());
-    assert_eq!(log_in(&world, &server).await.status, 200);
+    assert_eq!(log_in(&app, &server).await.status, 200);
     let after = read().await;
     // As text, .12Z would come after .123Z.
     let time = |value: &Value| OffsetDateTime::parse(value.as_str().unwrap(), &Rfc3339).unwrap();
@@ -90,7 +90,7 @@ async fn a_login_is_in_its_tenants_log_and_on_the_users_row_but_is_no_change_of_
     assert!(first >= time(&before.body["updated_at"]), "{first}");
     assert_eq!(after.header("etag"), before.header("etag"));
     assert_eq!(after.body["updated_at"], before.body["updated_at"]);
-    assert_eq!(log_in(&world, &server).await.status, 200);
+    assert_eq!(log_in(&app, &server).await.status, 200);
     assert!(time(&read().await.body["last_login_at"]) > first, "each login is the last one");
     let log = ours().await;
     let actions: Vec<&str> = log.iter().map(|entry| entry.action.as_str()).collect();
@@ -101,27 +101,27 @@ async fn a_login_is_in_its_tenants_log_and_on_the_users_row_but_is_no_change_of_
     }
 
     // A user who is deleted has logged in at the provider, and may do nothing here.
-    let connection = world.database.connect().await;
+    let connection = app.database.connect().await;
     connection.execute_unprepared("UPDATE users SET deleted_at = updated_at").await.unwrap();
-    assert_eq!(log_in(&world, &server).await.status, 200);
+    assert_eq!(log_in(&app, &server).await.status, 200);
     let log = ours().await;
     assert_from_here(&log[6], "LOGIN");
     assert_eq!((log.len(), log[6].user_id), (7, Some(ada)));
 
     // Of a tenant that nobody knows.
-    world.provider.seat(Person { tenant: "nobody-knows".to_owned(), ..world.ada() });
-    assert_eq!(log_in(&world, &server).await.status, 200);
+    app.provider.seat(Person { tenant: "nobody-knows".to_owned(), ..app.ada() });
+    assert_eq!(log_in(&app, &server).await.status, 200);
     let system = chain(&connection, SYSTEM_TENANT).await;
     assert_eq!(system.len(), 1);
     assert_from_here(&system[0], "LOGIN");
     assert_eq!(system[0].metadata, json!({"subject": "provider|ada", "tenant": "nobody-knows"}));
-    assert!(run_on(&world.database, &["audit", "verify"]).await.status.success());
+    assert!(run_on(&app.database, &["audit", "verify"]).await.status.success());
 }
 
 async fn a_refused_login_is_in_the_systems_log(database: Database) {
-    let world = World::new(Shape::Plain, database).await;
-    let server = world.server(&[]).await;
-    let (cookie, body) = agreed(&world, &server).await;
+    let app = TestApp::new(Shape::Plain, database).await;
+    let server = app.serve(&[]).await;
+    let (cookie, body) = agreed(&app, &server).await;
     let (code, state) = (&body["code"], &body["state"]);
     for (at, (cookie, body, outcome)) in [
         (cookie.as_str(), json!({"code": code, "state": "guess"}), (403, "AUTH_002")),
@@ -130,42 +130,42 @@ async fn a_refused_login_is_in_the_systems_log(database: Database) {
     .into_iter()
     .enumerate()
     {
-        assert_eq!(callback(&world, &server, cookie, &body).await.outcome(), outcome);
-        let log = chain(&world.database.connect().await, SYSTEM_TENANT).await;
+        assert_eq!(callback(&app, &server, cookie, &body).await.outcome(), outcome);
+        let log = chain(&app.database.connect().await, SYSTEM_TENANT).await;
         assert_eq!(log.len(), at + 1, "{log:?}");
         assert_from_here(&log[at], "LOGIN_REFUSED");
         let said = (log[at].user_id, log[at].resource_id, &log[at].metadata);
         assert_eq!(said, (None, None, &json!({"code": outcome.1})));
     }
     // A token without a tenant.
-    world.provider.seat(Person { tenant: String::new(), ..world.ada() });
-    let answer = log_in(&world, &server).await;
-    assert_eq!(answer.status, 403, "{}", answer.body);
-    let connection = world.database.connect().await;
+    app.provider.seat(Person { tenant: String::new(), ..app.ada() });
+    let answer = log_in(&app, &server).await;
+    answer.assert_status(403);
+    let connection = app.database.connect().await;
     let log = chain(&connection, SYSTEM_TENANT).await;
     assert_eq!((log.len(), &log[2].metadata["code"]), (3, &answer.body["error"]["code"]));
-    assert!(chain(&connection, world.tenant).await.is_empty());
+    assert!(chain(&connection, app.tenant).await.is_empty());
     // It is nobody's of any tenant.
-    let output = run_on(&world.database, &["audit", "export", "--tenant", "system"]).await;
+    let output = run_on(&app.database, &["audit", "export", "--tenant", "system"]).await;
     assert_eq!(stdout(&output).lines().count(), 3);
 }
 
 async fn strangers_leave_nothing_in_the_log(database: Database) {
-    let world = World::new(Shape::Plain, database).await;
-    let mut server = world.server(&[]).await;
-    let (cookie, body) = agreed(&world, &server).await;
+    let app = TestApp::new(Shape::Plain, database).await;
+    let mut server = app.server(&[]).await;
+    let (cookie, body) = agreed(&app, &server).await;
     let (name, value) = cookie.split_once('=').unwrap();
     for cookie in ["none=1", "", &format!("{name}=x"), &format!("{name}=x{value}"), &format!("{name}x={value}")] {
         for body in [&body, &json!({"code": "x", "state": "y"})] {
-            assert_eq!(callback(&world, &server, cookie, body).await.outcome(), (403, "AUTH_002"), "{cookie}");
+            assert_eq!(callback(&app, &server, cookie, body).await.outcome(), (403, "AUTH_002"), "{cookie}");
         }
     }
-    let connection = world.database.connect().await;
+    let connection = app.database.connect().await;
     assert!(chain(&connection, SYSTEM_TENANT).await.is_empty());
     // Who begins a login, which anyone can, leaves one entry, and a count.
     let guess = json!({"code": "guess", "state": "guess"});
     for _ in 0..5 {
-        assert_eq!(callback(&world, &server, &cookie, &guess).await.outcome(), (403, "AUTH_002"));
+        callback(&app, &server, &cookie, &guess).await.assert_error(403, "AUTH_002");
     }
     assert_eq!(chain(&connection, SYSTEM_TENANT).await.len(), 1);
     server.signal(Signal::TERM);
@@ -176,13 +176,13 @@ async fn strangers_leave_nothing_in_the_log(database: Database) {
     for entry in &log {
         assert_from_here(entry, "LOGIN_REFUSED");
     }
-    assert!(run_on(&world.database, &["audit", "verify"]).await.status.success());
+    assert!(run_on(&app.database, &["audit", "verify"]).await.status.success());
 }
 
 async fn a_login_that_cannot_be_recorded_gives_no_token(database: Database) {
-    let world = World::new(Shape::Plain, database).await;
-    let server = world.server(&[]).await;
-    let connection = world.database.connect().await;
+    let app = TestApp::new(Shape::Plain, database).await;
+    let server = app.serve(&[]).await;
+    let connection = app.database.connect().await;
     let fault = match connection.get_database_backend() {
         DbBackend::Postgres => "REVOKE INSERT ON audit_logs FROM bulkhead_app",
         _ => "CREATE TRIGGER full BEFORE INSERT ON audit_logs BEGIN SELECT RAISE(ABORT, 'no'); END",
@@ -190,16 +190,16 @@ async fn a_login_that_cannot_be_recorded_gives_no_token(database: Database) {
     connection.execute_unprepared(fault).await.unwrap();
     for with_a_row in [false, true] {
         if with_a_row {
-            a_user(&world, "provider|ada").await;
+            a_user(&app, "provider|ada").await;
         }
-        let answer = log_in(&world, &server).await;
+        let answer = log_in(&app, &server).await;
         assert_eq!(answer.outcome(), (500, "SYS_003"), "{}", answer.body);
         assert!(answer.body["access_token"].is_null() && answer.header("set-cookie").is_empty());
     }
     let users = user::Entity::find().all(&connection).await.unwrap();
     assert_eq!((users.len(), users[0].last_login_at), (1, None));
     // What is refused stays refused.
-    let (cookie, body) = agreed(&world, &server).await;
+    let (cookie, body) = agreed(&app, &server).await;
     let body = json!({"code": body["code"], "state": "guess"});
-    assert_eq!(callback(&world, &server, &cookie, &body).await.outcome(), (403, "AUTH_002"));
+    callback(&app, &server, &cookie, &body).await.assert_error(403, "AUTH_002");
 }

@@ -1,10 +1,10 @@
 //! Every operation of the API that asks for a token: how it is asked, and what it leaves in the log.
 
-use super::clinic::Clinic;
+use super::tenant::AuditedTenant;
+use crate::support::Serves;
 use bulkhead::server::api_document;
 use reqwest::Method;
 use serde_json::{Value, json};
-use test_support::Server;
 use uuid::Uuid;
 
 /// A request of the API.
@@ -69,26 +69,26 @@ pub(super) fn a_document() -> Value {
 }
 
 /// Makes a row by the API: its id.
-pub(super) async fn make(clinic: &Clinic, server: &Server<'_>, token: &str, kind: &str) -> Uuid {
+pub(super) async fn make(clinic: &AuditedTenant, server: &impl Serves, token: &str, kind: &str) -> Uuid {
     let body = if kind == "users" { a_user(&Uuid::now_v7().to_string()) } else { a_document() };
     let answer = clinic.call(server, token, &Request::new(Method::POST, format!("/api/v1/{kind}"), Some(body))).await;
-    assert_eq!(answer.status, 201, "{}", answer.body);
+    answer.assert_status(201);
     answer.body["id"].as_str().unwrap().parse().unwrap()
 }
 
 /// Makes a row, and deletes it where it is to be restored.
-async fn prepare(clinic: &Clinic, server: &Server<'_>, token: &str, kind: &str, name: &str) -> Uuid {
+async fn prepare(clinic: &AuditedTenant, server: &impl Serves, token: &str, kind: &str, name: &str) -> Uuid {
     let id = make(clinic, server, token, kind).await;
     if name.ends_with("/restore") {
         let delete = Request::new(Method::DELETE, format!("/api/v1/{kind}/{id}"), None);
-        assert_eq!(clinic.call(server, token, &delete).await.status, 204);
+        clinic.call(server, token, &delete).await.assert_status(204);
     }
     id
 }
 
 /// The operation of this name, ready to succeed once: what it needs is made. A new operation of the API has no line
 /// here, and fails the tests until it has.
-pub(super) async fn operation(clinic: &Clinic, server: &Server<'_>, admin: &str, name: &str) -> Operation {
+pub(super) async fn operation(clinic: &AuditedTenant, server: &impl Serves, admin: &str, name: &str) -> Operation {
     let (method, path) = name.split_once(' ').unwrap();
     let kind = path.split('/').nth(3).unwrap();
     let resource = match kind {

@@ -1,17 +1,17 @@
 //! A chain that does not hold is repaired by an operator: what was broken is named for ever, and what is broken later shows.
 
-use super::clinic::{Clinic, chain, made_up};
 use super::operations::{Request, make};
+use super::tenant::{AuditedTenant, chain, made_up};
 use crate::{stderr, stdout};
 use bulkhead::audit::{AuditEntry, SYSTEM_TENANT};
 use bulkhead::entity::audit_log::Model;
 use sea_orm::{ConnectionTrait, Statement};
 use serde_json::json;
-use test_support::{Database, on_both_databases};
+use test_support::{Database, on_migrated_databases};
 use uuid::Uuid;
 
-on_both_databases!(
-    a_tenant_whose_chain_has_a_strange_end_is_served_again_after_the_repair,
+on_migrated_databases!(
+    tenant_is_served_again_after_a_repair,
     every_break_is_named_for_ever,
     a_repair_covers_what_it_names_and_nothing_else,
     a_repaired_chain_breaks_and_is_repaired_again,
@@ -22,7 +22,7 @@ on_both_databases!(
 /// A name of a trigger, and the SQL that makes it again.
 type Triggers = Vec<(String, String)>;
 
-impl Clinic {
+impl AuditedTenant {
     /// The triggers of the log, which are taken away.
     async fn disarm(&self) -> Triggers {
         if self.on_postgres() {
@@ -80,10 +80,10 @@ impl Clinic {
     }
 }
 
-async fn a_tenant_whose_chain_has_a_strange_end_is_served_again_after_the_repair(database: Database) {
-    let clinic = Clinic::new(database).await;
+async fn tenant_is_served_again_after_a_repair(database: Database) {
+    let clinic = AuditedTenant::new(database).await;
     let server = clinic.server(&[]).await;
-    let admin = clinic.token(&[]).await;
+    let admin = clinic.admin();
     make(&clinic, &server, &admin, "documents").await;
     let last = clinic.log().await.pop().unwrap();
     let after = (last.sequence, last.hash.as_str());
@@ -160,7 +160,7 @@ fn breaks(way: &str, id: &str, log: &[Model]) -> String {
 }
 
 async fn every_break_is_named_for_ever(database: Database) {
-    let clinic = Clinic::new(database).await;
+    let clinic = AuditedTenant::new(database).await;
     for (way, _) in BREAKS {
         let (tenant, log) = clinic.six(way).await;
         clinic.tamper(&breaks(way, &clinic.literal(tenant), &log)).await;
@@ -186,7 +186,7 @@ async fn every_break_is_named_for_ever(database: Database) {
 }
 
 async fn a_repair_covers_what_it_names_and_nothing_else(database: Database) {
-    let clinic = Clinic::new(database).await;
+    let clinic = AuditedTenant::new(database).await;
     // What is done to the chain after its entry 4 was edited, and entry 7 repaired that; entry 8 follows.
     let edit = |sequence: i64, change: &str| (sequence, change.to_owned());
     let other = |text: &str| text.to_owned();
@@ -231,7 +231,7 @@ async fn a_repair_covers_what_it_names_and_nothing_else(database: Database) {
 }
 
 async fn a_repaired_chain_breaks_and_is_repaired_again(database: Database) {
-    let clinic = Clinic::new(database).await;
+    let clinic = AuditedTenant::new(database).await;
     let (tenant, _) = clinic.six("twice").await;
     let id = clinic.literal(tenant);
     let edit = |sequence: i64| {
@@ -263,7 +263,7 @@ async fn a_repaired_chain_breaks_and_is_repaired_again(database: Database) {
 }
 
 async fn a_chain_that_holds_is_not_repaired(database: Database) {
-    let clinic = Clinic::new(database).await;
+    let clinic = AuditedTenant::new(database).await;
     let before = clinic.log().await;
     let refused = async |arguments: &[&str], code: i32, line: &str| {
         let output = clinic.run(&[&["audit", "repair"], arguments].concat()).await;
@@ -289,8 +289,8 @@ async fn a_chain_that_holds_is_not_repaired(database: Database) {
 }
 
 async fn the_systems_chain_is_repaired_like_any_other(database: Database) {
-    let clinic = Clinic::new(database).await;
-    let (insert, _) = made_up(clinic.owner.get_database_backend(), SYSTEM_TENANT, super::clinic::BEGINNING, 1, |_| ());
+    let clinic = AuditedTenant::new(database).await;
+    let (insert, _) = made_up(clinic.owner.get_database_backend(), SYSTEM_TENANT, super::tenant::BEGINNING, 1, |_| ());
     clinic.tamper(&insert).await;
     assert_eq!(clinic.verify("system").await.0, Some(1));
     clinic.repair("system", "tested").await;

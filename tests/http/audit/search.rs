@@ -1,33 +1,39 @@
 //! Who saw this, when, and what was changed to what: questions that the log answers.
 
-use super::clinic::{BEGINNING, Clinic, chain, made_up};
 use super::operations::{Request, a_document, make};
-use crate::clinic::page;
+use super::tenant::{AuditedTenant, BEGINNING, chain, made_up};
+use crate::support::{Serves, page};
 use bulkhead::entity::audit_log::Model;
 use reqwest::Method;
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
-use test_support::{Database, Server, on_both_databases};
+use test_support::{Database, on_migrated_databases};
 use uuid::Uuid;
 
-on_both_databases!(
-    a_change_of_a_role_or_a_status_says_from_what_to_what,
+on_migrated_databases!(
+    role_and_status_changes_name_both_values,
     who_saw_a_row_in_a_list_is_found_by_the_row,
     an_entry_of_200_rows_is_small_and_names_them_all,
-    lists_of_older_builds_are_found_and_chance_likeness_is_not,
-    an_entry_is_answered_with_the_ids_that_its_list_showed,
+    older_list_entries_are_found,
+    entry_names_the_ids_that_its_list_showed,
     a_long_log_is_looked_through_in_steps_to_its_end,
-    entries_between_two_times_are_found_whatever_the_clock_did
+    entries_are_found_between_two_times
 );
 
-async fn get(clinic: &Clinic, server: &Server<'_>, token: &str, path: &str) -> Value {
+async fn get(clinic: &AuditedTenant, server: &impl Serves, token: &str, path: &str) -> Value {
     let answer = clinic.call(server, token, &Request::get(format!("/api/v1/{path}"))).await;
     assert_eq!(answer.status, 200, "{path}: {}", answer.body);
     answer.body
 }
 
 /// All entries that a search finds, page by page, and how many pages there are.
-async fn search(clinic: &Clinic, server: &Server<'_>, token: &str, query: &str, limit: usize) -> (Vec<Value>, usize) {
+async fn search(
+    clinic: &AuditedTenant,
+    server: &impl Serves,
+    token: &str,
+    query: &str,
+    limit: usize,
+) -> (Vec<Value>, usize) {
     let (mut found, mut cursor, mut pages) = (Vec::new(), Value::Null, 0);
     loop {
         let body = get(clinic, server, token, &page(&format!("audit-logs?{query}"), limit, &cursor)).await;
@@ -43,10 +49,10 @@ fn numbers(entries: &[Value]) -> Vec<i64> {
     entries.iter().map(|entry| entry["sequence"].as_i64().unwrap()).collect()
 }
 
-async fn a_change_of_a_role_or_a_status_says_from_what_to_what(database: Database) {
-    let clinic = Clinic::new(database).await;
-    let server = clinic.server(&[]).await;
-    let admin = clinic.token(&[]).await;
+async fn role_and_status_changes_name_both_values(database: Database) {
+    let clinic = AuditedTenant::new(database).await;
+    let server = clinic.serve().await;
+    let admin = clinic.admin();
     let (user, document) =
         (make(&clinic, &server, &admin, "users").await, make(&clinic, &server, &admin, "documents").await);
     for (path, body, metadata) in [
@@ -75,14 +81,14 @@ async fn a_change_of_a_role_or_a_status_says_from_what_to_what(database: Databas
     }
     let nobody =
         Request::new(Method::PATCH, format!("/api/v1/users/{}", Uuid::now_v7()), Some(json!({"role": "admin"})));
-    assert_eq!(clinic.call(&server, &admin, &nobody).await.outcome(), (404, "RES_001"));
+    clinic.call(&server, &admin, &nobody).await.assert_error(404, "RES_001");
     clinic.must(&["audit", "verify"]).await;
 }
 
 async fn who_saw_a_row_in_a_list_is_found_by_the_row(database: Database) {
-    let clinic = Clinic::new(database).await;
-    let server = clinic.server(&[]).await;
-    let (admin, viewer) = (clinic.token(&[]).await, clinic.token(&["--role", "viewer", "--subject", "mallory"]).await);
+    let clinic = AuditedTenant::new(database).await;
+    let server = clinic.serve().await;
+    let (admin, viewer) = (clinic.admin(), clinic.token("mallory", "viewer"));
     let document = make(&clinic, &server, &admin, "documents").await;
     let other = make(&clinic, &server, &admin, "documents").await;
     let seen = async |path: &str| {
@@ -114,7 +120,7 @@ async fn who_saw_a_row_in_a_list_is_found_by_the_row(database: Database) {
     let (found, _) = search(&clinic, &server, &admin, &format!("resource_type=users&resource_id={ada}"), 50).await;
     assert_eq!(numbers(&found)[0], listed);
     let delete = Request::new(Method::DELETE, format!("/api/v1/documents/{other}"), None);
-    assert_eq!(clinic.call(&server, &admin, &delete).await.status, 204);
+    clinic.call(&server, &admin, &delete).await.assert_status(204);
     let (found, _) =
         search(&clinic, &server, &admin, &format!("resource_type=documents&resource_id={other}"), 50).await;
     assert_eq!(found.len(), 5, "made, three lists, deleted: {found:#?}");
@@ -124,9 +130,9 @@ async fn who_saw_a_row_in_a_list_is_found_by_the_row(database: Database) {
 async fn an_entry_of_200_rows_is_small_and_names_them_all(database: Database) {
     // A program's name of this length is kept.
     const LONGEST: usize = 256;
-    let clinic = Clinic::new(database).await;
-    let server = clinic.server(&[]).await;
-    let admin = clinic.token(&[]).await;
+    let clinic = AuditedTenant::new(database).await;
+    let server = clinic.serve().await;
+    let admin = clinic.admin();
     let owner = clinic.ada;
     let rows: Vec<String> = (0..201)
         .map(|_| {
@@ -138,7 +144,7 @@ async fn an_entry_of_200_rows_is_small_and_names_them_all(database: Database) {
         .collect();
     let columns = "id, tenant_id, user_id, storage_key, bucket, filename, content_type, size_bytes";
     clinic.execute(&format!("INSERT INTO documents ({columns}) VALUES {}", rows.join(", "))).await;
-    let request = clinic.http.get(format!("{}/api/v1/documents?limit=200", server.base)).bearer_auth(&admin);
+    let request = clinic.http.get(format!("{}/api/v1/documents?limit=200", server.base())).bearer_auth(&admin);
     let answer: Value = request.header("user-agent", "x".repeat(LONGEST)).send().await.unwrap().json().await.unwrap();
     let shown = answer["items"].as_array().unwrap();
     let entry = clinic.log().await.pop().unwrap();
@@ -162,10 +168,10 @@ async fn an_entry_of_200_rows_is_small_and_names_them_all(database: Database) {
     clinic.must(&["audit", "verify"]).await;
 }
 
-async fn an_entry_is_answered_with_the_ids_that_its_list_showed(database: Database) {
-    let clinic = Clinic::new(database).await;
-    let server = clinic.server(&[]).await;
-    let admin = clinic.token(&[]).await;
+async fn entry_names_the_ids_that_its_list_showed(database: Database) {
+    let clinic = AuditedTenant::new(database).await;
+    let server = clinic.serve().await;
+    let admin = clinic.admin();
     let mut documents = Vec::new();
     for _ in 0..5 {
         documents.push(make(&clinic, &server, &admin, "documents").await);
@@ -184,7 +190,7 @@ async fn an_entry_is_answered_with_the_ids_that_its_list_showed(database: Databa
     let people = clinic.log().await.pop().unwrap();
     // What is deleted later was shown all the same.
     let delete = Request::new(Method::DELETE, format!("/api/v1/documents/{}", documents[1]), None);
-    assert_eq!(clinic.call(&server, &admin, &delete).await.status, 204);
+    clinic.call(&server, &admin, &delete).await.assert_status(204);
     let strange = Uuid::now_v7();
     put(&clinic, &[json!({"ids": [documents[4], strange]})]).await;
     let old = clinic.log().await.pop().unwrap();
@@ -211,11 +217,11 @@ async fn an_entry_is_answered_with_the_ids_that_its_list_showed(database: Databa
     let other = clinic.make_tenant("other").await;
     let theirs = chain(&clinic.owner, other).await.pop().unwrap().id;
     let refused = clinic.call(&server, &admin, &Request::get(format!("/api/v1/audit-logs/{theirs}"))).await;
-    assert_eq!(refused.outcome(), (404, "RES_001"));
+    refused.assert_error(404, "RES_001");
 }
 
 /// Entries of lists, with these members; they are put behind the chain's end.
-async fn put(clinic: &Clinic, metadata: &[Value]) -> Vec<i64> {
+async fn put(clinic: &AuditedTenant, metadata: &[Value]) -> Vec<i64> {
     let last = clinic.log().await.pop().unwrap();
     let mut at = (last.sequence, last.hash);
     let mut numbers = Vec::new();
@@ -233,10 +239,10 @@ async fn put(clinic: &Clinic, metadata: &[Value]) -> Vec<i64> {
     numbers
 }
 
-async fn lists_of_older_builds_are_found_and_chance_likeness_is_not(database: Database) {
-    let clinic = Clinic::new(database).await;
-    let server = clinic.server(&[]).await;
-    let admin = clinic.token(&[]).await;
+async fn older_list_entries_are_found(database: Database) {
+    let clinic = AuditedTenant::new(database).await;
+    let server = clinic.serve().await;
+    let admin = clinic.admin();
     // Its last six bytes are 33 44 55 66 77 88.
     let id: Uuid = "0193b7a6-7c1e-7d4c-9f1b-334455667788".parse().unwrap();
     let numbers_put = put(
@@ -262,7 +268,7 @@ async fn lists_of_older_builds_are_found_and_chance_likeness_is_not(database: Da
 /// A tenant's log of 21,000 entries, all of them of lists of 200; only the first list showed the thing.
 async fn a_long_log_is_looked_through_in_steps_to_its_end(database: Database) {
     const ENTRIES: i64 = 21_000;
-    let clinic = Clinic::new(database).await;
+    let clinic = AuditedTenant::new(database).await;
     let tenant = Uuid::now_v7();
     let literal = clinic.literal(tenant);
     let sql = format!("INSERT INTO tenants (id, name, external_id) VALUES ({literal}, 'A', 'long')");
@@ -284,8 +290,8 @@ async fn a_long_log_is_looked_through_in_steps_to_its_end(database: Database) {
             after.1 = clinic.owner.query_one_raw(statement).await.unwrap().unwrap().try_get("", "hash").unwrap();
         }
     }
-    let server = clinic.server(&[]).await;
-    let admin = clinic.token(&["--tenant", "long"]).await;
+    let server = clinic.serve().await;
+    let admin = clinic.app.token("long", "ada", "admin");
     let query = format!("resource_type=documents&resource_id={id}");
     for query in [query.clone(), format!("{query}&since=2020-01-01T00:00:00Z")] {
         let (found, pages) = search(&clinic, &server, &admin, &query, 50).await;
@@ -296,14 +302,14 @@ async fn a_long_log_is_looked_through_in_steps_to_its_end(database: Database) {
     }
 }
 
-async fn entries_between_two_times_are_found_whatever_the_clock_did(database: Database) {
-    let clinic = Clinic::new(database).await;
-    let server = clinic.server(&[]).await;
-    let admin = clinic.token(&[]).await;
+async fn entries_are_found_between_two_times(database: Database) {
+    let clinic = AuditedTenant::new(database).await;
+    let server = clinic.serve().await;
+    let admin = clinic.admin();
     let body = Some(a_document());
     for _ in 0..6 {
         let post = Request::new(Method::POST, "/api/v1/documents", body.clone());
-        assert_eq!(clinic.call(&server, &admin, &post).await.status, 201);
+        clinic.call(&server, &admin, &post).await.assert_status(201);
     }
     let entries = clinic.log().await;
     let at = |number: usize| {

@@ -1,13 +1,13 @@
 //! Whoever takes the triggers away can change the log, and `audit verify` says whose and where.
 
-use super::clinic::{BEGINNING, Clinic, chain, made_up};
+use super::tenant::{AuditedTenant, BEGINNING, chain, made_up};
 use crate::{stderr, stdout};
 use bulkhead::entity::audit_log::Model;
 use sea_orm::{ConnectionTrait, Statement};
-use test_support::{Database, on_both_databases};
+use test_support::{Database, on_migrated_databases};
 use uuid::Uuid;
 
-on_both_databases!(
+on_migrated_databases!(
     every_way_to_tamper_is_named_with_tenant_and_entry,
     a_truncated_log_is_missed,
     verify_looks_at_all_tenants_or_at_one
@@ -16,7 +16,7 @@ on_both_databases!(
 /// How many entries each chain has.
 const ENTRIES: i64 = 6;
 
-impl Clinic {
+impl AuditedTenant {
     /// From here on nothing is refused.
     async fn without_triggers(&self) {
         if self.on_postgres() {
@@ -46,7 +46,7 @@ impl Clinic {
 
 /// One chain that is tampered with.
 struct Victim<'c> {
-    clinic: &'c Clinic,
+    clinic: &'c AuditedTenant,
     tenant: Uuid,
     /// As the database's SQL writes it.
     id: String,
@@ -207,7 +207,7 @@ async fn tamper(way: &str, victim: &Victim<'_>) {
 }
 
 async fn every_way_to_tamper_is_named_with_tenant_and_entry(database: Database) {
-    let clinic = Clinic::new(database).await;
+    let clinic = AuditedTenant::new(database).await;
     clinic.chained("untouched").await;
     let mut victims = Vec::new();
     for (way, _) in WAYS {
@@ -236,7 +236,7 @@ async fn every_way_to_tamper_is_named_with_tenant_and_entry(database: Database) 
 }
 
 async fn a_truncated_log_is_missed(database: Database) {
-    let clinic = Clinic::new(database).await;
+    let clinic = AuditedTenant::new(database).await;
     let tenant = clinic.chained("truncated").await;
     clinic.without_triggers().await;
     clinic.execute(if clinic.on_postgres() { "TRUNCATE audit_logs" } else { "DELETE FROM audit_logs" }).await;
@@ -249,7 +249,7 @@ async fn a_truncated_log_is_missed(database: Database) {
 }
 
 async fn verify_looks_at_all_tenants_or_at_one(database: Database) {
-    let clinic = Clinic::new(database).await;
+    let clinic = AuditedTenant::new(database).await;
     let tenant = clinic.chained("edited").await;
     clinic.without_triggers().await;
     clinic.execute(&format!("UPDATE audit_logs SET action = 'x' WHERE tenant_id = {}", clinic.literal(tenant))).await;

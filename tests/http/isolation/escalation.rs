@@ -63,7 +63,7 @@ impl Attacker {
 }
 
 #[tokio::test]
-async fn a_temporary_view_is_not_taken_for_a_table_by_what_runs_as_the_owner() {
+async fn temporary_view_does_not_replace_a_table() {
     for superuser in [false, true] {
         let Some(attacker) = Attacker::new(superuser, true).await else { return };
         attacker.tries("RESET ROLE").await.unwrap();
@@ -128,7 +128,7 @@ async fn no_function_can_be_borrowed_as_a_trigger_or_called() {
 }
 
 #[tokio::test]
-async fn migrations_take_temporary_tables_from_everybody_but_the_owner() {
+async fn only_the_owner_makes_temporary_tables() {
     let Some(attacker) = Attacker::new(false, false).await else { return };
     for sql in ["CREATE TEMPORARY TABLE mine ()", "RESET ROLE; CREATE TEMPORARY TABLE mine ()"] {
         assert_eq!(attacker.tries(sql).await, Err(REFUSED.to_owned()), "{sql}");

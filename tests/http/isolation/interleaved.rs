@@ -1,16 +1,15 @@
 //! Two tenants at work at once, with ids, cursors, versions and owners of both in their hands: each sees what a model
 //! says that it must see, and the other's rows stay as they are.
 
-use crate::clinic::{Clinic, a_document, page};
-use crate::identity::{Answer, World};
 use crate::isolation::rows_of;
+use crate::support::{Answer, Serves, TestApp, TestTenant, new_document, page};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 use sea_orm::DatabaseConnection;
 use serde_json::{Value, json};
+use test_support::Database;
 use test_support::provider::Shape;
-use test_support::{Database, Server};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::runtime::Runtime;
@@ -124,7 +123,7 @@ type Cursor = (String, (OffsetDateTime, Uuid));
 
 /// What one tenant has, and what it has in its hands.
 struct Side {
-    clinic: Clinic,
+    clinic: TestTenant,
     tenant: Row,
     users: Vec<Row>,
     documents: Vec<Row>,
@@ -169,15 +168,15 @@ fn name_of(kind: Kind) -> &'static str {
 }
 
 impl<'w> Game<'w> {
-    async fn new(connection: &'w DatabaseConnection, world: &World, server: &Server<'_>) -> Self {
+    async fn new(connection: &'w DatabaseConnection, app: &TestApp, server: &impl Serves) -> Self {
         // Not from nothing: who has nothing has nothing that the other could reach for.
         let side = async || {
-            let clinic = Clinic::open(connection, world, server).await;
+            let clinic = TestTenant::open(connection, app, server).await;
             let tenant = Row::of(&clinic.admin.get("tenant").await);
             let (mut users, mut documents) = (Vec::new(), Vec::new());
             for name in 0..2 {
                 users.push(Row::of(&clinic.admin.post("users", &json!({"email": email(name, false)})).await));
-                documents.push(Row::of(&clinic.member.post("documents", &a_document(&users[0].body["id"])).await));
+                documents.push(Row::of(&clinic.member.post("documents", &new_document(&users[0].body["id"])).await));
             }
             let versions = [&tenant].into_iter().chain(&users).chain(&documents).map(|row| row.etag.clone()).collect();
             Side { clinic, tenant, users, documents, cursors: vec![], versions }
@@ -249,7 +248,7 @@ impl<'w> Game<'w> {
         status: usize,
     ) -> Result<(), TestCaseError> {
         let owner = self.id(Users, owner);
-        let mut body = a_document(&json!(owner));
+        let mut body = new_document(&json!(owner));
         body["status"] = json!(STATUSES[status]);
         if let Some(under) = under {
             body["storage_key"] = json!(format!("{}/{}", self.sides[under].clinic.id, Uuid::now_v7()));
@@ -420,7 +419,7 @@ impl<'w> Game<'w> {
     async fn rename(&mut self, who: usize, version: Option<&Pick>, name: u8) -> Result<(), TestCaseError> {
         let version = self.version(version);
         let side = &mut self.sides[who];
-        let body = json!({"name": format!("Clinic {name} of {}", side.clinic.id)});
+        let body = json!({"name": format!("TestTenant {name} of {}", side.clinic.id)});
         let answer = side.clinic.admin.send("PATCH", "tenant", version.as_deref(), Some(&body)).await;
         if version.is_some_and(|version| version != side.tenant.etag) {
             return refused(&answer, (412, "RES_003", "-"));
@@ -473,9 +472,9 @@ fn refused(answer: &Answer, expected: (u16, &str, &str)) -> Result<(), TestCaseE
 fn play(database: impl AsyncFnOnce() -> Option<Database>) {
     let runtime = Runtime::new().unwrap();
     let Some(database) = runtime.block_on(database()) else { return };
-    let world = runtime.block_on(World::new(Shape::Plain, database));
-    let server = runtime.block_on(world.server(&[]));
-    let connection = runtime.block_on(world.database.connect());
+    let app = runtime.block_on(TestApp::new(Shape::Plain, database));
+    let server = runtime.block_on(app.serve(&[]));
+    let connection = runtime.block_on(app.database.connect());
     let default = Config::default();
     let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { CASES };
     let config =
@@ -483,7 +482,7 @@ fn play(database: impl AsyncFnOnce() -> Option<Database>) {
     let games = prop::collection::vec((0..2_usize, ask()), 1..60);
     let played = TestRunner::new(config).run(&games, |game| {
         runtime.block_on(async {
-            let mut table = Game::new(&connection, &world, &server).await;
+            let mut table = Game::new(&connection, &app, &server).await;
             for (who, ask) in &game {
                 table.play(*who, ask).await?;
             }
@@ -499,11 +498,11 @@ fn play(database: impl AsyncFnOnce() -> Option<Database>) {
 }
 
 #[test]
-fn neither_of_two_interleaved_tenants_sees_or_changes_what_is_the_others_on_sqlite() {
+fn interleaved_tenants_stay_apart_on_sqlite() {
     play(async || Some(Database::sqlite()));
 }
 
 #[test]
-fn neither_of_two_interleaved_tenants_sees_or_changes_what_is_the_others_on_postgres() {
+fn interleaved_tenants_stay_apart_on_postgres() {
     play(Database::migrated_postgres);
 }

@@ -1,8 +1,7 @@
 //! Whatever login the server has: a superuser's, the tables' owner's, one of its own. It acts as `bulkhead_app` or not at all.
 
 use super::readiness::isolation;
-use crate::clinic::{Caller, Clinic, a_document, at};
-use crate::identity::World;
+use crate::support::{TestApp, TestClient, TestTenant, at, borrowed, key_file, new_document};
 use crate::{bulkhead, ready, run, stderr, stdout};
 use reqwest::Client;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
@@ -60,7 +59,7 @@ impl Deployment {
         [
             ("DATABASE_URL", self.url(serves)),
             ("MIGRATION_DATABASE_URL", self.url(migrates)),
-            ("DEVELOPMENT_KEY_FILE", self.folder.path().join("development.key").display().to_string()),
+            ("DEVELOPMENT_KEY_FILE", key_file(self.folder.path())),
         ]
     }
 
@@ -75,20 +74,16 @@ impl Deployment {
     }
 
     /// Someone with a token that `dev-token` printed.
-    async fn admin(&self, settings: &[(&str, String)], server: &Server<'_>) -> Caller {
+    async fn admin(&self, settings: &[(&str, String)], server: &Server<'_>) -> TestClient {
         let token = self.succeed(settings, &["dev-token", "--tenant", "clinic-1"]).await;
-        Caller::with_token(&Client::new(), server, token.trim())
+        TestClient::with_token(&Client::new(), server, token.trim())
     }
 }
 
-fn borrowed<'s>(settings: &'s [(&str, String)]) -> Vec<(&'s str, &'s str)> {
-    settings.iter().map(|(name, value)| (*name, value.as_str())).collect()
-}
-
 /// Makes a document and finds it again.
-async fn works(admin: &Caller) {
+async fn works(admin: &TestClient) {
     let owner = admin.all("users").await[0]["id"].clone();
-    let document = admin.make("documents", &a_document(&owner)).await;
+    let document = admin.make("documents", &new_document(&owner)).await;
     let read = admin.get(&at("documents", &document)).await;
     assert_eq!((read.status, &read.body), (200, &document));
     assert_eq!(admin.patch(&at("documents", &document), &json!({"filename": "new"})).await.status, 200);
@@ -103,12 +98,12 @@ async fn assert_good(server: &Server<'_>) {
 }
 
 #[tokio::test]
-async fn a_superusers_login_has_no_more_rights_than_the_role_and_sees_no_more_than_its_policies_show() {
+async fn superuser_login_is_confined_to_the_role() {
     let Some(database) = Database::postgres().await else { return };
-    let world = World::new(Shape::Plain, database).await;
-    let server = world.server(&[]).await;
-    let connection = world.database.connect().await;
-    let clinic = Clinic::open(&connection, &world, &server).await;
+    let app = TestApp::new(Shape::Plain, database).await;
+    let server = app.server(&[]).await;
+    let connection = app.database.connect().await;
+    let clinic = TestTenant::open(&connection, &app, &server).await;
     let user = clinic.user("ada@example.org").await;
     let document = clinic.document(&user["id"]).await;
     let superuser = Statement::from_string(
@@ -136,7 +131,7 @@ async fn a_superusers_login_has_no_more_rights_than_the_role_and_sees_no_more_th
     }
     // A policy that shows nobody anything binds it, too: a superuser would pass it by.
     connection.execute_unprepared("CREATE POLICY nobody ON documents AS RESTRICTIVE USING (false)").await.unwrap();
-    assert_eq!(clinic.viewer.get(&path).await.outcome(), (404, "RES_001"));
+    clinic.viewer.get(&path).await.assert_error(404, "RES_001");
     assert!(clinic.viewer.all("documents").await.is_empty());
     connection.execute_unprepared("DROP POLICY nobody ON documents").await.unwrap();
     assert_eq!(clinic.viewer.all("documents").await.len(), 1);
@@ -144,7 +139,7 @@ async fn a_superusers_login_has_no_more_rights_than_the_role_and_sees_no_more_th
 }
 
 #[tokio::test]
-async fn an_owner_that_is_no_superuser_migrates_serves_and_operates_but_sees_nothing_by_itself() {
+async fn plain_owner_serves_and_sees_no_rows() {
     let Some(deployment) = Deployment::new().await else { return };
     // One that may make roles and hand them out, as far as its PostgreSQL lets it; one to whom a superuser has handed it.
     for rights in ["CREATEROLE", "NOCREATEROLE"] {
@@ -184,7 +179,7 @@ async fn an_owner_that_is_no_superuser_migrates_serves_and_operates_but_sees_not
 }
 
 #[tokio::test]
-async fn an_owner_that_is_no_superuser_sees_and_changes_tenants_and_users_from_the_command_line() {
+async fn plain_owner_operates_by_command_line() {
     let Some(deployment) = Deployment::new().await else { return };
     let (owner, api) = (deployment.login("NOCREATEROLE").await, deployment.login("").await);
     deployment.execute(&format!("GRANT bulkhead_app TO {owner}, {api}")).await;
@@ -206,12 +201,12 @@ async fn an_owner_that_is_no_superuser_sees_and_changes_tenants_and_users_from_t
     assert_eq!(["users", "admins", "documents"].map(|name| shown[name].as_u64()), [Some(1); 3]);
 
     succeed(&["tenant", "suspend", "--external-id", "clinic-1"]).await;
-    assert_eq!(admin.get("users").await.outcome(), (403, "AUTH_009"));
+    admin.get("users").await.assert_error(403, "AUTH_009");
     succeed(&["tenant", "resume", "--external-id", "clinic-1"]).await;
     assert_eq!(admin.get("users").await.status, 200);
     // Only this tenant's, of two with the same address.
     deployment.execute("UPDATE users SET deleted_at = now()").await;
-    assert_eq!(admin.get("users").await.outcome(), (403, "AUTH_008"));
+    admin.get("users").await.assert_error(403, "AUTH_008");
     let ada = ["--tenant", "clinic-1", "--email", "ada@example.org"];
     succeed(&[&["user", "restore"], &ada[..], &["--role", "viewer"]].concat()).await;
     succeed(&[&["user", "grant"], &ada[..], &["--role", "admin"]].concat()).await;
@@ -248,7 +243,7 @@ async fn a_login_of_its_own_needs_nothing_but_the_role() {
 }
 
 #[tokio::test]
-async fn a_login_that_loses_the_role_is_refused_and_told_what_to_grant_until_it_has_it_again() {
+async fn login_without_the_role_is_told_what_to_grant() {
     let Some(deployment) = Deployment::new().await else { return };
     let login = deployment.login("").await;
     deployment.execute(&format!("GRANT bulkhead_app TO {login}")).await;
@@ -268,7 +263,7 @@ async fn a_login_that_loses_the_role_is_refused_and_told_what_to_grant_until_it_
 }
 
 #[tokio::test]
-async fn a_login_that_may_read_the_history_alone_serves_nobody_and_is_told_what_to_grant() {
+async fn login_with_history_alone_serves_nobody() {
     let Some(deployment) = Deployment::new().await else { return };
     let login = deployment.login("").await;
     let settings = deployment.settings(&login, "postgres");
@@ -289,12 +284,12 @@ async fn a_login_that_may_read_the_history_alone_serves_nobody_and_is_told_what_
     deployment.execute(&format!("REVOKE ALL ON seaql_migrations, seaql_migrations_meta FROM {login}")).await;
 }
 
-async fn assert_refused_and_told(server: &Server<'_>, admin: &Caller) {
+async fn assert_refused_and_told(server: &Server<'_>, admin: &TestClient) {
     for path in ["tenant", "users", "documents", "audit-logs"] {
         let refused = admin.get(path).await;
         assert_eq!(refused.outcome(), (503, "SYS_007"), "{path}: {}", refused.body);
     }
-    assert_eq!(admin.post("users", &json!({"email": "x@example.org"})).await.outcome(), (503, "SYS_007"));
+    admin.post("users", &json!({"email": "x@example.org"})).await.assert_error(503, "SYS_007");
     let (status, overall, isolation, error) = isolation(server).await;
     assert_eq!(
         (status, overall, isolation, error),

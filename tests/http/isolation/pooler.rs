@@ -1,8 +1,7 @@
 //! Through PgBouncer in transaction mode, where a connection to the database is another tenant's the next moment.
 
-use crate::clinic::{Caller, Clinic, at};
-use crate::identity::{Answer, World};
 use crate::isolation::rows_of;
+use crate::support::{Answer, TestApp, TestClient, TestTenant, at};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -14,7 +13,7 @@ const TURNS: usize = 10;
 
 /// A caller of one tenant, and what is that tenant's.
 struct Visitor {
-    caller: Caller,
+    caller: TestClient,
     tenant: Value,
     rows: HashSet<String>,
     document: Value,
@@ -50,18 +49,18 @@ impl Visitor {
 }
 
 #[tokio::test]
-async fn tenants_that_share_connections_never_see_each_other() {
+async fn tenants_sharing_connections_stay_apart() {
     let Some(database) = Database::postgres_of_our_own().await else { return };
     // Fewer connections than callers.
     let Some(pooler) = PgBouncer::start(&database, "transaction", 3).await else { return };
     let direct = database.url.clone();
-    let world = World::new(Shape::Plain, database).await;
-    let connection = world.database.connect().await;
-    let filling = world.server(&[]).await;
-    let server = world.server(&[("DATABASE_URL", &pooler.url), ("MIGRATION_DATABASE_URL", &direct)]).await;
+    let app = TestApp::new(Shape::Plain, database).await;
+    let connection = app.database.connect().await;
+    let filling = app.server(&[]).await;
+    let server = app.server(&[("DATABASE_URL", &pooler.url), ("MIGRATION_DATABASE_URL", &direct)]).await;
     let mut clinics = Vec::new();
     for _ in 0..2 {
-        let clinic = Clinic::open(&connection, &world, &filling).await;
+        let clinic = TestTenant::open(&connection, &app, &filling).await;
         let owner = clinic.user("ada@example.org").await["id"].clone();
         let mut rows = vec![owner.clone(), json!(clinic.id)];
         let document = clinic.document(&owner).await;
@@ -70,7 +69,7 @@ async fn tenants_that_share_connections_never_see_each_other() {
             rows.push(clinic.document(&owner).await["id"].clone());
         }
         let visitor = |at: usize| Visitor {
-            caller: Caller::new(&world, &server, &clinic.external_id, &format!("idp|{at}"), "member"),
+            caller: TestClient::new(&app, &server, &clinic.external_id, &format!("idp|{at}"), "member"),
             tenant: json!(clinic.id),
             rows: rows.iter().map(|id| id.as_str().unwrap().to_owned()).collect(),
             document: document.clone(),

@@ -169,7 +169,7 @@ const FAULTS: [(&str, &str, &str); 28] = [
 ];
 
 #[tokio::test]
-async fn on_postgres_it_is_the_database_until_a_part_of_it_is_missing_which_is_named() {
+async fn missing_part_of_isolation_is_named() {
     let Some(database) = Database::migrated_postgres().await else { return };
     let server = ready(&database, &[]).await;
     let good = (200, json!("ready"), json!("database"), Value::Null);

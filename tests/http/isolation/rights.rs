@@ -85,7 +85,7 @@ async fn count(connection: &impl ConnectionTrait, sql: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn a_select_without_a_filter_shows_the_named_tenants_rows_alone() {
+async fn unfiltered_select_shows_its_tenant_alone() {
     let Some(scene) = Scene::new().await else { return };
     for (rows, other) in [(&scene.a, &scene.b), (&scene.b, &scene.a)] {
         let transaction = scene.begin(Some(&rows.tenant.to_string())).await;
@@ -135,7 +135,7 @@ async fn no_tenant_means_no_rows() {
 }
 
 #[tokio::test]
-async fn a_change_without_a_filter_reaches_the_named_tenants_rows_alone() {
+async fn unfiltered_change_reaches_its_tenant_alone() {
     let Some(scene) = Scene::new().await else { return };
     let (a, b) = (&scene.a, &scene.b);
     let before = rows_of(&scene.connection, b.tenant).await;
@@ -158,7 +158,7 @@ async fn a_change_without_a_filter_reaches_the_named_tenants_rows_alone() {
 }
 
 #[tokio::test]
-async fn nothing_can_be_put_into_another_tenant_or_cite_what_is_there() {
+async fn rows_cannot_enter_or_cite_another_tenant() {
     const REFUSED: &str = "42501";
     const DANGLING: &str = "23503";
     let Some(scene) = Scene::new().await else { return };

@@ -3,6 +3,7 @@
 use crate::{Cluster, postgres, skip};
 use bulkhead_migrator::{Options, Runner, Target};
 use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::sqlite::SqliteConnectOptions;
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::str::FromStr;
@@ -44,6 +45,22 @@ impl Database {
         Self { url, kind: Kind::Sqlite { _folder: folder } }
     }
 
+    /// A SQLite file with every migration applied: a copy of one that is made once for the process.
+    ///
+    /// # Panics
+    /// When the migrations do not run.
+    pub async fn migrated_sqlite() -> Self {
+        static TEMPLATE: OnceCell<Vec<u8>> = OnceCell::const_new();
+        let template = TEMPLATE.get_or_init(|| async {
+            let database = Self::sqlite();
+            database.migrate().await;
+            std::fs::read(database.file()).expect("the migrated file")
+        });
+        let database = Self::sqlite();
+        std::fs::write(database.file(), template.await).expect("a copy of it");
+        database
+    }
+
     /// An empty PostgreSQL database; `None`, with a loud skip, where there is no PostgreSQL.
     pub async fn postgres() -> Option<Self> {
         Self::create("template0").await
@@ -70,6 +87,18 @@ impl Database {
             return None;
         }
         Self::postgres().await
+    }
+
+    /// Applies the migrations that are not applied yet.
+    ///
+    /// # Panics
+    /// When they do not run.
+    pub async fn migrate(&self) {
+        migrate(&self.url).await;
+    }
+
+    fn file(&self) -> &str {
+        self.url.trim_start_matches("sqlite://").trim_end_matches("?mode=rwc")
     }
 
     async fn create(template: &str) -> Option<Self> {
@@ -144,13 +173,21 @@ async fn template(server: &str) -> String {
         execute(server, &format!("DROP DATABASE IF EXISTS {half} WITH (FORCE)")).await;
         execute(server, &format!("CREATE DATABASE {half} TEMPLATE template0")).await;
         let url = url_of(server, &half);
-        let target = Target::Postgres(Box::new(PgConnectOptions::from_str(&url).expect("a PostgreSQL URL")));
-        let runner = Runner::new(bulkhead_migration::migrations(), Options::default());
-        runner.up(&target, None).await.expect("the migrations run");
+        migrate(&url).await;
         execute(server, &format!("ALTER DATABASE {half} RENAME TO {name}")).await;
     }
     admin.close().await.expect("the connection closes");
     name
+}
+
+async fn migrate(url: &str) {
+    let target = if url.starts_with("sqlite:") {
+        Target::Sqlite(Box::new(SqliteConnectOptions::from_str(url).expect("a SQLite URL")))
+    } else {
+        Target::Postgres(Box::new(PgConnectOptions::from_str(url).expect("a PostgreSQL URL")))
+    };
+    let runner = Runner::new(bulkhead_migration::migrations(), Options::default());
+    runner.up(&target, None).await.expect("the migrations run");
 }
 
 /// A hash of what the migrations do and of what they record.

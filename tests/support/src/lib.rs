@@ -14,7 +14,7 @@ pub use postgres::{Cluster, program as postgres_program};
 pub use provider::Provider;
 pub use proxy::{Proxy, ProxyKind};
 pub use rustix::process::Signal;
-pub use server::{Server, send};
+pub use server::{Server, http_client, send};
 pub use skip::skip;
 
 use std::time::{Duration, Instant};
@@ -39,6 +39,26 @@ pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Optio
         assert!(started.elapsed() < SOON, "not within {} s: {what}", SOON.as_secs());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// As [`on_both_databases!`], on databases with every migration applied.
+#[macro_export]
+macro_rules! on_migrated_databases {
+    ($($name:ident),+ $(,)?) => {
+        $(mod $name {
+            #[tokio::test]
+            async fn on_sqlite() {
+                super::$name($crate::Database::migrated_sqlite().await).await;
+            }
+
+            #[tokio::test]
+            async fn on_postgres() {
+                if let Some(database) = $crate::Database::migrated_postgres().await {
+                    super::$name(database).await;
+                }
+            }
+        })+
+    };
 }
 
 /// Writes the test once and runs it on SQLite and on PostgreSQL, each on a database of its own.

@@ -1,7 +1,7 @@
 //! The server as a process: started, asked, signalled, waited for.
 
 use crate::{Database, SOON, eventually};
-use reqwest::StatusCode;
+use reqwest::{Client, ClientBuilder, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
 #[cfg(target_os = "linux")]
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
@@ -100,7 +100,7 @@ impl<'d> Server<'d> {
 
     /// GETs a path: status and body; `None` when nothing answers.
     pub async fn get(&self, path: &str) -> Option<(StatusCode, String)> {
-        let response = reqwest::get(format!("{}{path}", self.base)).await.ok()?;
+        let response = shared_client().get(format!("{}{path}", self.base)).send().await.ok()?;
         Some((response.status(), response.text().await.ok()?))
     }
 
@@ -177,6 +177,19 @@ impl<'d> Server<'d> {
         let ended = tokio::time::timeout(limit, self.child.wait()).await;
         ended.unwrap_or_else(|_| panic!("bulkhead has not ended within {limit:?}")).expect("its status")
     }
+}
+
+/// What to build a client with that speaks plain HTTP to servers of this machine: reading the system's certificates takes
+/// longer than most requests here.
+#[must_use]
+pub fn http_client() -> ClientBuilder {
+    Client::builder().tls_certs_only([])
+}
+
+/// One client for all: it keeps no connection, which would end with the runtime of the test that opened it.
+fn shared_client() -> &'static Client {
+    static CLIENT: OnceLock<Client> = OnceLock::new();
+    CLIENT.get_or_init(|| http_client().pool_max_idle_per_host(0).build().expect("a client"))
 }
 
 /// Sends a signal to a process that has not been waited for.

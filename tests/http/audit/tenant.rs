@@ -1,7 +1,7 @@
-//! What the tests of the audit log share: a tenant with an admin, tokens for it, its chain.
+//! A tenant with its audit log, and entries to plant in it.
 
-use crate::identity::Answer;
-use crate::{ready, run, stderr, stdout};
+use crate::support::{Answer, LocalServer, Serves, TestApp};
+use crate::{run_on, stderr, stdout};
 use bulkhead::audit::{AuditEntry, GENESIS};
 use bulkhead::entity::audit_log::{Column, Entity, Model};
 use reqwest::Client;
@@ -11,36 +11,37 @@ use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, Entit
 use serde_json::json;
 use std::fmt::Write;
 use std::process::Output;
-use tempfile::TempDir;
-use test_support::{Database, Server};
+use test_support::provider::Shape;
+use test_support::{Database, Server, http_client};
 use uuid::Uuid;
 
 /// Where the requests seem to come from, by the word of a proxy that is trusted.
 pub(super) const ADDRESS: &str = "203.0.113.7";
 
+/// The setting that trusts it.
+const PROXY: [(&str, &str); 1] = [("TRUSTED_PROXIES", "127.0.0.1")];
+
 /// What the requests' program calls itself.
 pub(super) const PROGRAM: &str = "clinic/1.0";
 
-/// A migrated database with the tenant `clinic`, whose admin is Ada.
-pub(super) struct Clinic {
-    pub(super) database: Database,
+/// A tenant `clinic`, whose admin is Ada, and what its audit log holds.
+pub(super) struct AuditedTenant {
+    pub(super) app: TestApp,
     /// Reads and writes whatever the database's owner may.
     pub(super) owner: DatabaseConnection,
     pub(super) tenant: Uuid,
     pub(super) ada: Uuid,
     pub(super) http: Client,
-    folder: TempDir,
 }
 
-impl Clinic {
+impl AuditedTenant {
     pub(super) async fn new(database: Database) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let owner = database.connect().await;
+        let app = TestApp::without_tenants(Shape::Plain, database).await;
+        let owner = app.database.connect().await;
         let mut headers = HeaderMap::new();
         headers.insert("x-forwarded-for", HeaderValue::from_static(ADDRESS));
-        let http = Client::builder().user_agent(PROGRAM).default_headers(headers).build().unwrap();
-        let mut clinic = Self { database, owner, tenant: Uuid::nil(), ada: Uuid::nil(), http, folder };
-        clinic.must(&["migrate", "up"]).await;
+        let http = http_client().user_agent(PROGRAM).default_headers(headers).build().unwrap();
+        let mut clinic = Self { app, owner, tenant: Uuid::nil(), ada: Uuid::nil(), http };
         clinic.tenant = clinic.make_tenant("clinic").await;
         clinic.ada = clinic.log().await.last().unwrap().resource_id.unwrap();
         clinic
@@ -53,26 +54,19 @@ impl Clinic {
         self.must(&[&tenant[..], &admin].concat()).await.trim().parse().unwrap()
     }
 
-    /// The settings of a process on this database, then `more`.
-    pub(super) fn environment<'e>(&self, more: &[(&'e str, &str)]) -> Vec<(&'e str, String)> {
-        let key = self.folder.path().join("development.key").display().to_string();
-        let mut environment = vec![("DATABASE_URL", self.database.url.clone()), ("DEVELOPMENT_KEY_FILE", key)];
-        environment.push(("TRUSTED_PROXIES", "127.0.0.1".to_owned()));
-        environment.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
-        environment
+    /// The API in the test's own process.
+    pub(super) async fn serve(&self) -> LocalServer {
+        self.app.serve(&PROXY).await
     }
 
+    /// The program as a process.
     pub(super) async fn server(&self, more: &[(&str, &str)]) -> Server<'_> {
-        let environment = self.environment(more);
-        let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        ready(&self.database, &environment).await
+        self.app.server(&[&PROXY[..], more].concat()).await
     }
 
     /// Runs a command to its end.
     pub(super) async fn run(&self, arguments: &[&str]) -> Output {
-        let environment = self.environment(&[]);
-        let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        run(arguments, &environment).await
+        run_on(&self.app.database, arguments).await
     }
 
     /// Runs a command, which succeeds: what it prints.
@@ -82,18 +76,14 @@ impl Clinic {
         stdout(&output)
     }
 
-    /// A token for Ada of `clinic`, with whatever `arguments` say otherwise.
-    pub(super) async fn token(&self, arguments: &[&str]) -> String {
-        let ada = ["dev-token", "--tenant", "clinic", "--subject", "ada"];
-        // The last one of an option counts for nothing twice: clap refuses. So the defaults step back.
-        let mut all = vec![ada[0]];
-        for pair in ada[1..].chunks(2) {
-            if !arguments.contains(&pair[0]) {
-                all.extend_from_slice(pair);
-            }
-        }
-        all.extend_from_slice(arguments);
-        self.must(&all).await.trim().to_owned()
+    /// A token for Ada as an admin.
+    pub(super) fn admin(&self) -> String {
+        self.token("ada", "admin")
+    }
+
+    /// A token for somebody of `clinic`.
+    pub(super) fn token(&self, subject: &str, role: &str) -> String {
+        self.app.token("clinic", subject, role)
     }
 
     /// The chain of `clinic`, oldest first.
@@ -101,8 +91,8 @@ impl Clinic {
         chain(&self.owner, self.tenant).await
     }
 
-    pub(super) async fn call(&self, server: &Server<'_>, token: &str, request: &super::operations::Request) -> Answer {
-        let url = format!("{}{}", server.base, request.path);
+    pub(super) async fn call(&self, server: &impl Serves, token: &str, request: &super::operations::Request) -> Answer {
+        let url = format!("{}{}", server.base(), request.path);
         let mut builder = self.http.request(request.method.clone(), url).bearer_auth(token);
         if let Some(body) = &request.body {
             builder = builder.json(body);

@@ -1,0 +1,60 @@
+//! Which of a provider's tokens the API accepts, and for how long.
+
+use super::{EXPIRED, GOOD, INVALID, SHAPES};
+use crate::support::TestApp;
+use serde_json::{Value, json};
+use test_support::eventually;
+use test_support::provider::{CLIENT_ID, Shape, now};
+
+#[tokio::test]
+async fn cached_token_is_refused_once_expired() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.serve(&[]).await;
+    let mut claims = app.provider.claims(&app.ada());
+    // Two seconds of the leeway for clocks are left.
+    claims["iat"] = (now() - 300).into();
+    claims["exp"] = (now() - 58).into();
+    let token = app.provider.token(&claims).encode();
+    assert_eq!(app.validate(&server, &token).await.outcome(), GOOD);
+    eventually("it has expired", async || {
+        let answer = app.validate(&server, &token).await;
+        (answer.outcome() == EXPIRED).then_some(())
+    })
+    .await;
+    assert!(now() > claims["exp"].as_i64().unwrap() + 60, "not before its time");
+}
+
+#[tokio::test]
+async fn the_providers_other_tokens_are_not_for_the_api() {
+    // Of the access token and the ID token one is the API's, by the settings that the documentation names.
+    for shape in SHAPES {
+        let app = TestApp::on_sqlite(shape).await;
+        let server = app.serve(&[]).await;
+        let (access, id) = (app.provider.claims(&app.ada()), app.provider.id_claims(&app.ada(), "n"));
+        let by_id_token = matches!(shape, Shape::Cognito | Shape::OktaIdToken);
+        let (own, other) = if by_id_token { (id, access) } else { (access, id) };
+        let token = |claims: &Value| app.provider.token(claims).encode();
+        assert_eq!(app.validate(&server, &token(&own)).await.outcome(), GOOD, "{shape:?}");
+        assert_eq!(app.validate(&server, &token(&other)).await.outcome(), INVALID, "{shape:?}");
+
+        let by_id_token = app.serve(&[("OIDC_API_TOKEN", "id_token"), ("OIDC_AUDIENCE", CLIENT_ID)]).await;
+        let id = token(&app.provider.id_claims(&app.ada(), "n"));
+        assert_eq!(app.validate(&by_id_token, &id).await.outcome(), GOOD, "{shape:?} by ID token");
+        let refresh = json!({"token_use": "refresh", "typ": "Refresh"});
+        for (name, value) in refresh.as_object().unwrap() {
+            let mut claims = app.provider.id_claims(&app.ada(), "n");
+            claims[name] = value.clone();
+            assert_eq!(app.validate(&by_id_token, &token(&claims)).await.outcome(), INVALID, "{shape:?} {name}");
+        }
+    }
+}
+
+#[test]
+fn documented_provider_settings_are_the_tested_ones() {
+    let documentation = include_str!("../../../docs/auth.md").replace("CLIENT-ID", CLIENT_ID);
+    for shape in SHAPES {
+        for (name, value) in shape.settings() {
+            assert!(documentation.contains(&format!("{name}={value}")), "{shape:?}: {name}={value}");
+        }
+    }
+}
