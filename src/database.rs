@@ -1,6 +1,7 @@
 //! Opens the database: a pool for requests, what migrations connect with, and transactions that belong to one tenant.
 
 mod availability;
+mod new_session;
 mod probe;
 mod trouble;
 

@@ -6,7 +6,8 @@
 
 use crate::error::is_missing_table;
 use crate::migration::{Migration, Migrations};
-use sea_orm_migration::sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+use sea_orm_migration::sea_orm::sqlx::{self, Row};
+use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, RuntimeErr, Statement, Value};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// One row of the history, as the database holds it.
@@ -38,8 +39,10 @@ const CREATE_TABLES: &str = "
     );
 ";
 
-/// Reads the history; creates nothing. Inside a PostgreSQL transaction both tables must exist: a failed statement ends it.
-pub(crate) async fn read(connection: &impl ConnectionTrait) -> Result<History, DbErr> {
+/// Reads the history on a pool; creates nothing. One round trip, by the simple protocol: through a pooler in transaction
+/// mode, a statement that is prepared outside a transaction may not be there when it is executed
+/// (pgbouncer.org/features.html).
+pub(crate) async fn read(connection: &DatabaseConnection) -> Result<History, DbErr> {
     match fetch(connection, READ).await {
         Err(error) if is_missing_table(&error) => match fetch(connection, READ_WITHOUT_META).await {
             Err(error) if is_missing_table(&error) => Ok(None),
@@ -49,19 +52,50 @@ pub(crate) async fn read(connection: &impl ConnectionTrait) -> Result<History, D
     }
 }
 
-async fn fetch(connection: &impl ConnectionTrait, sql: &'static str) -> Result<Vec<Entry>, DbErr> {
-    let statement = Statement::from_string(connection.get_database_backend(), sql);
+/// Reads the history within a transaction, where both tables exist.
+pub(crate) async fn read_in_transaction(connection: &impl ConnectionTrait) -> Result<History, DbErr> {
+    let statement = Statement::from_string(connection.get_database_backend(), READ);
     let rows = connection.query_all_raw(statement).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Entry {
-                name: row.try_get("", "name")?,
-                checksum: row.try_get("", "fingerprint")?,
-                min_compatible_version: row.try_get("", "minimum_build")?,
-                running: row.try_get::<Option<String>>("", "running")?.is_some(),
-            })
-        })
-        .collect()
+    rows.iter().map(|row| entry(|column| row.try_get("", column))).collect::<Result<_, _>>().map(Some)
+}
+
+async fn fetch(connection: &DatabaseConnection, sql: &'static str) -> Result<Vec<Entry>, DbErr> {
+    if connection.get_database_backend() == DbBackend::Postgres {
+        let rows = sqlx::raw_sql(sql).fetch_all(connection.get_postgres_connection_pool()).await;
+        let rows = rows.map_err(query_error)?;
+        rows.iter().map(|row| entry(|column| row.try_get(column).map_err(query_error))).collect()
+    } else {
+        let rows = sqlx::raw_sql(sql).fetch_all(connection.get_sqlite_connection_pool()).await;
+        let rows = rows.map_err(query_error)?;
+        rows.iter().map(|row| entry(|column| row.try_get(column).map_err(query_error))).collect()
+    }
+}
+
+/// The entry that a row holds.
+fn entry(column: impl Fn(&'static str) -> Result<Option<String>, DbErr>) -> Result<Entry, DbErr> {
+    Ok(Entry {
+        name: column("name")?.unwrap_or_default(),
+        checksum: column("fingerprint")?,
+        min_compatible_version: column("minimum_build")?,
+        running: column("running")?.is_some(),
+    })
+}
+
+/// Tells a connection that could not be had from a query that failed.
+fn query_error(error: sqlx::Error) -> DbErr {
+    let no_connection = match &error {
+        sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::Tls(_) => true,
+        sqlx::Error::Database(database) => database.code().is_some_and(|code| is_connection_code(&code)),
+        _ => false,
+    };
+    let error = RuntimeErr::SqlxError(error.into());
+    if no_connection { DbErr::Conn(error) } else { DbErr::Query(error) }
+}
+
+/// Connection exceptions, refused logins, no such database, too many connections, starting up or shutting down;
+/// SQLITE_CANTOPEN.
+fn is_connection_code(code: &str) -> bool {
+    ["08", "28", "3D", "53", "57P"].iter().any(|class| code.len() == 5 && code.starts_with(class)) || code == "14"
 }
 
 /// Creates both tables where they are missing.

@@ -4,7 +4,7 @@
 //! statement or a pool that is used up is no absence: the task gets its answer. Nothing here asks the database anything
 //! while all is well.
 
-use super::{Trouble, code, probe};
+use super::{Trouble, code, new_session};
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::{DbErr, RuntimeErr};
 use std::sync::Arc;
@@ -161,7 +161,7 @@ async fn look(
 ) {
     while doubts.recv().await.is_some() {
         let before = answers.load(Ordering::Relaxed);
-        let found = probe::reach(&options, ANSWER_TIMEOUT).await;
+        let found = new_session::reach(&options, ANSWER_TIMEOUT).await;
         // Who got an answer meanwhile has proof that it is there.
         if let Err(cause) = found
             && answers.load(Ordering::Relaxed) == before
@@ -171,7 +171,7 @@ async fn look(
             let since = Instant::now();
             while !doubts.is_closed() {
                 tokio::time::sleep(LOOK_AGAIN).await;
-                if probe::reach(&options, ANSWER_TIMEOUT).await.is_ok() {
+                if new_session::reach(&options, ANSWER_TIMEOUT).await.is_ok() {
                     break;
                 }
             }

@@ -1,16 +1,12 @@
 //! Asks the database in sessions that are not the requests': whether it is there, and whether it takes changes.
 
+use super::new_session::{TAKES_WRITES, ask, reach};
 use super::{Availability, code};
 use crate::config::{DatabaseUrl, Settings};
-use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
-use sea_orm::sqlx::{self, ConnectOptions, Connection};
+use sea_orm::sqlx;
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, RuntimeErr, Statement};
 use std::time::Duration;
-
-/// Whether a new session's transactions may write: not on a standby (postgresql.org/docs/current/hot-standby.html), and
-/// not where the server, the database or the role has `default_transaction_read_only`.
-const TAKES_WRITES: &str =
-    "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off' AS takes_writes";
 
 /// How long to wait for the one connection; longer than a check may take, so that it is always the check that ends.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -92,30 +88,5 @@ impl Probe {
     /// Why the database cannot be reached now; `None` where it can, and for SQLite.
     pub(crate) async fn absence(&self, timeout: Duration) -> Option<sqlx::Error> {
         reach(self.options.as_ref()?, timeout).await.err()
-    }
-}
-
-/// Asks in a new session.
-async fn ask(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
-    let mut connection = options.connect().await?;
-    let answer = sqlx::query_scalar(TAKES_WRITES).fetch_one(&mut connection).await;
-    // Not in the way of the answer; what is dropped is closed.
-    let _ = PgConnection::close(connection).await;
-    answer
-}
-
-/// Whether the database answers a new session. One that it refuses for a reason of the session, such as a password, or
-/// too many others, is an answer, too.
-pub(super) async fn reach(options: &PgConnectOptions, timeout: Duration) -> Result<(), sqlx::Error> {
-    match tokio::time::timeout(timeout, ask(options)).await {
-        Ok(Ok(_)) => Ok(()),
-        // Class 08: connection exception. 57P: the server stops, has crashed, or does not take sessions yet.
-        Ok(Err(sqlx::Error::Database(error)))
-            if !error.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P")) =>
-        {
-            Ok(())
-        }
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time"))),
     }
 }

@@ -200,7 +200,7 @@ impl Runner {
             self.migrations.find(name).ok_or_else(|| MigrationError::NoSuchMigration { name: name.to_owned() })?;
         self.locked(target, async |transaction| {
             history::create_tables(transaction).await?;
-            let history = history::read(transaction).await?;
+            let history = history::read_in_transaction(transaction).await?;
             let state = SchemaState::new(&self.migrations, transaction.get_database_backend(), &history);
             let info = state.migrations.into_iter().find(|info| info.name == name);
             if let Some(info) = info.filter(|info| info.status != MigrationStatus::Dirty) {

@@ -49,7 +49,7 @@ impl Plan<'_> {
         run: impl AsyncFn(&Migration) -> Result<(), MigrationError>,
     ) -> Result<Vec<String>, MigrationError> {
         history::create_tables(connection).await?;
-        let history = history::read(connection).await?;
+        let history = history::read_in_transaction(connection).await?;
         let state = SchemaState::new(self.migrations, connection.get_database_backend(), &history);
         let migrations: Vec<&Migration> = match self.direction {
             Direction::Up => {
