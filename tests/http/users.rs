@@ -59,5 +59,5 @@ async fn unique_index_names_its_field() {
     };
     let documents = named(document::Entity::NAME, document::Entity::UNIQUE);
     let users = named(user::Entity::NAME, user::Entity::UNIQUE);
-    assert_eq!([documents, users].concat(), indexes, "src/tenancy/scope.rs lists them");
+    assert_eq!([documents, users].concat(), indexes, "src/tenancy/table.rs and src/resources/ list them");
 }
