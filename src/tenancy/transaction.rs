@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// One transaction of one tenant, and the event that the audit log will say of it. Everything is rolled back unless
-/// [`TenantTransaction::end`] commits it.
+/// [`Tenancy::run`](super::Tenancy::run) commits it.
 #[derive(Debug)]
 pub struct TenantTransaction {
     transaction: Transaction,
