@@ -62,6 +62,17 @@ pub fn pool(settings: &Settings) -> Pool {
     }
 }
 
+/// Turns a new SQLite file to WAL mode before several connections open it. The change needs the file for itself, and fails at
+/// once where another connection reads it (sqlite.org/pragma.html, "PRAGMA journal_mode"). An error is left to the first use
+/// of the pool, which reports it.
+pub(crate) async fn initialize_sqlite(settings: &Settings) {
+    if let DatabaseUrl::Sqlite(options) = &settings.database
+        && let Ok(connection) = sqlite(options).connect().await
+    {
+        let _ = connection.close().await;
+    }
+}
+
 /// Sessions as requests have them.
 fn sessions(settings: &Settings, options: PoolOptions<Postgres>) -> PoolOptions<Postgres> {
     let timeout = settings.database_statement_timeout.as_millis();

@@ -65,6 +65,7 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
     let signals = Signals::install().map_err(ServeError::Signals)?;
     let listener = listener::bind(settings.host, settings.port)?;
     let address = listener.local_addr().map_err(|source| BindError::new(settings.host, settings.port, source))?;
+    database::initialize_sqlite(&settings).await;
     let database = database::pool(&settings);
     let policy = startup::check_policy(&settings);
     let runner = Arc::new(runner(&settings, migrations).with(|options| options.policy = policy));

@@ -164,7 +164,8 @@ async fn wait_for_database(state: &AppState) -> Result<SchemaState, StartupError
 /// Whether the database is unreachable, which may pass. A login or a database name that it refuses does not pass.
 fn may_pass(error: &DbErr) -> bool {
     match database::code(error) {
-        Some(code) => code.starts_with("08") || code.starts_with("57P") || code == "53300",
+        // 5 is SQLITE_BUSY: another process turns the file to WAL mode.
+        Some(code) => code.starts_with("08") || code.starts_with("57P") || code == "53300" || code == "5",
         None => database::Trouble::of(error) == Some(database::Trouble::Unreachable),
     }
 }
