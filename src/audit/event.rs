@@ -126,12 +126,6 @@ impl EventDraft {
         self.tenant_id
     }
 
-    /// The user who has done it.
-    #[must_use]
-    pub fn user_id(&self) -> Option<Uuid> {
-        self.user_id
-    }
-
     /// On this row.
     #[must_use]
     pub fn on(mut self, resource_id: Uuid) -> Self {

@@ -20,25 +20,12 @@ pub struct TenantTransaction {
     transaction: Transaction,
     event: EventDraft,
     tenant_id: Uuid,
-    user_id: Option<Uuid>,
 }
 
 impl TenantTransaction {
     pub(super) fn new(transaction: Transaction, event: EventDraft) -> Self {
-        let (tenant_id, user_id) = (event.tenant_id(), event.user_id());
-        Self { transaction, event, tenant_id, user_id }
-    }
-
-    /// The tenant whose data this is.
-    #[must_use]
-    pub fn tenant_id(&self) -> Uuid {
-        self.tenant_id
-    }
-
-    /// The caller's row, where the tenant has one.
-    #[must_use]
-    pub fn user_id(&self) -> Option<Uuid> {
-        self.user_id
+        let tenant_id = event.tenant_id();
+        Self { transaction, event, tenant_id }
     }
 
     /// The event that the audit log will say of it: to add to it what only the work can tell.
