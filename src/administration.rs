@@ -13,6 +13,7 @@ use crate::database::{self, Access, Transaction};
 use crate::entity::tenant::{self, Status};
 use crate::entity::user::{self, Role};
 use crate::entity::{document, word};
+use crate::ids::TenantId;
 use crate::tenancy::last_admin::{self, Loss};
 use crate::tenancy::{Table, TenantScoped};
 use sea_orm::ActiveValue::Set;
@@ -21,7 +22,6 @@ use sea_orm::{
     ColumnTrait, DatabaseConnection, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Select,
     SqlErr,
 };
-use uuid::Uuid;
 
 /// Who does what a command does, as entries of the audit log say it.
 const OPERATOR: &str = "operator";
@@ -282,12 +282,12 @@ async fn open_live(connection: &DatabaseConnection, external_id: &str) -> Operat
 }
 
 /// Only this tenant's: the policies show the owner, and a superuser, all.
-fn users_of(tenant: Uuid) -> Select<user::Entity> {
+fn users_of(tenant: TenantId) -> Select<user::Entity> {
     user::Entity::find().filter(user::Entity::TENANT.eq(tenant))
 }
 
 /// The users with this e-mail address, whatever its case, as `users_live_email` has it.
-fn named(tenant: Uuid, email: &str) -> Select<user::Entity> {
+fn named(tenant: TenantId, email: &str) -> Select<user::Entity> {
     let column = Expr::expr(Func::lower(Expr::col((user::Entity, user::Column::Email))));
     users_of(tenant).filter(column.eq(Func::lower(Expr::val(email))))
 }

@@ -9,6 +9,7 @@ use crate::auth::Claims;
 use crate::entity::tenant;
 use crate::entity::user::Role;
 use crate::error::{ApiError, ErrorCode};
+use crate::ids::{TenantId, UserId};
 use crate::telemetry::{ClientIp, RequestIdentity};
 use crate::tenancy::{ResolvedCaller, Tenancy, TenantTransaction};
 use axum::extract::{FromRequestParts, MatchedPath};
@@ -16,15 +17,14 @@ use axum::http::header::{AUTHORIZATION, USER_AGENT};
 use axum::http::request::Parts;
 use std::convert::Infallible;
 use std::marker::PhantomData;
-use uuid::Uuid;
 
 /// A verified caller, with a role in a tenant that is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The tenant: all that this caller may see or change belongs to it.
-    pub tenant_id: Uuid,
+    pub tenant_id: TenantId,
     /// The user's row, where the tenant has one for the token's subject.
-    pub user_id: Option<Uuid>,
+    pub user_id: Option<UserId>,
     /// The provider's name for the caller.
     pub subject: String,
     /// What the caller may do: as the token says, or else as the user's row does.

@@ -10,6 +10,7 @@ pub use probe::Probe;
 pub use trouble::Trouble;
 
 use crate::config::{DatabaseUrl, Settings};
+use crate::ids::TenantId;
 use bulkhead_migrator::Target;
 pub(crate) use bulkhead_migrator::code;
 use sea_orm::prelude::async_trait::async_trait;
@@ -23,7 +24,6 @@ use sea_orm::{
 use std::ops::Deref;
 use std::time::Duration;
 use tracing::log::LevelFilter;
-use uuid::Uuid;
 
 /// The role that run-time transactions take on (PostgreSQL); migrations make it.
 pub const APP_ROLE: &str = "bulkhead_app";
@@ -126,7 +126,7 @@ pub enum Access {
 /// Begins a transaction in which the database shows this tenant's rows and no others (PostgreSQL; on SQLite queries
 /// must name the tenant themselves). Whatever role the connection has, the transaction has [`APP_ROLE`], save to
 /// operate.
-pub async fn begin(pool: &DatabaseConnection, tenant: Uuid, access: Access) -> Result<Transaction, DbErr> {
+pub async fn begin(pool: &DatabaseConnection, tenant: TenantId, access: Access) -> Result<Transaction, DbErr> {
     Pool::from(pool.clone()).begin(tenant, access).await
 }
 
@@ -143,7 +143,7 @@ impl Pool {
     }
 
     /// As [`begin`].
-    pub async fn begin(&self, tenant: Uuid, access: Access) -> Result<Transaction, DbErr> {
+    pub async fn begin(&self, tenant: TenantId, access: Access) -> Result<Transaction, DbErr> {
         let options = TransactionOptions {
             // Else two that read first and write then would each wait for the other's end.
             sqlite_transaction_mode: (access != Access::Read).then_some(SqliteTransactionMode::Immediate),

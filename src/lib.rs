@@ -14,7 +14,8 @@
 //! 10. [`error`]
 //! 11. [`auth`], [`database`], [`telemetry`]
 //! 12. [`config`]
-//! 13. `clock`, [`entity`], `error_chain`, `json`, [`lifecycle`], `readiness`, `single_flight`, `text`
+//! 13. [`entity`]
+//! 14. `clock`, `error_chain`, [`ids`], `json`, [`lifecycle`], `readiness`, `single_flight`, `text`
 
 pub mod administration;
 pub mod app;
@@ -31,6 +32,7 @@ pub mod entity;
 pub mod error;
 mod error_chain;
 mod error_response;
+pub mod ids;
 mod input;
 mod json;
 pub mod lifecycle;

@@ -2,6 +2,7 @@
 
 use crate::config::Settings;
 use crate::error::{ApiError, ErrorCode};
+use crate::ids::TenantId;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
@@ -16,7 +17,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use uuid::Uuid;
 
 /// A page of at most so many bytes is not counted among the large ones: one of the largest rows, and more of the usual ones.
 const SMALL: usize = 128 * 1024;
@@ -36,7 +36,7 @@ pub(crate) struct Pages {
     /// How many lists of one tenant are read at once.
     at_once: usize,
     /// Of each tenant whose lists are read at the moment.
-    turns: Arc<Mutex<HashMap<Uuid, Arc<Semaphore>>>>,
+    turns: Arc<Mutex<HashMap<TenantId, Arc<Semaphore>>>>,
 }
 
 impl Pages {
@@ -49,7 +49,7 @@ impl Pages {
 
     /// Waits until the tenant may read a list. One tenant's lists take half of the pool's connections at most, however many
     /// there are: what others ask for finds one.
-    pub(crate) async fn turn(&self, tenant: Uuid) -> Option<OwnedSemaphorePermit> {
+    pub(crate) async fn turn(&self, tenant: TenantId) -> Option<OwnedSemaphorePermit> {
         let turns = {
             let mut tenants = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             tenants.retain(|_, turns| Arc::strong_count(turns) > 1);
@@ -158,11 +158,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use futures_util::FutureExt;
+    use uuid::Uuid;
 
     #[test]
     fn one_tenants_lists_take_turns_and_others_need_not_wait() {
         let pages = pages("1000");
-        let (one, other) = (Uuid::now_v7(), Uuid::now_v7());
+        let (one, other) = (TenantId(Uuid::now_v7()), TenantId(Uuid::now_v7()));
         let turn = |tenant| pages.turn(tenant).now_or_never().flatten();
         let mut taken: Vec<_> = (0..5).map(|_| turn(one).unwrap()).collect();
         assert!(turn(one).is_none(), "half of the pool's ten connections");

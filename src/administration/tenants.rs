@@ -4,6 +4,7 @@ use crate::audit::{self, Action, EventDraft};
 use crate::database::{self, Access};
 use crate::entity::tenant::{self, Status};
 use crate::entity::user::{self, Role};
+use crate::ids::{TenantId, UserId};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{
     ColumnTrait, DatabaseConnection, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, SqlErr,
@@ -25,8 +26,8 @@ pub struct NewTenant {
 
 /// Makes a tenant and its first user, and records that; `None` where the external id is taken. Needs the connection of a
 /// role that may insert tenants: the one that migrates.
-pub async fn create_tenant(connection: &DatabaseConnection, new: NewTenant) -> Result<Option<Uuid>, DbErr> {
-    let id = Uuid::now_v7();
+pub async fn create_tenant(connection: &DatabaseConnection, new: NewTenant) -> Result<Option<TenantId>, DbErr> {
+    let id = TenantId(Uuid::now_v7());
     let transaction = database::begin(connection, id, Access::Operate).await?;
     let taken =
         tenant::Entity::find().filter(tenant::Column::ExternalId.eq(&new.external_id)).one(&transaction).await?;
@@ -45,11 +46,11 @@ pub async fn create_tenant(connection: &DatabaseConnection, new: NewTenant) -> R
         Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => return Ok(None),
         done => done?,
     };
-    let created = |table, row| EventDraft::new(id, Action::Created, table).on(row);
-    let mut events = vec![created("tenants", id)];
+    let created = |table| EventDraft::new(id, Action::Created, table);
+    let mut events = vec![created("tenants").on(id)];
     if let Some((email, subject)) = new.admin {
         let admin = user::ActiveModel {
-            id: Set(Uuid::now_v7()),
+            id: Set(UserId(Uuid::now_v7())),
             tenant_id: Set(id),
             email: Set(email),
             external_idp_id: Set(subject),
@@ -57,7 +58,7 @@ pub async fn create_tenant(connection: &DatabaseConnection, new: NewTenant) -> R
             ..Default::default()
         };
         let admin = user::Entity::insert(admin).exec_with_returning(&transaction).await?;
-        events.push(created("users", admin.id));
+        events.push(created("users").on(admin.id));
     }
     audit::append(&transaction, events).await?;
     transaction.commit().await?;
@@ -68,7 +69,7 @@ pub async fn create_tenant(connection: &DatabaseConnection, new: NewTenant) -> R
 #[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
 pub struct TenantRow {
     /// Its id.
-    pub id: Uuid,
+    pub id: TenantId,
     /// What the identity provider calls it.
     pub external_id: String,
 }

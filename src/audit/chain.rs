@@ -4,6 +4,7 @@
 use super::event::EventDraft;
 use crate::database::Transaction;
 use crate::entity::audit_log::{self, Column};
+use crate::ids::{AuditLogId, TenantId, UserId};
 use aws_lc_rs::digest::{SHA256, digest};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, InsertStatement, Query};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, EntityName, Statement};
@@ -25,13 +26,13 @@ const INSTANT: &[BorrowedFormatItem<'_>] =
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AuditEntry {
     /// The tenant in whose chain it stands.
-    pub tenant_id: Uuid,
+    pub tenant_id: TenantId,
     /// Its place: 1, 2, 3, without a gap.
     pub sequence: i64,
     /// UUID v7.
-    pub id: Uuid,
+    pub id: AuditLogId,
     /// Who did it, where there is a row for them.
-    pub user_id: Option<Uuid>,
+    pub user_id: Option<UserId>,
     /// What was done.
     pub action: String,
     /// To what kind of thing.
@@ -148,7 +149,7 @@ async fn insert_chained(transaction: &Transaction, events: Vec<EventDraft>) -> R
         let entry = AuditEntry {
             tenant_id: tenant,
             sequence,
-            id: Uuid::now_v7(),
+            id: AuditLogId(Uuid::now_v7()),
             user_id: event.user_id,
             action: event.action.name().to_owned(),
             resource_type: event.resource_type.to_owned(),
@@ -181,7 +182,7 @@ async fn insert_chained(transaction: &Transaction, events: Vec<EventDraft>) -> R
 }
 
 /// Where the chain ends. A transaction of SQLite that writes has the file to itself from its beginning.
-async fn head(transaction: &Transaction, tenant: Uuid) -> Result<(i64, String), DbErr> {
+async fn head(transaction: &Transaction, tenant: TenantId) -> Result<(i64, String), DbErr> {
     let statement = Statement::from_sql_and_values(
         transaction.get_database_backend(),
         "SELECT sequence, hash FROM audit_heads WHERE tenant_id = $1",

@@ -1,6 +1,7 @@
 //! What an entry says: who, from where, did what to what.
 
 use super::shown;
+use crate::ids::{RowId, TenantId, UserId};
 use crate::telemetry::redact;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -74,8 +75,8 @@ impl ClientInfo {
 /// An entry of the audit log before it has its place in a chain: who did what to what, in which tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EventDraft {
-    pub(super) tenant_id: Uuid,
-    pub(super) user_id: Option<Uuid>,
+    pub(super) tenant_id: TenantId,
+    pub(super) user_id: Option<UserId>,
     pub(super) action: Action,
     pub(super) resource_type: &'static str,
     pub(super) resource_id: Option<Uuid>,
@@ -91,7 +92,7 @@ impl EventDraft {
     /// `action` on things of this kind (`users`, `documents`), in this tenant's chain. Nobody has done it yet: neither a
     /// user nor a client is known.
     #[must_use]
-    pub fn new(tenant_id: Uuid, action: Action, resource_type: &'static str) -> Self {
+    pub fn new(tenant_id: TenantId, action: Action, resource_type: &'static str) -> Self {
         Self {
             tenant_id,
             user_id: None,
@@ -107,7 +108,7 @@ impl EventDraft {
 
     /// Done by the user of this row; where there is none, by whoever has this name at the identity provider.
     #[must_use]
-    pub fn by(mut self, user_id: Option<Uuid>, subject: &str) -> Self {
+    pub fn by(mut self, user_id: Option<UserId>, subject: &str) -> Self {
         self.user_id = user_id;
         self.subject = user_id.is_none().then(|| subject.to_owned());
         self
@@ -122,14 +123,14 @@ impl EventDraft {
 
     /// The tenant in whose chain it will stand.
     #[must_use]
-    pub fn tenant_id(&self) -> Uuid {
+    pub fn tenant_id(&self) -> TenantId {
         self.tenant_id
     }
 
     /// On this row.
     #[must_use]
-    pub fn on(mut self, resource_id: Uuid) -> Self {
-        self.resource_id = Some(resource_id);
+    pub fn on(mut self, resource_id: impl RowId) -> Self {
+        self.resource_id = Some(resource_id.into());
         self
     }
 
@@ -167,9 +168,9 @@ impl EventDraft {
     }
 
     /// Turns it into a read that looked for this row of this kind.
-    pub fn turn_into_read_of(&mut self, resource_type: &'static str, resource_id: Uuid) {
+    pub fn turn_into_read_of(&mut self, resource_type: &'static str, resource_id: impl RowId) {
         self.turn_into_read();
-        (self.resource_type, self.resource_id) = (resource_type, Some(resource_id));
+        (self.resource_type, self.resource_id) = (resource_type, Some(resource_id.into()));
     }
 
     /// Whether it changes nothing.

@@ -25,7 +25,8 @@ pub use shown::{ID_ENDS, IDS, IdEnds, Shown, end_bytes, id_end};
 pub use verify::{Verified, verify};
 pub use walk::{Break, Place, entries};
 
+use crate::ids::TenantId;
 use uuid::Uuid;
 
 /// The tenant in whose chain stands what belongs to no other: refused logins, callers of unknown tenants.
-pub const SYSTEM_TENANT: Uuid = Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0000);
+pub const SYSTEM_TENANT: TenantId = TenantId(Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0000));

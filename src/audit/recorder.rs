@@ -4,12 +4,12 @@ use super::chain::append;
 use super::event::EventDraft;
 use crate::database::{Access, Pool};
 use crate::error::{ApiError, ErrorCode};
+use crate::ids::TenantId;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use sea_orm::DbErr;
 use std::collections::{HashMap, HashSet, VecDeque};
 use tokio::sync::{mpsc, oneshot};
-use uuid::Uuid;
 
 /// How many events wait at most. Senders wait while the queue is full.
 const QUEUE: usize = 1024;
@@ -81,11 +81,11 @@ async fn run(pool: Pool, mut receiver: mpsc::Receiver<PendingEntry>) {
 /// Events that wait to be written, by chain.
 #[derive(Default)]
 struct WriteQueue {
-    pending: HashMap<Uuid, Vec<PendingEntry>>,
+    pending: HashMap<TenantId, Vec<PendingEntry>>,
     /// Chains with events and without a transaction, in the order in which they came.
-    ready: VecDeque<Uuid>,
+    ready: VecDeque<TenantId>,
     /// Chains with a transaction.
-    writing: HashSet<Uuid>,
+    writing: HashSet<TenantId>,
     /// How many events wait.
     waiting: usize,
 }
@@ -102,7 +102,7 @@ impl WriteQueue {
     }
 
     /// The chain that has waited longest, and its next batch.
-    fn next(&mut self) -> Option<(Uuid, Vec<PendingEntry>)> {
+    fn next(&mut self) -> Option<(TenantId, Vec<PendingEntry>)> {
         let tenant = self.ready.pop_front()?;
         let mut batch = self.pending.remove(&tenant)?;
         if batch.len() > BATCH {
@@ -113,7 +113,7 @@ impl WriteQueue {
         Some((tenant, batch))
     }
 
-    fn written(&mut self, tenant: Uuid) {
+    fn written(&mut self, tenant: TenantId) {
         self.writing.remove(&tenant);
         if self.pending.contains_key(&tenant) {
             self.ready.push_back(tenant);
@@ -121,7 +121,7 @@ impl WriteQueue {
     }
 }
 
-async fn write_all(pool: &Pool, tenant: Uuid, batch: Vec<PendingEntry>) -> Uuid {
+async fn write_all(pool: &Pool, tenant: TenantId, batch: Vec<PendingEntry>) -> TenantId {
     let (events, waiting): (Vec<_>, Vec<_>) = batch.into_iter().map(|entry| (entry.event, entry.done)).unzip();
     let outcome = write(pool, tenant, events).await.map_err(ApiError::from);
     for done in waiting {
@@ -131,7 +131,7 @@ async fn write_all(pool: &Pool, tenant: Uuid, batch: Vec<PendingEntry>) -> Uuid 
     tenant
 }
 
-async fn write(pool: &Pool, tenant: Uuid, events: Vec<EventDraft>) -> Result<(), DbErr> {
+async fn write(pool: &Pool, tenant: TenantId, events: Vec<EventDraft>) -> Result<(), DbErr> {
     let transaction = pool.begin(tenant, Access::Write).await?;
     append(&transaction, events).await?;
     transaction.commit().await

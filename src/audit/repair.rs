@@ -7,8 +7,8 @@ use super::repair_entry::{Repair, Repaired, remains, repairs};
 use super::verify::examine;
 use super::walk::End;
 use crate::database::Transaction;
+use crate::ids::TenantId;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
-use uuid::Uuid;
 
 /// Opens a new segment of a chain that does not hold: an entry behind everything that is there, which names the break.
 /// `None` where the chain holds. The tenant's other writers wait meanwhile.
@@ -18,7 +18,7 @@ use uuid::Uuid;
 /// the database fails.
 pub async fn repair(
     transaction: &Transaction,
-    tenant: Uuid,
+    tenant: TenantId,
     by: &str,
     reason: &str,
 ) -> Result<Option<Repaired>, DbErr> {
@@ -55,7 +55,7 @@ pub async fn repair(
 }
 
 /// Holds the chain's end until the transaction ends. On SQLite a transaction that writes has the file to itself.
-async fn hold_head(transaction: &Transaction, tenant: Uuid) -> Result<(), DbErr> {
+async fn hold_head(transaction: &Transaction, tenant: TenantId) -> Result<(), DbErr> {
     if transaction.get_database_backend() == DbBackend::Postgres {
         let sql = "SELECT FROM audit_heads WHERE tenant_id = $1 FOR UPDATE";
         execute(transaction, sql, vec![tenant.into()]).await?;
@@ -63,7 +63,7 @@ async fn hold_head(transaction: &Transaction, tenant: Uuid) -> Result<(), DbErr>
     Ok(())
 }
 
-async fn insert_head(transaction: &Transaction, tenant: Uuid, sequence: i64) -> Result<(), DbErr> {
+async fn insert_head(transaction: &Transaction, tenant: TenantId, sequence: i64) -> Result<(), DbErr> {
     let sql = "INSERT INTO audit_heads (tenant_id, sequence, hash) VALUES ($1, $2, $3)";
     execute(transaction, sql, vec![tenant.into(), sequence.into(), GENESIS.into()]).await
 }
@@ -74,7 +74,7 @@ async fn insert_head(transaction: &Transaction, tenant: Uuid, sequence: i64) -> 
 /// On PostgreSQL this waits for those who have moved an end, of any chain, and not for those who wait for this one: they
 /// have read it for update, which does not conflict with the lock that ALTER TABLE takes here (SHARE ROW EXCLUSIVE,
 /// postgresql.org/docs/current/explicit-locking.html).
-async fn move_head(transaction: &Transaction, tenant: Uuid, sequence: i64) -> Result<(), DbErr> {
+async fn move_head(transaction: &Transaction, tenant: TenantId, sequence: i64) -> Result<(), DbErr> {
     let update = "UPDATE audit_heads SET sequence = $2 WHERE tenant_id = $1";
     let values = vec![tenant.into(), sequence.into()];
     if transaction.get_database_backend() == DbBackend::Postgres {

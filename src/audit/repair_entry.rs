@@ -5,10 +5,10 @@ use super::event::Action;
 use super::walk::{Break, Place, entries};
 use crate::database::Transaction;
 use crate::entity::audit_log::{self, Column};
+use crate::ids::TenantId;
 use aws_lc_rs::digest::{Context, SHA256};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 /// What the entry of a repair says in its metadata.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ pub struct Repaired {
 }
 
 /// The entries that say that they repair the chain, oldest first.
-pub(super) async fn repairs(transaction: &Transaction, tenant: Uuid) -> Result<Vec<AuditEntry>, DbErr> {
+pub(super) async fn repairs(transaction: &Transaction, tenant: TenantId) -> Result<Vec<AuditEntry>, DbErr> {
     let rows = audit_log::Entity::find()
         .filter(Column::TenantId.eq(tenant))
         .filter(Column::Action.eq(Action::ChainRepaired.name()))
@@ -59,7 +59,12 @@ pub(super) async fn repairs(transaction: &Transaction, tenant: Uuid) -> Result<V
 
 /// SHA-256 of the entries between two numbers, as they are there: of each the canonical form and the stored hash, a line
 /// each.
-pub(super) async fn remains(transaction: &Transaction, tenant: Uuid, after: i64, before: i64) -> Result<String, DbErr> {
+pub(super) async fn remains(
+    transaction: &Transaction,
+    tenant: TenantId,
+    after: i64,
+    before: i64,
+) -> Result<String, DbErr> {
     let (mut context, mut last) = (Context::new(&SHA256), after);
     loop {
         let batch = entries(transaction, tenant, last, before - 1).await?;

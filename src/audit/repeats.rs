@@ -159,6 +159,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::audit::{Action, SYSTEM_TENANT};
+    use crate::ids::TenantId;
     use serde_json::Value;
     use uuid::Uuid;
 
@@ -222,7 +223,7 @@ mod tests {
     fn any_number_of_kinds_takes_bounded_memory_and_none_is_lost() {
         let (mut counts, now) = (Counts::default(), Instant::now());
         let event = |number: usize| EventDraft {
-            tenant_id: Uuid::from_u128(number as u128),
+            tenant_id: TenantId(Uuid::from_u128(number as u128)),
             ..refusal("AUTH_008", "192.0.2.1")
         };
         for number in 0..MOST_KINDS + 100 {

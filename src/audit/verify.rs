@@ -5,8 +5,8 @@ use super::repair_entry::{Repair, Repaired, remains, repairs};
 use super::walk::{Break, End, Place, walk};
 use crate::database::Transaction;
 use crate::entity::audit_log::{self, Column};
+use crate::ids::TenantId;
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter};
-use uuid::Uuid;
 
 /// A chain that holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) struct Findings {
 }
 
 /// Walks the tenant's chain as it stands now, in bounded memory; others may go on appending to it.
-pub async fn verify(transaction: &Transaction, tenant: Uuid) -> Result<Result<Verified, Break>, DbErr> {
+pub async fn verify(transaction: &Transaction, tenant: TenantId) -> Result<Result<Verified, Break>, DbErr> {
     let end = End::now(transaction, tenant).await?;
     let Findings { repairs, broken } = examine(transaction, tenant, &end).await?;
     let head = match (broken, end.recorded) {
@@ -43,7 +43,7 @@ pub async fn verify(transaction: &Transaction, tenant: Uuid) -> Result<Result<Ve
 
 /// Walks the tenant's chain. A repair counts where it names exactly what is found before it, as it was found then: the
 /// end that was recorded at that time, the first break, the last place that held, and all that stood behind that.
-pub(super) async fn examine(transaction: &Transaction, tenant: Uuid, end: &End) -> Result<Findings, DbErr> {
+pub(super) async fn examine(transaction: &Transaction, tenant: TenantId, end: &End) -> Result<Findings, DbErr> {
     let mut start = Place::beginning();
     let mut findings = Findings { repairs: Vec::new(), broken: None };
     for entry in repairs(transaction, tenant).await? {

@@ -3,10 +3,10 @@
 use super::chain::{AuditEntry, GENESIS};
 use crate::database::Transaction;
 use crate::entity::audit_log::{self, Column};
+use crate::ids::TenantId;
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use uuid::Uuid;
 
 /// How many entries are in memory at once.
 const BATCH: u64 = 1000;
@@ -80,7 +80,7 @@ pub(super) struct End {
 
 impl End {
     /// The tenant's, as it is now, in one look.
-    pub(super) async fn now(transaction: &Transaction, tenant: Uuid) -> Result<Self, DbErr> {
+    pub(super) async fn now(transaction: &Transaction, tenant: TenantId) -> Result<Self, DbErr> {
         let statement = Statement::from_sql_and_values(
             transaction.get_database_backend(),
             "SELECT h.sequence, h.hash,
@@ -98,7 +98,7 @@ impl End {
     /// The tenant's as it was before the entry of this number, when `recorded` was what it is here.
     pub(super) async fn before(
         transaction: &Transaction,
-        tenant: Uuid,
+        tenant: TenantId,
         entry: i64,
         recorded: Option<Place>,
     ) -> Result<Self, DbErr> {
@@ -120,7 +120,7 @@ impl End {
 /// what is wrong behind that.
 pub(super) async fn walk(
     transaction: &Transaction,
-    tenant: Uuid,
+    tenant: TenantId,
     start: &Place,
     end: &End,
 ) -> Result<(Place, Option<Break>), DbErr> {
@@ -162,7 +162,7 @@ pub(super) async fn walk(
 /// The entries after `after` up to `end`, oldest first, a batch of them; each with the hash that it was stored with.
 pub async fn entries(
     transaction: &Transaction,
-    tenant: Uuid,
+    tenant: TenantId,
     after: i64,
     end: i64,
 ) -> Result<Vec<(AuditEntry, String)>, DbErr> {

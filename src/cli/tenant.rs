@@ -7,6 +7,7 @@ use crate::config::Settings;
 use crate::database;
 use crate::entity::tenant::{self, Status};
 use crate::entity::word;
+use crate::ids::TenantId;
 use crate::resource::Email;
 use crate::server::StartupError;
 use crate::text::NonBlank;
@@ -15,7 +16,6 @@ use clap::{Args, Subcommand};
 use sea_orm::{DatabaseConnection, DbErr};
 use serde::Serialize;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Tenant {
@@ -149,7 +149,7 @@ impl Create {
 #[derive(Serialize)]
 struct Line {
     external_id: String,
-    id: Uuid,
+    id: TenantId,
     status: Status,
     name: String,
     #[serde(with = "time::serde::rfc3339")]

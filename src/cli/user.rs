@@ -7,11 +7,11 @@ use crate::administration::{self, Refusal};
 use crate::config::Settings;
 use crate::entity::user::{self, Role};
 use crate::entity::word;
+use crate::ids::UserId;
 use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum User {
@@ -81,7 +81,7 @@ impl From<RoleName> for Role {
 /// A user as `--json` prints it.
 #[derive(Serialize)]
 struct Line {
-    id: Uuid,
+    id: UserId,
     email: String,
     external_idp_id: Option<String>,
     full_name: Option<String>,

@@ -5,6 +5,7 @@
 
 use super::{Access, begin, migration_connection};
 use crate::config::Settings;
+use crate::ids::TenantId;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
 use tempfile::TempDir;
@@ -53,7 +54,7 @@ async fn a_connection_whose_transaction_did_not_end_as_it_should_serves_no_more(
     for (statement, kept) in [("SELECT 1", true), ("ROLLBACK", false), ("COMMIT", false)] {
         for access in [Access::Read, Access::Write] {
             pool.execute_unprepared(mark).await.unwrap();
-            let transaction = begin(&pool, Uuid::nil(), access).await.unwrap();
+            let transaction = begin(&pool, TenantId(Uuid::nil()), access).await.unwrap();
             transaction.execute_unprepared(statement).await.unwrap();
             drop(transaction);
             assert_eq!(count(&pool, "mark").await.is_ok(), kept, "{statement} of {access:?}");
@@ -66,7 +67,7 @@ async fn a_connection_whose_transaction_did_not_end_as_it_should_serves_no_more(
     assert!(count(&pool, "mark").await.is_err());
     // And a commit keeps the connection.
     pool.execute_unprepared(mark).await.unwrap();
-    let transaction = begin(&pool, Uuid::nil(), Access::Write).await.unwrap();
+    let transaction = begin(&pool, TenantId(Uuid::nil()), Access::Write).await.unwrap();
     transaction.execute_unprepared("INSERT INTO things VALUES ('one')").await.unwrap();
     transaction.commit().await.unwrap();
     assert_eq!(count(&pool, "mark").await.unwrap(), 0);
@@ -79,11 +80,11 @@ async fn a_commit_commits_whatever_the_driver_counts() {
     let (writer, reader) = (driver(&options), driver(&options));
     // What the pool's connections are closed for, twice: a transaction that the driver counts and SQLite has not, then
     // one that SQLite has and the driver takes to be rolled back.
-    let transaction = begin(&writer, Uuid::nil(), Access::Write).await.unwrap();
+    let transaction = begin(&writer, TenantId(Uuid::nil()), Access::Write).await.unwrap();
     transaction.execute_unprepared("ROLLBACK").await.unwrap();
     drop(transaction);
-    drop(begin(&writer, Uuid::nil(), Access::Read).await.unwrap());
-    let transaction = begin(&writer, Uuid::nil(), Access::Write).await.unwrap();
+    drop(begin(&writer, TenantId(Uuid::nil()), Access::Read).await.unwrap());
+    let transaction = begin(&writer, TenantId(Uuid::nil()), Access::Write).await.unwrap();
     transaction.execute_unprepared("INSERT INTO things VALUES ('one')").await.unwrap();
     transaction.commit().await.unwrap();
     assert_eq!(count(&reader, "things").await.unwrap(), 1);
@@ -93,7 +94,7 @@ async fn a_commit_commits_whatever_the_driver_counts() {
 async fn a_commit_fails_where_there_is_no_transaction_any_more() {
     let (_folder, options) = file().await;
     let writer = driver(&options);
-    let transaction = begin(&writer, Uuid::nil(), Access::Write).await.unwrap();
+    let transaction = begin(&writer, TenantId(Uuid::nil()), Access::Write).await.unwrap();
     transaction.execute_unprepared("INSERT INTO things VALUES ('one')").await.unwrap();
     transaction.execute_unprepared("ROLLBACK").await.unwrap();
     let error = transaction.commit().await.unwrap_err();

@@ -7,6 +7,7 @@ use crate::context::TenantContext;
 use crate::entity::user;
 use crate::error::{ApiError, ErrorCode};
 use crate::error_response::ErrorBody;
+use crate::ids::{TenantId, UserId};
 use crate::input::JsonBody;
 use crate::resource::{AuthErrors, BodyErrors, PublicErrors};
 use crate::tenancy::TenantTransaction;
@@ -20,7 +21,6 @@ use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 /// Tokens and login cookies are nobody's to keep on the way (RFC 6749, section 5.1).
 const NO_STORE: (HeaderName, HeaderValue) = (CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -132,8 +132,10 @@ pub(crate) struct Validation {
     #[schema(example = true)]
     valid: bool,
     /// The user's id; null where the tenant has no user of the token's subject.
-    user_id: Option<Uuid>,
-    tenant_id: Uuid,
+    #[schema(value_type = Option<Uuid>)]
+    user_id: Option<UserId>,
+    #[schema(value_type = Uuid)]
+    tenant_id: TenantId,
     /// When the token expires: Unix time in seconds.
     #[schema(example = 1_790_000_000)]
     expires_at: i64,

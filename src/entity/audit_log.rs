@@ -1,5 +1,6 @@
 //! The table of audit entries. It is append-only: `audit` writes it, the API lists it.
 
+use crate::ids::{AuditLogId, TenantId, UserId};
 use sea_orm::entity::prelude::*;
 
 /// One row of `audit_logs`.
@@ -8,13 +9,13 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     /// UUID v7.
     #[sea_orm(primary_key, auto_increment = false)]
-    pub id: Uuid,
+    pub id: AuditLogId,
     /// The tenant in whose chain it stands.
-    pub tenant_id: Uuid,
+    pub tenant_id: TenantId,
     /// Its place in the chain: 1, 2, 3, without a gap.
     pub sequence: i64,
     /// Who did it, where the tenant has a row for them.
-    pub user_id: Option<Uuid>,
+    pub user_id: Option<UserId>,
     /// What was done, such as `DATA_ACCESS`.
     pub action: String,
     /// To what kind of thing.

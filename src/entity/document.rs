@@ -1,6 +1,7 @@
 //! The table of documents: metadata of files that are stored elsewhere. Its rows are the answers of the API.
 
 use super::JsonText;
+use crate::ids::{DocumentId, TenantId, UserId};
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -26,12 +27,14 @@ pub enum Status {
 pub struct Model {
     /// UUID v7.
     #[sea_orm(primary_key, auto_increment = false)]
-    pub id: Uuid,
+    #[schema(value_type = Uuid)]
+    pub id: DocumentId,
     /// The tenant it belongs to, for good.
     #[serde(skip)]
-    pub tenant_id: Uuid,
+    pub tenant_id: TenantId,
     /// The user who owns it.
-    pub user_id: Uuid,
+    #[schema(value_type = Uuid)]
+    pub user_id: UserId,
     /// The file's key in its bucket: `TENANT_ID/...`.
     #[schema(example = "0193b7a6-7c1e-7d4c-9f1b-2f6f7f3e9a10/scans/4711.pdf")]
     pub storage_key: String,

@@ -1,5 +1,6 @@
 //! A tenant: a customer whose data is kept apart from everyone else's.
 
+use crate::ids::TenantId;
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -25,7 +26,8 @@ pub enum Status {
 pub struct Model {
     /// UUID v7.
     #[sea_orm(primary_key, auto_increment = false)]
-    pub id: Uuid,
+    #[schema(value_type = Uuid)]
+    pub id: TenantId,
     /// Its name.
     #[schema(example = "Saint Mary's Clinic")]
     pub name: String,

@@ -1,5 +1,6 @@
 //! A user: someone who may act, in exactly one tenant.
 
+use crate::ids::{TenantId, UserId};
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -26,10 +27,11 @@ pub enum Role {
 pub struct Model {
     /// UUID v7.
     #[sea_orm(primary_key, auto_increment = false)]
-    pub id: Uuid,
+    #[schema(value_type = Uuid)]
+    pub id: UserId,
     /// The tenant it belongs to, for good.
     #[serde(skip)]
-    pub tenant_id: Uuid,
+    pub tenant_id: TenantId,
     /// Unique among the tenant's live users, whatever its case.
     #[schema(format = Email, example = "ada@example.org")]
     pub email: String,

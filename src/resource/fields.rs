@@ -2,6 +2,9 @@
 
 use crate::text::NonBlank;
 use email_address::{EmailAddress, Options};
+use sea_orm::ActiveValue::{self, NotSet, Set};
+use sea_orm::Value;
+use sea_orm::sea_query::Nullable;
 use serde::{Deserialize, Deserializer};
 
 /// Text of 1 to `MAX` characters, without control characters and without spaces around it.
@@ -48,6 +51,38 @@ impl From<Email> for String {
     fn from(email: Email) -> Self {
         email.0
     }
+}
+
+/// A size in bytes: 0 or more.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "i64")]
+pub(crate) struct SizeBytes(i64);
+
+impl TryFrom<i64> for SizeBytes {
+    type Error = &'static str;
+
+    fn try_from(bytes: i64) -> Result<Self, Self::Error> {
+        if bytes >= 0 { Ok(Self(bytes)) } else { Err("must be 0 or more") }
+    }
+}
+
+impl From<SizeBytes> for i64 {
+    fn from(size: SizeBytes) -> Self {
+        size.0
+    }
+}
+
+/// A column's change: an omitted field leaves it as it is.
+pub(crate) fn changed<T: Into<V>, V: Into<Value>>(field: Option<T>) -> ActiveValue<V> {
+    field.map_or(NotSet, |value| Set(value.into()))
+}
+
+/// As [`changed`], of a column that null clears; for fields of [`double_option`].
+#[allow(clippy::option_option, reason = "omitted, null or a value")]
+pub(crate) fn changed_or_cleared<T: Into<V>, V: Into<Value> + Nullable>(
+    field: Option<Option<T>>,
+) -> ActiveValue<Option<V>> {
+    field.map_or(NotSet, |value| Set(value.map(Into::into)))
 }
 
 /// Tells an omitted field (`None`) from null (`Some(None)`); for `#[serde(default)]` fields.

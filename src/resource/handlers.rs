@@ -8,7 +8,7 @@ use crate::audit::{self, Action};
 use crate::context::{Require, TenantContext};
 use crate::error::ApiError;
 use crate::input::JsonBody;
-use crate::tenancy::{Cursor, Table, TenantTransaction};
+use crate::tenancy::{Cursor, IdOf, Table, TenantTransaction};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -43,14 +43,17 @@ pub(super) async fn list<R: Resource>(
     rows.answer(next.map(Cursor::encode).as_deref())
 }
 
-pub(super) async fn get<R: Resource>(Require(context, ..): Require<Read<R>>, Id(id): Id) -> Result<Response, ApiError> {
+pub(super) async fn get<R: Resource>(
+    Require(context, ..): Require<Read<R>>,
+    Id(id): Id<R>,
+) -> Result<Response, ApiError> {
     get_row::<R>(&context, id).await
 }
 
 /// Reads a live row of the caller's tenant.
 pub(crate) async fn get_row<T: Table<Model: Serialize>>(
     context: &TenantContext,
-    id: Uuid,
+    id: IdOf<T>,
 ) -> Result<Response, ApiError> {
     let event = context.event(Action::DataAccess, T::NAME).on(id);
     let row = context.run(event, async |tx| tx.get::<T>(id).await).await?;
@@ -62,10 +65,13 @@ pub(super) async fn create<R: Resource>(
     Require(context, ..): Require<Write<R>>,
     JsonBody(new): JsonBody<R::New>,
 ) -> Result<Response, ApiError> {
-    let row = R::new_row(new, &context.caller, &state.settings)?;
+    let mut row = R::new_row(new, &context.caller, &state.settings)?;
+    if row.is_not_set(R::ID) {
+        row.set(R::ID, Uuid::now_v7().into());
+    }
     let row = context
         .run(context.event(Action::Created, R::NAME), async |tx| {
-            R::before_create(tx, &row).await?;
+            R::before_write(tx, None, &row).await?;
             tx.insert::<R>(row).await
         })
         .await?;
@@ -76,14 +82,14 @@ pub(super) async fn create<R: Resource>(
 pub(super) async fn update<R: Resource>(
     State(state): State<AppState>,
     Require(context, ..): Require<Write<R>>,
-    Id(id): Id,
+    Id(id): Id<R>,
     version: IfMatch,
     JsonBody(changes): JsonBody<R::Changes>,
 ) -> Result<Response, ApiError> {
     let changes = R::changes(changes, &state.settings)?;
     let row = context
         .run(context.event(Action::Updated, R::NAME).on(id), async |tx| {
-            R::before_update(tx, id, &changes).await?;
+            R::before_write(tx, Some(id), &changes).await?;
             update_row::<R>(tx, id, &version, changes).await
         })
         .await?;
@@ -93,7 +99,7 @@ pub(super) async fn update<R: Resource>(
 /// Changes a live row of the expected version. The event names the fields that change; where none does, it is a read.
 pub(crate) async fn update_row<T: Table>(
     tx: &mut TenantTransaction,
-    id: Uuid,
+    id: IdOf<T>,
     version: &IfMatch,
     changes: T::ActiveModel,
 ) -> Result<T::Model, ApiError> {
@@ -127,7 +133,7 @@ fn audited_value<T: Table>(row: &T::Model) -> Option<String> {
 
 pub(super) async fn delete<R: Resource>(
     Require(context, ..): Require<Write<R>>,
-    Id(id): Id,
+    Id(id): Id<R>,
     version: IfMatch,
 ) -> Result<StatusCode, ApiError> {
     let event = context.event(Action::Deleted, R::NAME).on(id);
@@ -146,7 +152,7 @@ pub(super) async fn delete<R: Resource>(
 
 pub(super) async fn restore<R: Resource>(
     Require(context, ..): Require<Write<R>>,
-    Id(id): Id,
+    Id(id): Id<R>,
 ) -> Result<Response, ApiError> {
     let event = context.event(Action::Restored, R::NAME).on(id);
     let row = context.run(event, async |tx| tx.restore::<R>(id).await).await?;

@@ -9,7 +9,7 @@ mod list;
 mod openapi;
 mod precondition;
 
-pub(crate) use fields::{Email, Text, double_option};
+pub(crate) use fields::{Email, SizeBytes, Text, changed, changed_or_cleared, double_option};
 pub(crate) use handlers::{get_row, update_row};
 pub(crate) use json_object::json_object;
 pub(crate) use list::{ListQuery, PageQuery, cursor_error};
@@ -20,7 +20,7 @@ use crate::config::Settings;
 use crate::context::{Caller, Permission};
 use crate::entity::user::Role;
 use crate::error::{ApiError, ErrorCode};
-use crate::tenancy::{Table, TenantTransaction};
+use crate::tenancy::{IdOf, Table, TenantScoped, TenantTransaction};
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use sea_orm::Condition;
@@ -59,31 +59,27 @@ pub(crate) trait Resource: Table<Model: Serialize + ToSchema + Send> {
     /// The rows that a filter asks for.
     fn condition(filter: Self::Filter) -> Condition;
 
-    /// A new row, from a body that is checked without the database.
+    /// A new row, from a body that is checked without the database. It gets an id where it has none.
     fn new_row(new: Self::New, caller: &Caller, settings: &Settings) -> Result<Self::ActiveModel, ApiError>;
 
     /// The columns that a body changes; checked without the database.
     fn changes(changes: Self::Changes, settings: &Settings) -> Result<Self::ActiveModel, ApiError>;
 
-    /// Rules that need the database, before a row is created.
-    fn before_create(
-        _: &mut TenantTransaction,
-        _: &Self::ActiveModel,
-    ) -> impl Future<Output = Result<(), ApiError>> + Send {
-        async { Ok(()) }
-    }
-
-    /// Rules that need the database, before the row of this id is updated.
-    fn before_update(
-        _: &mut TenantTransaction,
-        _: Uuid,
-        _: &Self::ActiveModel,
+    /// Rules that need the database, before a row is created, or the row of this id is updated. `row` has the columns that
+    /// are set.
+    fn before_write(
+        _tx: &mut TenantTransaction,
+        _id: Option<IdOf<Self>>,
+        _row: &Self::ActiveModel,
     ) -> impl Future<Output = Result<(), ApiError>> + Send {
         async { Ok(()) }
     }
 
     /// Rules that need the database, before the row of this id is deleted.
-    fn before_delete(_: &mut TenantTransaction, _: Uuid) -> impl Future<Output = Result<(), ApiError>> + Send {
+    fn before_delete(
+        _tx: &mut TenantTransaction,
+        _id: IdOf<Self>,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send {
         async { Ok(()) }
     }
 }
@@ -102,15 +98,15 @@ impl<R: Resource> Permission for Write<R> {
     const ROLE: Role = R::WRITE;
 }
 
-/// The id in a path.
-pub(crate) struct Id(pub(crate) Uuid);
+/// The id, in a path, of a row of `T`.
+pub(crate) struct Id<T: TenantScoped>(pub(crate) IdOf<T>);
 
-impl<S: Send + Sync> FromRequestParts<S> for Id {
+impl<S: Send + Sync, T: TenantScoped> FromRequestParts<S> for Id<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Path(text) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| ErrorCode::NotFound)?;
         let refused = |_| ApiError::detailed(ErrorCode::BadFormat, "the id must be a UUID").of_field("id".to_owned());
-        Uuid::try_parse(&text).map(Self).map_err(refused)
+        Uuid::try_parse(&text).map(|id| Self(id.into())).map_err(refused)
     }
 }

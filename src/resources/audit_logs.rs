@@ -6,6 +6,7 @@ use crate::context::{Admin, Require};
 use crate::entity::audit_log::{self, Column};
 use crate::entity::{document, user};
 use crate::error::{ApiError, ErrorCode};
+use crate::ids::{AuditLogId, UserId};
 use crate::resource::{AuthErrors, Id, List, ListQuery, NotFound, PageQuery, Text, cursor_error};
 use crate::tenancy::{Table, TenantTransaction, Trail};
 use axum::Json;
@@ -21,12 +22,14 @@ use uuid::Uuid;
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AuditLog {
-    id: Uuid,
+    #[schema(value_type = Uuid)]
+    id: AuditLogId,
     /// Its place in the tenant's chain: 1, 2, 3, without a gap.
     #[schema(example = 42)]
     sequence: i64,
     /// Who did it, where the tenant has a user for them.
-    user_id: Option<Uuid>,
+    #[schema(value_type = Option<Uuid>)]
+    user_id: Option<UserId>,
     #[schema(value_type = Action)]
     action: String,
     #[schema(example = "documents")]
@@ -102,7 +105,8 @@ pub(crate) struct AuditFilter {
     /// Only entries of this action.
     action: Option<Action>,
     /// Only what this user did.
-    user_id: Option<Uuid>,
+    #[param(value_type = Option<Uuid>)]
+    user_id: Option<UserId>,
     /// Only what was done to things of this kind: `users`, `documents`, `tenants`.
     #[param(value_type = Option<String>, min_length = 1, max_length = 64, example = "documents")]
     resource_type: Option<Text<64>>,
@@ -184,7 +188,10 @@ pub(crate) async fn list(
     params(("id" = Uuid, Path, description = "The entry's id")),
     responses((status = 200, body = AuditLogEntry, description = "The entry."), AuthErrors, NotFound)
 )]
-pub(crate) async fn get(Require(context, ..): Require<Admin>, Id(id): Id) -> Result<Json<AuditLogEntry>, ApiError> {
+pub(crate) async fn get(
+    Require(context, ..): Require<Admin>,
+    Id(id): Id<audit_log::Entity>,
+) -> Result<Json<AuditLogEntry>, ApiError> {
     let event = context.event(Action::DataAccess, "audit_logs").on(id);
     let entry = context.run(event, async |tx| {
         let row = tx.find::<audit_log::Entity>().one(id).await?;

@@ -2,14 +2,15 @@
 
 use crate::config::Settings;
 use crate::context::Caller;
-use crate::entity::document::{self, Column, Entity, Status};
+use crate::entity::document::{self, ActiveModel, Column, Entity, Status};
 use crate::entity::user::{self, Role};
 use crate::error::{ApiError, ErrorCode};
-use crate::resource::{Resource, Text, json_object};
+use crate::ids::{DocumentId, TenantId, UserId};
+use crate::resource::{Resource, SizeBytes, Text, changed, json_object};
 use crate::tenancy::TenantTransaction;
 use crate::tenant_table;
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::{ColumnTrait, Condition, IntoActiveValue};
+use sea_orm::{ColumnTrait, Condition};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -27,27 +28,16 @@ pub(crate) struct DocumentFilter {
     /// Only documents of this status.
     status: Option<Status>,
     /// Only documents that this user owns.
-    user_id: Option<Uuid>,
-}
-
-/// A size in bytes: 0 or more.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(try_from = "i64")]
-pub(crate) struct SizeBytes(i64);
-
-impl TryFrom<i64> for SizeBytes {
-    type Error = &'static str;
-
-    fn try_from(bytes: i64) -> Result<Self, Self::Error> {
-        if bytes >= 0 { Ok(Self(bytes)) } else { Err("must be 0 or more") }
-    }
+    #[param(value_type = Option<Uuid>)]
+    user_id: Option<UserId>,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewDocument {
     /// The user who owns it; the caller where it is omitted.
-    user_id: Option<Uuid>,
+    #[schema(value_type = Option<Uuid>)]
+    user_id: Option<UserId>,
     /// The file's key in its bucket: the tenant's id, a slash, and more; made from the document's id where it is omitted.
     #[schema(value_type = Option<String>, max_length = 1024)]
     storage_key: Option<Text<1024>>,
@@ -73,7 +63,8 @@ pub(crate) struct NewDocument {
 #[serde(deny_unknown_fields)]
 pub(crate) struct UpdateDocument {
     /// The new owner.
-    user_id: Option<Uuid>,
+    #[schema(value_type = Option<Uuid>)]
+    user_id: Option<UserId>,
     #[schema(value_type = Option<String>, min_length = 1, max_length = 255, example = "scan.pdf")]
     filename: Option<Text<255>>,
     #[schema(value_type = Option<String>, min_length = 1, max_length = 255, example = "application/pdf")]
@@ -103,35 +94,35 @@ impl Resource for Entity {
             .add_option(filter.user_id.map(|owner| Column::UserId.eq(owner)))
     }
 
-    fn new_row(new: NewDocument, caller: &Caller, settings: &Settings) -> Result<document::ActiveModel, ApiError> {
-        let id = Uuid::now_v7();
+    fn new_row(new: NewDocument, caller: &Caller, settings: &Settings) -> Result<ActiveModel, ApiError> {
+        let id = DocumentId(Uuid::now_v7());
         let owner = new.user_id.or(caller.user_id).ok_or_else(|| {
             let detail = "the caller has no user of its own: name the document's owner";
             ApiError::detailed(ErrorCode::MissingField, detail).of_field("user_id".to_owned())
         })?;
         let empty = RawValue::from_string("{}".to_owned()).map_err(|error| ApiError::internal(&error))?;
         let metadata = json_object("metadata", &new.metadata.unwrap_or(empty), settings.max_metadata_bytes)?;
-        Ok(document::ActiveModel {
+        Ok(ActiveModel {
             id: Set(id),
             user_id: Set(owner),
             storage_key: Set(storage_key(caller.tenant_id, id, new.storage_key)?),
             bucket: Set(new.bucket.into()),
             filename: Set(new.filename.into()),
             content_type: Set(new.content_type.into()),
-            size_bytes: Set(new.size_bytes.0),
+            size_bytes: Set(new.size_bytes.into()),
             status: Set(new.status.unwrap_or(Status::Processing)),
             metadata: Set(metadata),
             ..Default::default()
         })
     }
 
-    fn changes(changes: UpdateDocument, settings: &Settings) -> Result<document::ActiveModel, ApiError> {
-        Ok(document::ActiveModel {
-            user_id: changes.user_id.into_active_value(),
-            filename: changes.filename.map(String::from).into_active_value(),
-            content_type: changes.content_type.map(String::from).into_active_value(),
-            size_bytes: changes.size_bytes.map(|size| size.0).into_active_value(),
-            status: changes.status.into_active_value(),
+    fn changes(changes: UpdateDocument, settings: &Settings) -> Result<ActiveModel, ApiError> {
+        Ok(ActiveModel {
+            user_id: changed(changes.user_id),
+            filename: changed(changes.filename),
+            content_type: changed(changes.content_type),
+            size_bytes: changed(changes.size_bytes),
+            status: changed(changes.status),
             metadata: match changes.metadata {
                 Some(text) => Set(json_object("metadata", &text, settings.max_metadata_bytes)?),
                 None => NotSet,
@@ -140,26 +131,22 @@ impl Resource for Entity {
         })
     }
 
-    async fn before_create(tx: &mut TenantTransaction, row: &document::ActiveModel) -> Result<(), ApiError> {
-        require_owner(tx, row).await
-    }
-
-    async fn before_update(tx: &mut TenantTransaction, _: Uuid, row: &document::ActiveModel) -> Result<(), ApiError> {
-        require_owner(tx, row).await
-    }
-}
-
-/// The owner must be a live user of the tenant.
-async fn require_owner(tx: &mut TenantTransaction, row: &document::ActiveModel) -> Result<(), ApiError> {
-    match row.user_id {
-        Set(owner) => tx.require::<user::Entity>("user_id", owner).await,
-        _ => Ok(()),
+    /// The owner must be a live user of the tenant.
+    async fn before_write(
+        tx: &mut TenantTransaction,
+        _: Option<DocumentId>,
+        row: &ActiveModel,
+    ) -> Result<(), ApiError> {
+        match row.user_id {
+            Set(owner) => tx.require::<user::Entity>("user_id", owner).await,
+            _ => Ok(()),
+        }
     }
 }
 
 /// A key within the tenant's own prefix. The database checks the prefix, too. Parts such as `..` could lead whoever opens
 /// the file to another tenant's.
-fn storage_key(tenant: Uuid, id: Uuid, key: Option<Text<1024>>) -> Result<String, ApiError> {
+fn storage_key(tenant: TenantId, id: DocumentId, key: Option<Text<1024>>) -> Result<String, ApiError> {
     let Some(key) = key.map(String::from) else { return Ok(format!("{tenant}/{id}")) };
     let leaves_prefix = |path: &str| path.split('/').any(|part| matches!(part, "" | "." | ".."));
     if key.strip_prefix(&format!("{tenant}/")).is_some_and(|path| !leaves_prefix(path)) {

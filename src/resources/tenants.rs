@@ -5,11 +5,12 @@ use crate::context::{Admin, Require, TenantContext};
 use crate::entity::tenant::{self, Entity, Model};
 use crate::error::ApiError;
 use crate::input::JsonBody;
-use crate::resource::{AuthErrors, BodyErrors, IfMatch, PreconditionFailed, Text, get_row, update_row, with_etag};
+use crate::resource::{
+    AuthErrors, BodyErrors, IfMatch, PreconditionFailed, Text, changed, get_row, update_row, with_etag,
+};
 use crate::tenancy::Table;
 use axum::http::StatusCode;
 use axum::response::Response;
-use sea_orm::IntoActiveValue;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -50,8 +51,7 @@ pub(crate) async fn update(
     JsonBody(changes): JsonBody<UpdateTenant>,
 ) -> Result<Response, ApiError> {
     let id = context.caller.tenant_id;
-    let changes =
-        tenant::ActiveModel { name: changes.name.map(String::from).into_active_value(), ..Default::default() };
+    let changes = tenant::ActiveModel { name: changed(changes.name), ..Default::default() };
     let event = context.event(Action::Updated, Entity::NAME).on(id);
     let row = context.run(event, async |tx| update_row::<Entity>(tx, id, &version, changes).await).await?;
     Ok(with_etag::<Entity>(StatusCode::OK, &row))

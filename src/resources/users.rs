@@ -2,15 +2,15 @@
 
 use crate::config::Settings;
 use crate::context::Caller;
-use crate::entity::user::{self, Column, Entity, Role};
+use crate::entity::user::{ActiveModel, Column, Entity, Role};
 use crate::error::{ApiError, ErrorCode};
-use crate::resource::{Email, Resource, Text, double_option};
+use crate::ids::UserId;
+use crate::resource::{Email, Resource, Text, changed, changed_or_cleared, double_option};
 use crate::tenancy::{Loss, TenantTransaction};
 use sea_orm::ActiveValue::Set;
-use sea_orm::{ColumnTrait, Condition, IntoActiveValue};
+use sea_orm::{ColumnTrait, Condition};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
-use uuid::Uuid;
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -69,9 +69,8 @@ impl Resource for Entity {
         Condition::all().add_option(filter.role.map(|role| Column::Role.eq(role)))
     }
 
-    fn new_row(new: NewUser, _: &Caller, _: &Settings) -> Result<user::ActiveModel, ApiError> {
-        Ok(user::ActiveModel {
-            id: Set(Uuid::now_v7()),
+    fn new_row(new: NewUser, _: &Caller, _: &Settings) -> Result<ActiveModel, ApiError> {
+        Ok(ActiveModel {
             email: Set(new.email.into()),
             external_idp_id: Set(new.external_idp_id.map(String::from)),
             full_name: Set(new.full_name.map(String::from)),
@@ -80,39 +79,25 @@ impl Resource for Entity {
         })
     }
 
-    fn changes(changes: UpdateUser, _: &Settings) -> Result<user::ActiveModel, ApiError> {
-        Ok(user::ActiveModel {
-            email: changes.email.map(String::from).into_active_value(),
-            external_idp_id: changes.external_idp_id.map(|text| text.map(String::from)).into_active_value(),
-            full_name: changes.full_name.map(|text| text.map(String::from)).into_active_value(),
-            role: changes.role.into_active_value(),
+    fn changes(changes: UpdateUser, _: &Settings) -> Result<ActiveModel, ApiError> {
+        Ok(ActiveModel {
+            email: changed(changes.email),
+            external_idp_id: changed_or_cleared(changes.external_idp_id),
+            full_name: changed_or_cleared(changes.full_name),
+            role: changed(changes.role),
             ..Default::default()
         })
     }
 
-    async fn before_update(tx: &mut TenantTransaction, id: Uuid, changes: &user::ActiveModel) -> Result<(), ApiError> {
-        match (&changes.role, &changes.external_idp_id) {
-            (Set(Role::Viewer | Role::Member), _) => keep_an_admin(tx, id, Loss::Role, Some("role")).await,
-            (_, Set(None)) => keep_an_admin(tx, id, Loss::Subject, Some("external_idp_id")).await,
+    async fn before_write(tx: &mut TenantTransaction, id: Option<UserId>, row: &ActiveModel) -> Result<(), ApiError> {
+        match (id, &row.role, &row.external_idp_id) {
+            (Some(id), Set(Role::Viewer | Role::Member), _) => tx.keep_an_admin(id, Loss::Role, Some("role")).await,
+            (Some(id), _, Set(None)) => tx.keep_an_admin(id, Loss::Subject, Some("external_idp_id")).await,
             _ => Ok(()),
         }
     }
 
-    async fn before_delete(tx: &mut TenantTransaction, id: Uuid) -> Result<(), ApiError> {
-        keep_an_admin(tx, id, Loss::Role, None).await
+    async fn before_delete(tx: &mut TenantTransaction, id: UserId) -> Result<(), ApiError> {
+        tx.keep_an_admin(id, Loss::Role, None).await
     }
-}
-
-/// Refuses to take this from the tenant's last admin. It is asked before If-Match is compared (RFC 9110, section 13.2.1).
-async fn keep_an_admin(
-    tx: &mut TenantTransaction,
-    id: Uuid,
-    loss: Loss,
-    field: Option<&'static str>,
-) -> Result<(), ApiError> {
-    if !tx.is_last_admin(id, loss).await? {
-        return Ok(());
-    }
-    tx.event().set_found(true);
-    Err(ApiError::from(ErrorCode::LastAdmin).of_field(field.map(str::to_owned)))
 }

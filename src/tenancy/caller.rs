@@ -3,20 +3,20 @@
 use crate::database::Pool;
 use crate::entity::tenant::Status;
 use crate::entity::user::Role;
+use crate::ids::{TenantId, UserId};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, FromQueryResult, Statement};
-use uuid::Uuid;
 
 /// The tenant of a token, and the user of its subject if the tenant has one: a live one before a deleted one.
 #[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
 pub struct ResolvedCaller {
     /// The tenant.
-    pub tenant_id: Uuid,
+    pub tenant_id: TenantId,
     /// Whether it may be served.
     pub status: Status,
     /// Whether it is deleted.
     pub tenant_deleted: bool,
     /// The user.
-    pub user_id: Option<Uuid>,
+    pub user_id: Option<UserId>,
     /// What the user may do.
     pub role: Option<Role>,
     /// Whether the user is deleted.

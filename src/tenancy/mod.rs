@@ -19,7 +19,7 @@ pub use cursor::Cursor;
 pub use isolation::Isolation;
 pub use last_admin::Loss;
 pub use query::TenantQuery;
-pub use table::{Table, TenantScoped};
+pub use table::{IdOf, Table, TenantScoped};
 pub use transaction::TenantTransaction;
 
 use crate::audit::{EventDraft, Recorder, Refusals};

@@ -1,21 +1,21 @@
 //! Queries on one tenant's rows.
 
 use super::cursor::Cursor;
-use super::table::{Table, TenantScoped};
+use super::table::{IdOf, Table, TenantScoped};
 use crate::database::Transaction;
 use crate::error::ApiError;
+use crate::ids::TenantId;
 use futures_util::TryStreamExt;
 use sea_orm::sea_query::{Expr, ExprTrait, IntoCondition};
 use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, Order, QueryFilter, QueryOrder, QuerySelect, Select, Value};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
-use uuid::Uuid;
 
 /// A query on one tenant's rows.
 #[derive(Debug)]
 pub struct TenantQuery<'w, T: TenantScoped> {
-    pub(super) tenant: Uuid,
+    pub(super) tenant: TenantId,
     pub(super) select: Select<T>,
     pub(super) transaction: &'w Transaction,
 }
@@ -29,12 +29,12 @@ impl<T: TenantScoped> TenantQuery<'_, T> {
     }
 
     /// The row of this id.
-    pub async fn one(self, id: Uuid) -> Result<Option<T::Model>, ApiError> {
+    pub async fn one(self, id: IdOf<T>) -> Result<Option<T::Model>, ApiError> {
         Ok(self.select.filter(T::ID.eq(id)).one(self.transaction).await?)
     }
 
     /// The row of this id, which nobody else may change until the transaction ends.
-    pub async fn one_for_update(self, id: Uuid) -> Result<Option<T::Model>, ApiError> {
+    pub async fn one_for_update(self, id: IdOf<T>) -> Result<Option<T::Model>, ApiError> {
         Ok(self.select.filter(T::ID.eq(id)).lock_exclusive().one(self.transaction).await?)
     }
 }

@@ -1,19 +1,23 @@
 //! Which tables belong to tenants, and by which columns.
 
 use crate::entity::{audit_log, tenant, user};
+use crate::ids::RowId;
 use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, PrimaryKeyTrait};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// A table whose rows belong to a tenant.
 pub trait TenantScoped:
-    EntityTrait<PrimaryKey: PrimaryKeyTrait<ValueType = Uuid>, Model: IntoActiveModel<Self::ActiveModel> + Sync>
+    EntityTrait<PrimaryKey: PrimaryKeyTrait<ValueType: RowId>, Model: IntoActiveModel<Self::ActiveModel> + Sync>
 {
     /// The column that names the tenant.
     const TENANT: Self::Column;
     /// The column of the row's id.
     const ID: Self::Column;
 }
+
+/// The id of a row of this table.
+pub type IdOf<T> = <<T as EntityTrait>::PrimaryKey as PrimaryKeyTrait>::ValueType;
 
 /// A table whose rows the API makes, changes, deletes and restores. [`tenant_table!`](crate::tenant_table) implements it.
 pub trait Table: TenantScoped<ActiveModel: ActiveModelTrait<Entity = Self> + Send> {
@@ -54,7 +58,7 @@ macro_rules! tenant_table {
             const UNIQUE: &'static [(&'static str, &'static str)] = &$unique;
 
             fn sort_key(row: &Self::Model) -> (::time::OffsetDateTime, ::uuid::Uuid) {
-                (row.created_at, row.id)
+                (row.created_at, row.id.into())
             }
 
             fn updated_at(row: &Self::Model) -> ::time::OffsetDateTime {

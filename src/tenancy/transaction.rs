@@ -2,16 +2,16 @@
 
 use super::last_admin::{self, Loss};
 use super::query::TenantQuery;
-use super::table::{Table, TenantScoped};
+use super::table::{IdOf, Table, TenantScoped};
 use crate::audit::{self, EventDraft, Recorder};
 use crate::database::Transaction;
 use crate::error::{ApiError, ErrorCode};
+use crate::ids::{TenantId, UserId};
 use sea_orm::sea_query::IntoCondition;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DbBackend, DbErr, QueryFilter, RuntimeErr, SqlErr, Value,
 };
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 /// One transaction of one tenant, and the event that the audit log will say of it. Everything is rolled back unless
 /// [`Tenancy::run`](super::Tenancy::run) commits it.
@@ -19,7 +19,7 @@ use uuid::Uuid;
 pub struct TenantTransaction {
     transaction: Transaction,
     event: EventDraft,
-    tenant_id: Uuid,
+    tenant_id: TenantId,
 }
 
 impl TenantTransaction {
@@ -43,13 +43,13 @@ impl TenantTransaction {
     }
 
     /// The live row of this id. Whether it is there becomes part of the event.
-    pub async fn get<T: Table>(&mut self, id: Uuid) -> Result<T::Model, ApiError> {
+    pub async fn get<T: Table>(&mut self, id: IdOf<T>) -> Result<T::Model, ApiError> {
         let row = self.find::<T>().not_deleted().one(id).await?;
         self.found(row)
     }
 
     /// As [`TenantTransaction::get`]; nobody else may change the row until the transaction ends.
-    pub async fn get_for_update<T: Table>(&mut self, id: Uuid) -> Result<T::Model, ApiError> {
+    pub async fn get_for_update<T: Table>(&mut self, id: IdOf<T>) -> Result<T::Model, ApiError> {
         let row = self.find::<T>().not_deleted().one_for_update(id).await?;
         self.found(row)
     }
@@ -61,7 +61,7 @@ impl TenantTransaction {
 
     /// Refuses a request that names, in `field`, a row that the tenant does not have. Another tenant's row is as good as
     /// none.
-    pub async fn require<T: Table>(&mut self, field: &str, id: Uuid) -> Result<(), ApiError> {
+    pub async fn require<T: Table>(&mut self, field: &str, id: IdOf<T>) -> Result<(), ApiError> {
         if self.find::<T>().not_deleted().one(id).await?.is_some() {
             return Ok(());
         }
@@ -80,13 +80,13 @@ impl TenantTransaction {
     }
 
     /// Changes a live row.
-    pub async fn update<T: Table>(&mut self, id: Uuid, changes: T::ActiveModel) -> Result<T::Model, ApiError> {
+    pub async fn update<T: Table>(&mut self, id: IdOf<T>, changes: T::ActiveModel) -> Result<T::Model, ApiError> {
         let row = self.change::<T>(id, changes, T::DELETED_AT.is_null()).await?;
         self.found(row)
     }
 
     /// Deletes a live row, which stays in the table and can be restored.
-    pub async fn delete<T: Table>(&mut self, id: Uuid) -> Result<(), ApiError> {
+    pub async fn delete<T: Table>(&mut self, id: IdOf<T>) -> Result<(), ApiError> {
         let mut changes = T::ActiveModel::default();
         changes.set(T::DELETED_AT, OffsetDateTime::now_utc().into());
         let row = self.change::<T>(id, changes, T::DELETED_AT.is_null()).await?;
@@ -94,7 +94,7 @@ impl TenantTransaction {
     }
 
     /// Restores a deleted row. A row that is not deleted is returned as it is, and the event becomes a read.
-    pub async fn restore<T: Table>(&mut self, id: Uuid) -> Result<T::Model, ApiError> {
+    pub async fn restore<T: Table>(&mut self, id: IdOf<T>) -> Result<T::Model, ApiError> {
         let mut changes = T::ActiveModel::default();
         changes.set(T::DELETED_AT, Value::TimeDateTimeWithTimeZone(None));
         if let Some(row) = self.change::<T>(id, changes, T::DELETED_AT.is_not_null()).await? {
@@ -104,15 +104,19 @@ impl TenantTransaction {
         self.get::<T>(id).await
     }
 
-    /// Whether the tenant would have no admin left, or none who can log in, if the user of this id lost that. The answer
-    /// holds until the transaction ends; ask this before anything else.
-    pub async fn is_last_admin(&self, user: Uuid, loss: Loss) -> Result<bool, ApiError> {
-        Ok(last_admin::is_last(&self.transaction, self.tenant_id, user, loss).await?)
+    /// Refuses to take this from the tenant's last admin; `field` is what the caller must leave as it is. The answer holds
+    /// until the transaction ends. Ask this before anything else, also before If-Match is compared (RFC 9110, section 13.2.1).
+    pub async fn keep_an_admin(&mut self, user: UserId, loss: Loss, field: Option<&str>) -> Result<(), ApiError> {
+        if !last_admin::is_last(&self.transaction, self.tenant_id, user, loss).await? {
+            return Ok(());
+        }
+        self.event.set_found(true);
+        Err(ApiError::from(ErrorCode::LastAdmin).of_field(field.map(str::to_owned)))
     }
 
     async fn change<T: Table>(
         &self,
-        id: Uuid,
+        id: IdOf<T>,
         changes: T::ActiveModel,
         which: impl IntoCondition,
     ) -> Result<Option<T::Model>, ApiError> {

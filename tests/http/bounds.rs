@@ -207,9 +207,9 @@ async fn plant(connection: &DatabaseConnection, clinic: &TestTenant, owner: &Val
     for _ in 0..count {
         let id = Uuid::now_v7();
         let row = document::ActiveModel {
-            id: Set(id),
-            tenant_id: Set(tenant),
-            user_id: Set(owner),
+            id: Set(id.into()),
+            tenant_id: Set(tenant.into()),
+            user_id: Set(owner.into()),
             storage_key: Set(format!("{tenant}/{id}")),
             bucket: Set("files".to_owned()),
             filename: Set("scan.pdf".to_owned()),

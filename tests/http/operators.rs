@@ -116,15 +116,15 @@ impl Service {
     async fn user(&self, email: &str, subject: Option<&str>, deleted: Option<u64>) -> Uuid {
         let ago = |minutes| OffsetDateTime::now_utc() - Duration::from_secs(60 * minutes);
         let row = user::ActiveModel {
-            id: Set(Uuid::now_v7()),
-            tenant_id: Set(self.clinic),
+            id: Set(Uuid::now_v7().into()),
+            tenant_id: Set(self.clinic.into()),
             email: Set(email.to_owned()),
             external_idp_id: Set(subject.map(str::to_owned)),
             role: Set(user::Role::Member),
             deleted_at: Set(deleted.map(ago)),
             ..Default::default()
         };
-        row.insert(&self.owner).await.unwrap().id
+        row.insert(&self.owner).await.unwrap().id.into()
     }
 
     async fn row(&self, id: Uuid) -> user::Model {
@@ -134,7 +134,7 @@ impl Service {
     /// The id of the tenant's Ada.
     async fn id_of_ada(&self, tenant: Uuid) -> Uuid {
         let of_tenant = user::Entity::find().filter(user::Column::TenantId.eq(tenant));
-        of_tenant.filter(user::Column::Email.eq("ada@example.org")).one(&self.owner).await.unwrap().unwrap().id
+        of_tenant.filter(user::Column::Email.eq("ada@example.org")).one(&self.owner).await.unwrap().unwrap().id.into()
     }
 
     async fn delete(&self, table: &str, id: Uuid) {

@@ -190,7 +190,7 @@ async fn with_user(connection: &DatabaseConnection, subject: &str, role: user::R
     let tenant = tenant::Entity::find().filter(tenant::Column::ExternalId.eq("development"));
     let tenant = tenant.one(connection).await.unwrap().unwrap();
     let user = user::ActiveModel {
-        id: Set(Uuid::now_v7()),
+        id: Set(Uuid::now_v7().into()),
         tenant_id: Set(tenant.id),
         email: Set(format!("{subject}@example.org")),
         external_idp_id: Set(Some(subject.to_owned())),

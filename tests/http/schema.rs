@@ -2,6 +2,7 @@
 
 use crate::run_on;
 use bulkhead::entity::{JsonText, audit_log, document, tenant, user};
+use bulkhead::ids::{TenantId, UserId};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, QueryFilter, Statement,
@@ -30,16 +31,16 @@ async fn migrated(database: &Database) -> DatabaseConnection {
 
 fn a_tenant(external_id: &str) -> tenant::ActiveModel {
     tenant::ActiveModel {
-        id: Set(Uuid::now_v7()),
+        id: Set(Uuid::now_v7().into()),
         name: Set("A clinic".to_owned()),
         external_id: Set(external_id.to_owned()),
         ..Default::default()
     }
 }
 
-fn a_user(tenant: Uuid, email: &str) -> user::ActiveModel {
+fn a_user(tenant: TenantId, email: &str) -> user::ActiveModel {
     user::ActiveModel {
-        id: Set(Uuid::now_v7()),
+        id: Set(Uuid::now_v7().into()),
         tenant_id: Set(tenant),
         email: Set(email.to_owned()),
         ..Default::default()
@@ -77,7 +78,7 @@ async fn email_is_unique_in_any_case(database: Database) {
 
 async fn user_needs_a_tenant(database: Database) {
     let connection = migrated(&database).await;
-    assert!(a_user(Uuid::now_v7(), "ada@example.org").insert(&connection).await.is_err());
+    assert!(a_user(Uuid::now_v7().into(), "ada@example.org").insert(&connection).await.is_err());
     let tenant = a_tenant("clinic-1").insert(&connection).await.unwrap();
     a_user(tenant.id, "ada@example.org").insert(&connection).await.unwrap();
     assert!(tenant::Entity::delete_by_id(tenant.id).exec(&connection).await.is_err());
@@ -96,10 +97,10 @@ async fn values_out_of_range_are_refused(database: Database) {
     }
 }
 
-fn a_document(tenant: Uuid, owner: Uuid) -> document::ActiveModel {
+fn a_document(tenant: TenantId, owner: UserId) -> document::ActiveModel {
     let id = Uuid::now_v7();
     document::ActiveModel {
-        id: Set(id),
+        id: Set(id.into()),
         tenant_id: Set(tenant),
         user_id: Set(owner),
         storage_key: Set(format!("{tenant}/{id}")),
@@ -112,9 +113,9 @@ fn a_document(tenant: Uuid, owner: Uuid) -> document::ActiveModel {
 }
 
 /// The first entry of the tenant's chain.
-fn an_entry(tenant: Uuid, user: Uuid) -> audit_log::ActiveModel {
+fn an_entry(tenant: TenantId, user: UserId) -> audit_log::ActiveModel {
     audit_log::ActiveModel {
-        id: Set(Uuid::now_v7()),
+        id: Set(Uuid::now_v7().into()),
         tenant_id: Set(tenant),
         sequence: Set(1),
         user_id: Set(Some(user)),
@@ -129,7 +130,7 @@ fn an_entry(tenant: Uuid, user: Uuid) -> audit_log::ActiveModel {
 }
 
 /// A tenant with a user; their ids.
-async fn inhabited(connection: &DatabaseConnection, external_id: &str) -> (Uuid, Uuid) {
+async fn inhabited(connection: &DatabaseConnection, external_id: &str) -> (TenantId, UserId) {
     let tenant = a_tenant(external_id).insert(connection).await.unwrap().id;
     (tenant, a_user(tenant, "ada@example.org").insert(connection).await.unwrap().id)
 }
@@ -146,7 +147,7 @@ async fn documents_out_of_range_are_refused(database: Database) {
     let (other, _) = inhabited(&connection, "two").await;
     let document = a_document(tenant, user).insert(&connection).await.unwrap();
     // Beside the entities, which do not know what is wrong either way.
-    let insert_document = async |tenant: Uuid, user: Uuid, column: &str, value: Value| {
+    let insert_document = async |tenant: TenantId, user: UserId, column: &str, value: Value| {
         let id = Uuid::now_v7();
         let mut columns: Vec<(&str, Value)> = vec![
             ("id", id.into()),
@@ -181,7 +182,7 @@ async fn documents_out_of_range_are_refused(database: Database) {
         ("content_type", "x".repeat(256).into()),
         ("storage_key", "file".into()),
         ("storage_key", format!("{other}/file").into()),
-        ("storage_key", format!("{}/file", tenant.simple()).into()),
+        ("storage_key", format!("{}/file", tenant.0.simple()).into()),
         ("storage_key", format!("{tenant}/{}", "x".repeat(1024)).into()),
         ("metadata", Value::from(json!([]))),
         ("metadata", Value::from(json!("text"))),
@@ -204,7 +205,8 @@ async fn no_row_cites_another_tenants_user(database: Database) {
     let connection = migrated(&database).await;
     let (one, ada) = inhabited(&connection, "one").await;
     let (two, bob) = inhabited(&connection, "two").await;
-    for (tenant, user, stands) in [(one, bob, false), (two, ada, false), (one, Uuid::now_v7(), false), (one, ada, true)]
+    for (tenant, user, stands) in
+        [(one, bob, false), (two, ada, false), (one, Uuid::now_v7().into(), false), (one, ada, true)]
     {
         let document = a_document(tenant, user).insert(&connection).await;
         assert_eq!(document.is_ok(), stands, "a document: {document:?}");
@@ -225,7 +227,7 @@ async fn row_stays_in_its_tenant(database: Database) {
         let moved = format!("UPDATE {table} SET tenant_id = $1 WHERE tenant_id = $2");
         assert!(run_sql(&connection, &moved, vec![two.into(), one.into()]).await.is_err(), "{table}");
     }
-    for (sql, id) in [("DELETE FROM users WHERE id = $1", ada), ("DELETE FROM tenants WHERE id = $1", one)] {
+    for (sql, id) in [("DELETE FROM users WHERE id = $1", ada.0), ("DELETE FROM tenants WHERE id = $1", one.0)] {
         assert!(run_sql(&connection, sql, vec![id.into()]).await.is_err(), "{sql}");
     }
 }
@@ -252,7 +254,7 @@ async fn each_change_is_later_than_the_last(database: Database) {
         row.try_get::<sea_orm::sqlx::types::time::OffsetDateTime>("", "updated_at").unwrap()
     };
     for (table, id, column) in
-        [("tenants", tenant, "name"), ("users", user, "full_name"), ("documents", document, "filename")]
+        [("tenants", tenant.0, "name"), ("users", user.0, "full_name"), ("documents", document.0, "filename")]
     {
         // As if a clock that was an hour ahead had been set right.
         let ahead = match connection.get_database_backend() {
@@ -275,10 +277,10 @@ async fn each_change_is_later_than_the_last(database: Database) {
             last = now;
         }
     }
-    let before = changed_at("users", user).await;
+    let before = changed_at("users", user.0).await;
     let login = "UPDATE users SET last_login_at = created_at WHERE id = $1";
     assert_eq!(run_sql(&connection, login, vec![user.into()]).await.unwrap(), 1);
-    assert_eq!(changed_at("users", user).await, before, "a login alone is no change");
+    assert_eq!(changed_at("users", user.0).await, before, "a login alone is no change");
 }
 
 /// All that the schema is made of, one line each; of rights, those of the API's role.

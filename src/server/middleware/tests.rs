@@ -6,6 +6,7 @@ use super::wrap;
 use crate::app::AppState;
 use crate::auth::Auth;
 use crate::config::Settings;
+use crate::ids::{TenantId, UserId};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::server::listener;
 use crate::telemetry::{self, RequestIdentity};
@@ -170,8 +171,8 @@ async fn the_access_line_names_a_known_caller() {
     let log = Log::collecting();
     let (tenant_id, user_id) = (Uuid::now_v7(), Uuid::now_v7());
     let known = move |Extension(identity): Extension<RequestIdentity>| async move {
-        identity.set(tenant_id, Some(user_id));
-        identity.set(user_id, None);
+        identity.set(TenantId(tenant_id), Some(UserId(user_id)));
+        identity.set(TenantId(user_id), None);
     };
     let base = serve(&[], Router::new().route("/known/{id}", get(known)).route("/unknown", get(async || ()))).await;
     let verb = reqwest::Method::from_bytes(b"JOHN.DOE").unwrap();

@@ -31,7 +31,7 @@ async fn one(clinic: &AuditedTenant, server: &impl Serves, token: &str, request:
     let (answer, mut entries) = added(clinic, server, token, request).await;
     assert_eq!(entries.len(), 1, "{request:?} has left {entries:#?}");
     let entry = entries.remove(0);
-    assert_eq!(entry.user_id, Some(clinic.ada), "{request:?}");
+    assert_eq!(entry.user_id, Some(clinic.ada.into()), "{request:?}");
     assert_from_here(&entry);
     (answer, entry)
 }
@@ -238,7 +238,7 @@ async fn refusals_that_repeat_are_one_entry_and_a_count(database: Database) {
     for entry in counts {
         assert_refusal(&entry, "get /api/v1/audit-logs", "AUTH_008");
         if let Some(user) = entry.user_id {
-            assert_eq!((user, &entry.metadata["count"]), (clinic.ada, &json!(50)));
+            assert_eq!((user, &entry.metadata["count"]), (clinic.ada.into(), &json!(50)));
             assert_from_here(&entry);
         } else {
             assert_eq!((&entry.metadata["subject"], &entry.metadata["count"]), (&json!("grace"), &json!(2)));

@@ -52,13 +52,13 @@ fn assert_from_here(entry: &Model, action: &str) {
 async fn a_user(app: &TestApp, subject: &str) -> Uuid {
     let connection = app.database.connect().await;
     let row = user::ActiveModel {
-        id: Set(Uuid::now_v7()),
-        tenant_id: Set(app.tenant),
+        id: Set(Uuid::now_v7().into()),
+        tenant_id: Set(app.tenant.into()),
         email: Set("ada@example.org".to_owned()),
         external_idp_id: Set(Some(subject.to_owned())),
         ..Default::default()
     };
-    row.insert(&connection).await.unwrap().id
+    row.insert(&connection).await.unwrap().id.into()
 }
 
 async fn login_is_recorded_without_changing_the_user(database: Database) {
@@ -97,7 +97,7 @@ async fn login_is_recorded_without_changing_the_user(database: Database) {
     assert_eq!(actions, ["LOGIN", "DATA_ACCESS", "LOGIN", "DATA_ACCESS", "LOGIN", "DATA_ACCESS"]);
     for entry in [&log[2], &log[4]] {
         assert_from_here(entry, "LOGIN");
-        assert_eq!((entry.user_id, entry.resource_id, &entry.metadata), (Some(ada), Some(ada), &json!({})));
+        assert_eq!((entry.user_id, entry.resource_id, &entry.metadata), (Some(ada.into()), Some(ada), &json!({})));
     }
 
     // A user who is deleted has logged in at the provider, and may do nothing here.
@@ -106,7 +106,7 @@ async fn login_is_recorded_without_changing_the_user(database: Database) {
     assert_eq!(log_in(&app, &server).await.status, 200);
     let log = ours().await;
     assert_from_here(&log[6], "LOGIN");
-    assert_eq!((log.len(), log[6].user_id), (7, Some(ada)));
+    assert_eq!((log.len(), log[6].user_id), (7, Some(ada.into())));
 
     // Of a tenant that nobody knows.
     app.provider.seat(Person { tenant: "nobody-knows".to_owned(), ..app.ada() });

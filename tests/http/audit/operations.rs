@@ -100,7 +100,7 @@ pub(super) async fn operation(clinic: &AuditedTenant, server: &impl Serves, admi
     };
     let mut id = None;
     if kind == "audit-logs" && path.contains("{id}") {
-        id = Some(clinic.log().await[0].id);
+        id = Some(clinic.log().await[0].id.into());
     } else if path.contains("{id}") {
         id = Some(prepare(clinic, server, admin, kind, name).await);
     }

@@ -210,7 +210,7 @@ async fn entry_names_the_ids_that_its_list_showed(database: Database) {
         let said = |entry: &Model| {
             (entry.action.clone(), entry.resource_type.clone(), entry.resource_id, entry.metadata.clone())
         };
-        let looked = ("DATA_ACCESS".to_owned(), "audit_logs".to_owned(), Some(entry.id), json!({"found": true}));
+        let looked = ("DATA_ACCESS".to_owned(), "audit_logs".to_owned(), Some(entry.id.into()), json!({"found": true}));
         assert_eq!(recorded.iter().map(said).collect::<Vec<_>>(), [looked]);
     }
     // Another tenant's entry is none.

@@ -113,8 +113,8 @@ impl AuditedTenant {
     }
 
     /// An id as the database's SQL writes it.
-    pub(super) fn literal(&self, id: Uuid) -> String {
-        literal(self.owner.get_database_backend(), id)
+    pub(super) fn literal(&self, id: impl Into<Uuid>) -> String {
+        literal(self.owner.get_database_backend(), id.into())
     }
 }
 
@@ -123,15 +123,15 @@ fn literal(backend: DbBackend, id: Uuid) -> String {
 }
 
 /// A tenant's chain, oldest first.
-pub(super) async fn chain(connection: &DatabaseConnection, tenant: Uuid) -> Vec<Model> {
-    let entries = Entity::find().filter(Column::TenantId.eq(tenant)).order_by_asc(Column::Sequence);
+pub(super) async fn chain(connection: &DatabaseConnection, tenant: impl Into<Uuid>) -> Vec<Model> {
+    let entries = Entity::find().filter(Column::TenantId.eq(tenant.into())).order_by_asc(Column::Sequence);
     entries.all(connection).await.unwrap()
 }
 
 /// Entries that continue a chain at `after` (0 begins it), as an INSERT takes them; and the last one's hash.
 pub(super) fn made_up(
     backend: DbBackend,
-    tenant: Uuid,
+    tenant: impl Into<Uuid>,
     after: (i64, &str),
     how_many: i64,
     change: impl Fn(&mut AuditEntry),
@@ -139,14 +139,15 @@ pub(super) fn made_up(
     let mut insert = "INSERT INTO audit_logs (id, tenant_id, sequence, action, resource_type, resource_id, ip, \
                       user_agent, metadata, created_at, prev_hash, hash) VALUES "
         .to_owned();
+    let tenant = tenant.into();
     let (mut sequence, mut prev_hash) = (after.0, after.1.to_owned());
     let id = |id: Option<Uuid>| id.map_or("NULL".to_owned(), |id| literal(backend, id));
     for at in 0..how_many {
         sequence += 1;
         let mut entry = AuditEntry {
-            tenant_id: tenant,
+            tenant_id: tenant.into(),
             sequence,
-            id: Uuid::now_v7(),
+            id: Uuid::now_v7().into(),
             user_id: None,
             action: "DATA_ACCESS".to_owned(),
             resource_type: "documents".to_owned(),
@@ -165,7 +166,7 @@ pub(super) fn made_up(
         write!(
             insert,
             "({}, {}, {}, '{}', '{}', {}, '{}', '{}', '{}', '{}', '{}', '{hash}')",
-            id(Some(entry.id)),
+            id(Some(entry.id.into())),
             id(Some(tenant)),
             entry.sequence,
             entry.action,

@@ -131,7 +131,7 @@ impl TestApp {
 
 async fn insert(database: &Database, external_id: &str, status: tenant::Status, deleted: bool) -> Uuid {
     let tenant = tenant::ActiveModel {
-        id: Set(Uuid::now_v7()),
+        id: Set(Uuid::now_v7().into()),
         name: Set("A clinic".to_owned()),
         external_id: Set(external_id.to_owned()),
         status: Set(status),
@@ -139,7 +139,7 @@ async fn insert(database: &Database, external_id: &str, status: tenant::Status, 
         ..Default::default()
     };
     let connection = database.connect().await;
-    let id = tenant.insert(&connection).await.unwrap().id;
+    let id = tenant.insert(&connection).await.unwrap().id.into();
     connection.close().await.unwrap();
     id
 }

@@ -22,7 +22,7 @@ impl TestTenant {
         let id = Uuid::now_v7();
         let external_id = format!("clinic-{}", id.simple());
         let row = tenant::ActiveModel {
-            id: Set(id),
+            id: Set(id.into()),
             name: Set("A clinic".to_owned()),
             external_id: Set(external_id.clone()),
             ..Default::default()

@@ -86,8 +86,8 @@ async fn unknown_role_claim_gives_no_role() {
     let server = app.serve(&[]).await;
     let connection = app.database.connect().await;
     let user = user::ActiveModel {
-        id: Set(Uuid::now_v7()),
-        tenant_id: Set(app.tenant),
+        id: Set(Uuid::now_v7().into()),
+        tenant_id: Set(app.tenant.into()),
         email: Set(app.ada().email),
         external_idp_id: Set(Some(app.ada().subject)),
         role: Set(user::Role::Admin),
