@@ -12,8 +12,9 @@ use crate::audit::{self, Action, EventDraft, SYSTEM_TENANT};
 use crate::database::{self, Access, Transaction};
 use crate::entity::tenant::{self, Status};
 use crate::entity::user::{self, Role};
-use crate::entity::{document, word};
+use crate::entity::word;
 use crate::ids::TenantId;
+use crate::resources::documents;
 use crate::tenancy::last_admin::{self, Loss};
 use crate::tenancy::{Table, TenantScoped};
 use sea_orm::ActiveValue::Set;
@@ -103,9 +104,9 @@ pub async fn tenant_overview(connection: &DatabaseConnection, external_id: &str)
         Err(refusal) => return Ok(Err(refusal)),
     };
     let users = || users_of(tenant.id).filter(user::Column::DeletedAt.is_null());
-    let documents = document::Entity::find()
-        .filter(document::Entity::TENANT.eq(tenant.id))
-        .filter(document::Column::DeletedAt.is_null());
+    let documents = documents::Entity::find()
+        .filter(documents::Entity::TENANT.eq(tenant.id))
+        .filter(documents::Column::DeletedAt.is_null());
     Ok(Ok(TenantOverview {
         users: users().count(&transaction).await?,
         admins: users().filter(user::Column::Role.eq(Role::Admin)).count(&transaction).await?,

@@ -56,10 +56,6 @@ row_id!(
     UserId
 );
 row_id!(
-    /// The id of a document.
-    DocumentId
-);
-row_id!(
     /// The id of an entry of the audit log.
     AuditLogId
 );

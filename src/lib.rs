@@ -4,11 +4,11 @@
 //!
 //! 1. [`cli`]
 //! 2. [`server`]
-//! 3. `endpoints`
-//! 4. `resources`
+//! 3. [`administration`], `endpoints`
+//! 4. [`resources`]
 //! 5. `resource`
 //! 6. [`context`]
-//! 7. [`administration`], [`app`]
+//! 7. [`app`]
 //! 8. [`tenancy`]
 //! 9. [`audit`], `auth_errors`, `error_response`, `input`, `pages`
 //! 10. [`error`]
@@ -39,7 +39,7 @@ pub mod lifecycle;
 mod pages;
 mod readiness;
 mod resource;
-mod resources;
+pub mod resources;
 pub mod server;
 mod single_flight;
 pub mod telemetry;

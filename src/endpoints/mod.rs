@@ -6,9 +6,7 @@ pub(crate) mod root;
 mod version;
 
 use crate::app::AppState;
-use crate::entity::{document, user};
-use crate::resource;
-use crate::resources::{audit_logs, tenants};
+use crate::resources;
 use tower_http::limit::RequestBodyLimitLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -23,11 +21,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(login::login))
         .routes(routes!(login::validate))
         .merge(without_token())
-        .routes(routes!(tenants::get, tenants::update))
-        .merge(resource::routes::<user::Entity>())
-        .merge(resource::routes::<document::Entity>())
-        .routes(routes!(audit_logs::list))
-        .routes(routes!(audit_logs::get))
+        .merge(resources::routes())
 }
 
 /// The longest body of a caller who needs no token, in bytes: the parts of a login, of which a token is the longest.

@@ -1,7 +1,6 @@
 //! The tables as sea-orm entities; see the migrations for what the database enforces.
 
 pub mod audit_log;
-pub mod document;
 mod json_text;
 pub mod tenant;
 pub mod user;

@@ -34,6 +34,8 @@ use uuid::Uuid;
 pub(crate) trait Resource: Table<Model: Serialize + ToSchema + Send> {
     /// The name of one row, as operation ids have it: `Document`.
     const SINGULAR: &'static str;
+    /// What the documentation says of the resource.
+    const DESCRIPTION: &'static str;
     /// The role that may read.
     const READ: Role;
     /// The role that may create, update, delete and restore.

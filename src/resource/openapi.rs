@@ -15,7 +15,8 @@ use utoipa::openapi::path::{
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::openapi::security::SecurityRequirement;
-use utoipa::openapi::{Content, Ref, RefOr, Required, Response, ResponseBuilder, Responses};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{Content, OpenApiBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Responses};
 use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
@@ -145,7 +146,8 @@ pub(crate) fn routes<R: Resource>() -> OpenApiRouter<AppState> {
     schemas.push((list_name::<R::Model>(), List::<R::Model>::schema()));
     schemas.push((ErrorBody::name().into_owned(), ErrorBody::schema()));
     ErrorBody::schemas(&mut schemas);
-    OpenApiRouter::new()
+    let tag = TagBuilder::new().name(R::NAME).description(Some(R::DESCRIPTION)).build();
+    OpenApiRouter::with_openapi(OpenApiBuilder::new().tags(Some([tag])).build())
         .routes(route(
             &collection,
             schemas,

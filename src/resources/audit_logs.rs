@@ -1,10 +1,11 @@
 //! The audit log of the caller's tenant.
 
+use super::documents;
 use crate::app::AppState;
 use crate::audit::{Action, AuditEntry, Shown};
 use crate::context::{Admin, Require};
 use crate::entity::audit_log::{self, Column};
-use crate::entity::{document, user};
+use crate::entity::user;
 use crate::error::{ApiError, ErrorCode};
 use crate::ids::{AuditLogId, UserId};
 use crate::resource::{AuthErrors, Id, List, ListQuery, NotFound, PageQuery, Text, cursor_error};
@@ -211,7 +212,7 @@ async fn shown(tx: &TenantTransaction, entry: &audit_log::Model) -> Result<Optio
     Ok(match (shown, entry.resource_type.as_str()) {
         (Shown::Ids(ids), _) => Some(ids),
         (Shown::Ends(ends), user::Entity::NAME) => Some(tx.find::<user::Entity>().ending(&ends).await?),
-        (Shown::Ends(ends), document::Entity::NAME) => Some(tx.find::<document::Entity>().ending(&ends).await?),
+        (Shown::Ends(ends), documents::Entity::NAME) => Some(tx.find::<documents::Entity>().ending(&ends).await?),
         _ => None,
     })
 }

@@ -2,22 +2,95 @@
 
 use crate::config::Settings;
 use crate::context::Caller;
-use crate::entity::document::{self, ActiveModel, Column, Entity, Status};
+use crate::entity::JsonText;
 use crate::entity::user::{self, Role};
 use crate::error::{ApiError, ErrorCode};
-use crate::ids::{DocumentId, TenantId, UserId};
+use crate::ids::{TenantId, UserId};
 use crate::resource::{Resource, SizeBytes, Text, changed, json_object};
 use crate::tenancy::TenantTransaction;
-use crate::tenant_table;
+use crate::{row_id, tenant_table};
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::{ColumnTrait, Condition};
-use serde::Deserialize;
+use sea_orm::Condition;
+use sea_orm::entity::prelude::*;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
-use uuid::Uuid;
+
+row_id!(
+    /// The id of a document.
+    DocumentId
+);
+
+/// The state of the file's processing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, Deserialize, ToSchema)]
+#[sea_orm(rs_type = "String", db_type = "Text", rename_all = "lowercase")]
+#[serde(rename_all = "lowercase")]
+#[schema(as = DocumentStatus)]
+pub enum Status {
+    /// It goes on.
+    Processing,
+    /// It has succeeded.
+    Completed,
+    /// It has failed.
+    Failed,
+}
+
+/// One row of `documents`.
+#[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel, Serialize, ToSchema)]
+#[schema(as = Document)]
+#[sea_orm(table_name = "documents")]
+pub struct Model {
+    /// UUID v7.
+    #[sea_orm(primary_key, auto_increment = false)]
+    #[schema(value_type = Uuid)]
+    pub id: DocumentId,
+    /// The tenant it belongs to, for good.
+    #[serde(skip)]
+    pub tenant_id: TenantId,
+    /// The user who owns it.
+    #[schema(value_type = Uuid)]
+    pub user_id: UserId,
+    /// The file's key in its bucket: `TENANT_ID/...`.
+    #[schema(example = "0193b7a6-7c1e-7d4c-9f1b-2f6f7f3e9a10/scans/4711.pdf")]
+    pub storage_key: String,
+    /// The file's bucket.
+    #[schema(example = "clinic-documents")]
+    pub bucket: String,
+    /// The file's name.
+    #[schema(example = "scan.pdf")]
+    pub filename: String,
+    /// The file's media type (RFC 6838).
+    #[schema(example = "application/pdf")]
+    pub content_type: String,
+    /// The file's size in bytes.
+    #[schema(minimum = 0, example = 48_213)]
+    pub size_bytes: i64,
+    /// The state of the file's processing.
+    pub status: Status,
+    /// Further properties.
+    #[schema(value_type = Object, example = json!({"pages": 3}))]
+    pub metadata: JsonText,
+    /// When the document was created.
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: TimeDateTimeWithTimeZone,
+    /// When the document last changed.
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: TimeDateTimeWithTimeZone,
+    /// When it was deleted; the row stays.
+    #[serde(skip)]
+    pub deleted_at: Option<TimeDateTimeWithTimeZone>,
+}
+
+/// Relations are queries of their own.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
 
 tenant_table!(
-    document, "documents", tenant: TenantId, audited: Status,
+    self, "documents", tenant: TenantId, audited: Status,
     unique: [("documents_live_file", "storage_key")]
 );
 
@@ -80,6 +153,7 @@ pub(crate) struct UpdateDocument {
 
 impl Resource for Entity {
     const SINGULAR: &'static str = "Document";
+    const DESCRIPTION: &'static str = "The documents of the caller's tenant: what is known of files stored elsewhere.";
     const READ: Role = Role::Viewer;
     const WRITE: Role = Role::Member;
     const DELETE_NOTE: &'static str = "Its file is not deleted.";

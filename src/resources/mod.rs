@@ -1,6 +1,22 @@
-//! The resources of the API, a file each: their wire types and their rules.
+//! The resources of the API, a file each: its table, its wire types and its rules.
 
-pub(crate) mod audit_logs;
-mod documents;
-pub(crate) mod tenants;
+mod audit_logs;
+pub mod documents;
+mod tenants;
 mod users;
+
+use crate::app::AppState;
+use crate::entity::user;
+use crate::resource;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The routes of all resources.
+pub(crate) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(tenants::get, tenants::update))
+        .merge(resource::routes::<user::Entity>())
+        .merge(resource::routes::<documents::Entity>())
+        .routes(routes!(audit_logs::list))
+        .routes(routes!(audit_logs::get))
+}

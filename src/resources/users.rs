@@ -53,6 +53,7 @@ pub(crate) struct UpdateUser {
 
 impl Resource for Entity {
     const SINGULAR: &'static str = "User";
+    const DESCRIPTION: &'static str = "The users of the caller's tenant.";
     const READ: Role = Role::Viewer;
     const WRITE: Role = Role::Admin;
     const UPDATE_NOTE: &'static str =

@@ -23,8 +23,6 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
         (name = "health", description = "Whether this instance lives, has started, and can serve."),
         (name = "auth", description = "Login and logout at the identity provider, and what a token is worth."),
         (name = "tenant", description = "The caller's own tenant."),
-        (name = "users", description = "The users of the caller's tenant."),
-        (name = "documents", description = "The documents of the caller's tenant: what is known of files stored elsewhere."),
         (name = "audit", description = "Who did what in the caller's tenant, in a chain that shows tampering."),
     )
 )]

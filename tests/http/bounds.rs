@@ -1,7 +1,8 @@
 //! How large documents' metadata and the pages of lists may be, and what memory that takes, on both databases alike.
 
 use crate::support::{Answer, TestApp, TestTenant, at, new_document, page};
-use bulkhead::entity::{JsonText, document};
+use bulkhead::entity::JsonText;
+use bulkhead::resources::documents as document;
 use futures_util::future::join_all;
 use sea_orm::ActiveValue::Set;
 use sea_orm::{DatabaseConnection, EntityTrait};

@@ -1,8 +1,9 @@
 //! The tables: the entities fit them, and they hold what they promise, on both databases alike.
 
 use crate::run_on;
-use bulkhead::entity::{JsonText, audit_log, document, tenant, user};
+use bulkhead::entity::{JsonText, audit_log, tenant, user};
 use bulkhead::ids::{TenantId, UserId};
+use bulkhead::resources::documents as document;
 use sea_orm::ActiveValue::Set;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, QueryFilter, Statement,

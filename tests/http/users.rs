@@ -1,7 +1,8 @@
 //! /api/v1/users: an e-mail address and a subject belong to one live user.
 
 use crate::support::{TestApp, at};
-use bulkhead::entity::{document, user};
+use bulkhead::entity::user;
+use bulkhead::resources::documents as document;
 use bulkhead::tenancy::Table;
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use serde_json::json;

@@ -13,7 +13,7 @@ mod on_linux {
     use crate::audit::tenant::AuditedTenant;
     use crate::bulkhead;
     use crate::support::{Serves, borrowed};
-    use bulkhead::entity::document;
+    use bulkhead::resources::documents as document;
     use reqwest::Method;
     use sea_orm::{EntityTrait, QuerySelect};
     use serde_json::json;
