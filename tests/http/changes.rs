@@ -1,7 +1,7 @@
 //! What every resource has in common: a row is created, read, changed, deleted and restored, and a change may name the version
 //! that it changes.
 
-use crate::support::{TestApp, at, ids, new_document};
+use crate::support::{SAMPLES, Sample, TestApp, at, ids};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -38,15 +38,8 @@ async fn created_row_is_read_changed_deleted_restored(database: Database) {
     // The last admin could not be deleted.
     let admin = json!({"email": "admin@example.org", "external_idp_id": "idp|admin", "role": "admin"});
     clinic.admin.make("users", &admin).await;
-    let user = json!({"email": "ada@example.org", "external_idp_id": "idp|ada", "full_name": "Ada", "role": "viewer"});
-    let mut document = new_document(&owner);
-    document["metadata"] = json!({"pages": 3});
-    document["status"] = json!("failed");
-    let cases = [
-        ("users", user, json!({"full_name": "Ada King", "role": "admin"})),
-        ("documents", document, json!({"filename": "new.pdf", "status": "completed", "metadata": {}})),
-    ];
-    for (kind, body, changes) in cases {
+    for Sample { name: kind, new, changes, .. } in SAMPLES {
+        let (body, changes) = (new(&owner), changes());
         let made = clinic.admin.post(kind, &body).await;
         made.assert_status(201);
         assert_eq!(with(&made.body, &body), with(&made.body, &json!({})), "{kind}: what was sent is there");

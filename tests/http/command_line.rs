@@ -2,7 +2,7 @@
 
 use crate::{bulkhead, ready, run, run_on, stderr, stdout};
 use std::path::Path;
-use test_support::{Database, Server, TABLES, on_both_databases};
+use test_support::{Database, Server, on_both_databases, tables};
 
 /// Takes the migration lock, as another process would.
 const LOCK: &str =
@@ -35,7 +35,7 @@ async fn every_migrate_verb_does_what_it_says(database: Database) {
     assert_eq!(pending.status.code(), Some(3), "{}", stderr(&pending));
     expect(&["migrate", "up"], &all("applied")[1..]).await;
     assert_eq!(run_on(&database, &["migrate", "status", "--exit-code"]).await.status.code(), Some(0));
-    assert_eq!(database.tables().await, TABLES);
+    assert_eq!(database.tables().await, tables());
     let mut reverted = all("reverted");
     reverted.reverse();
     let down = (names.len() - 1).to_string();
@@ -63,7 +63,7 @@ async fn destroying_data_in_production_needs_a_flag() {
         assert_eq!(output.status.code(), Some(2), "{verb}");
         assert!(stderr(&output).contains("--i-know-this-destroys-data"), "{}", stderr(&output));
     }
-    assert_eq!(database.tables().await, TABLES);
+    assert_eq!(database.tables().await, tables());
     let output = run(&["migrate", "reset", "--i-know-this-destroys-data"], &production).await;
     assert!(output.status.success(), "{}", stderr(&output));
 }
@@ -73,7 +73,7 @@ async fn migrations_use_their_own_database_url() {
     let (served, migrated) = (Database::sqlite(), Database::sqlite());
     let urls = [("DATABASE_URL", served.url.as_str()), ("MIGRATION_DATABASE_URL", migrated.url.as_str())];
     assert!(run(&["migrate", "up"], &urls).await.status.success());
-    assert_eq!(migrated.tables().await, TABLES);
+    assert_eq!(migrated.tables().await, tables());
     assert!(served.tables().await.is_empty());
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{ready, run, stderr};
 use serde_json::Value;
-use test_support::{Database, TABLES};
+use test_support::{Database, tables};
 
 fn railway() -> Value {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/railway.json")).unwrap();
@@ -19,7 +19,7 @@ async fn railways_pre_deploy_command_migrates() {
     let database = Database::sqlite();
     let output = run(&arguments, &[("DATABASE_URL", &database.url), ("ENVIRONMENT", "production")]).await;
     assert!(output.status.success(), "{}", stderr(&output));
-    assert_eq!(database.tables().await, TABLES);
+    assert_eq!(database.tables().await, tables());
 }
 
 #[tokio::test]

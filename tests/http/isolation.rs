@@ -8,6 +8,7 @@ mod logins;
 mod pooler;
 mod readiness;
 mod rights;
+mod tables;
 
 pub(crate) use logins::Deployment;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};

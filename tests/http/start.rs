@@ -5,13 +5,13 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use std::net::TcpListener;
 use std::time::Duration;
-use test_support::{Database, SOON, Server, Signal, TABLES, eventually, on_both_databases, send};
+use test_support::{Database, SOON, Server, Signal, eventually, on_both_databases, send, tables};
 
 on_both_databases!(a_start_migrates_and_becomes_ready, many_starts_at_once_all_become_ready);
 
 async fn a_start_migrates_and_becomes_ready(database: Database) {
     let server = ready(&database, &[]).await;
-    assert_eq!(database.tables().await, TABLES);
+    assert_eq!(database.tables().await, tables());
     let (_, root) = server.get_json("/").await;
     assert_eq!((&root["name"], &root["docs"]), (&"bulkhead".into(), &"/docs".into()));
 }

@@ -6,14 +6,14 @@ use crate::world::World;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, Statement, TransactionTrait};
 use serde_json::Value;
 use std::time::Instant;
-use test_support::{Database, TABLES, eventually};
+use test_support::{Database, eventually, tables};
 
 #[tokio::test]
 async fn confined_it_migrates_becomes_ready_and_stops_in_order() {
     let Some(database) = Database::postgres().await else { return };
     let container = Run::with(&database).start();
     container.ready().await;
-    assert_eq!(database.tables().await, TABLES);
+    assert_eq!(database.tables().await, tables());
     assert_eq!(user_and_group(&container), (65532, 65532));
     let health = container.exec(&[], &["healthcheck", "--ready"]);
     assert!(health.status.success(), "{health:?}");

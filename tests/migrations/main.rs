@@ -17,7 +17,6 @@ use tokio::process::{Child, Command};
 /// The fixtures' first migration.
 const FIRST: &str = "m20990101_000001_first";
 const SECOND: &str = "m20990101_000002_second";
-const NEWEST: &str = "m20261126_000011_confine_repairs";
 
 /// `bulkhead` whose migrations FIXTURE may change.
 fn fixture() -> &'static Path {

@@ -1,6 +1,6 @@
 //! Builds and schemas of different age: each combination does the right thing, or says why not.
 
-use crate::{FIRST, NEWEST, SECOND, command, count, fail, fixture, history, succeed, with_seeds};
+use crate::{FIRST, SECOND, command, count, fail, fixture, history, succeed, with_seeds};
 use sea_orm::ConnectionTrait;
 use test_support::{Database, Server, Signal, eventually, on_both_databases};
 
@@ -160,18 +160,10 @@ async fn a_plan_says_what_would_run_in_order_and_runs_nothing() {
     let Some(database) = Database::postgres().await else { return };
     let plan = succeed(&database, "hang,second", &["migrate", "plan"]).await;
     let headings: Vec<&str> = plan.lines().filter(|line| line.starts_with("-- m")).collect();
-    let first = [
-        "-- m20261101_000001_create_tenants (in a transaction)",
-        "-- m20261101_000002_create_users (in a transaction)",
-    ];
-    assert_eq!(headings[..2], first);
-    let last = [
-        format!("-- {NEWEST} (in a transaction)"),
-        format!("-- {FIRST} (in a transaction)"),
-        format!("-- {SECOND} (in a transaction)"),
-    ];
-    assert_eq!(headings[headings.len() - 3..], last);
-    assert_eq!(headings.len(), bulkhead_migration::all().len() + 2);
+    let names: Vec<&str> = headings.iter().map(|heading| heading.split(' ').nth(1).unwrap()).collect();
+    let own = bulkhead_migration::all();
+    assert_eq!(names, [own.iter().map(|migration| migration.name).collect::<Vec<_>>(), vec![FIRST, SECOND]].concat());
+    assert_eq!(headings[0], "-- m20261101_000001_create_tenants (in a transaction)");
     for part in ["CREATE TABLE tenants (", "CREATE INDEX CONCURRENTLY", "INSERT INTO seeds"] {
         assert!(plan.contains(part), "{part} is missing:\n{plan}");
     }

@@ -8,12 +8,14 @@ mod answer;
 mod app;
 mod client;
 mod local;
+mod samples;
 mod tenant;
 
 pub(crate) use answer::Answer;
 pub(crate) use app::{TestApp, borrowed};
 pub(crate) use client::TestClient;
 pub(crate) use local::LocalServer;
+pub(crate) use samples::{SAMPLES, Sample};
 pub(crate) use tenant::TestTenant;
 
 use serde_json::{Value, json};

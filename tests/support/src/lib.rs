@@ -19,9 +19,26 @@ pub use skip::skip;
 
 use std::time::{Duration, Instant};
 
-/// The tables of a migrated database, sorted.
-pub const TABLES: [&str; 7] =
-    ["audit_heads", "audit_logs", "documents", "seaql_migrations", "seaql_migrations_meta", "tenants", "users"];
+/// The tables of a migrated database, sorted: those that the migrations create, and the history's.
+#[must_use]
+pub fn tables() -> Vec<String> {
+    let created = |sql: &'static str| sql.split("CREATE TABLE ").skip(1).filter_map(|rest| rest.split(' ').next());
+    let migrations = bulkhead_migration::all();
+    let mut tables: Vec<String> =
+        migrations.iter().flat_map(|migration| created(migration.up.postgres)).map(str::to_owned).collect();
+    tables.extend(["seaql_migrations".to_owned(), "seaql_migrations_meta".to_owned()]);
+    tables.sort();
+    tables
+}
+
+/// The name of the newest migration.
+///
+/// # Panics
+/// When there is no migration.
+#[must_use]
+pub fn newest_migration() -> &'static str {
+    bulkhead_migration::all().last().expect("there are migrations").name
+}
 
 /// How long anything may take that should happen soon; generous, since machines are noisy.
 pub const SOON: Duration = Duration::from_secs(30);
