@@ -1,6 +1,8 @@
 //! The checksums that databases have recorded for the migrations that were applied to them. A build with another checksum
 //! refuses such a database: lines are added to checksums.txt, and never changed.
 
+#![allow(clippy::unwrap_used)]
+
 use sea_orm_migration::sea_orm::DbBackend;
 use std::fs;
 

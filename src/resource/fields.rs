@@ -6,6 +6,8 @@ use sea_orm::ActiveValue::{self, NotSet, Set};
 use sea_orm::Value;
 use sea_orm::sea_query::Nullable;
 use serde::{Deserialize, Deserializer};
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime, UtcOffset};
 
 /// Text of 1 to `MAX` characters, without control characters and without spaces around it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -69,6 +71,29 @@ impl TryFrom<i64> for SizeBytes {
 impl From<SizeBytes> for i64 {
     fn from(size: SizeBytes) -> Self {
         size.0
+    }
+}
+
+/// A time by RFC 3339, rounded up to the microseconds that PostgreSQL keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Timestamp(OffsetDateTime);
+
+impl TryFrom<String> for Timestamp {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        const WHAT: &str = "must be a time by RFC 3339, such as 2026-11-24T09:30:00Z";
+        let at = OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| WHAT)?;
+        let short = (1000 - i64::from(at.nanosecond() % 1000)) % 1000;
+        let at = at.checked_add(Duration::nanoseconds(short)).ok_or(WHAT)?;
+        at.checked_to_offset(UtcOffset::UTC).map(Self).ok_or(WHAT)
+    }
+}
+
+impl From<Timestamp> for OffsetDateTime {
+    fn from(at: Timestamp) -> Self {
+        at.0
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::list::ListQuery;
 use super::precondition::{IfMatch, with_etag};
-use super::{Id, Read, Resource, Write};
+use super::{Id, Read, Resource, Write, path};
 use crate::app::AppState;
 use crate::audit::{self, Action};
 use crate::context::{Require, TenantContext};
@@ -12,7 +12,7 @@ use crate::tenancy::{Cursor, IdOf, Table, TenantTransaction};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use sea_orm::{ActiveModelTrait, IdenStatic, Iterable, ModelTrait, Value};
+use sea_orm::{ActiveModelTrait, EntityTrait, IdenStatic, Iterable, ModelTrait, Value};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -75,7 +75,7 @@ pub(super) async fn create<R: Resource>(
             tx.insert::<R>(row).await
         })
         .await?;
-    let location = [(header::LOCATION, format!("/api/v1/{}/{}", R::NAME, R::sort_key(&row).1))];
+    let location = [(header::LOCATION, format!("/api/v1/{}/{}", path::<R>(), R::sort_key(&row).1))];
     Ok((location, with_etag::<R>(StatusCode::CREATED, &row)).into_response())
 }
 
@@ -104,28 +104,29 @@ pub(crate) async fn update_row<T: Table>(
     changes: T::ActiveModel,
 ) -> Result<T::Model, ApiError> {
     let columns: Vec<T::Column> = T::Column::iter().filter(|column| !changes.is_not_set(*column)).collect();
-    let audited = columns.iter().any(|column| column.as_str() == T::AUDITED.as_str());
+    let audited = T::AUDITED.filter(|audited| !changes.is_not_set(*audited));
     let mut before = None;
-    if columns.is_empty() || audited || !version.is_unconditional() {
+    if columns.is_empty() || audited.is_some() || !version.is_unconditional() {
         let row = tx.get_for_update::<T>(id).await?;
         version.check(T::updated_at(&row))?;
         if columns.is_empty() {
             tx.event().turn_into_read();
             return Ok(row);
         }
-        before = audited.then(|| audited_value::<T>(&row));
+        before = audited.map(|column| (column, word(&row, column)));
     }
     let row = tx.update::<T>(id, changes).await?;
     let fields: Vec<&str> = columns.iter().map(IdenStatic::as_str).collect();
     tx.event().add("fields", fields);
-    if let Some(before) = before {
-        tx.event().add(T::AUDITED.as_str(), audit::change(before, audited_value::<T>(&row)));
+    if let Some((column, before)) = before {
+        tx.event().add(column.as_str(), audit::change(before, word(&row, column)));
     }
     Ok(row)
 }
 
-fn audited_value<T: Table>(row: &T::Model) -> Option<String> {
-    match row.get(T::AUDITED) {
+/// The value of a column of fixed words.
+fn word<M: ModelTrait>(row: &M, column: <M::Entity as EntityTrait>::Column) -> Option<String> {
+    match row.get(column) {
         Value::String(word) => word,
         _ => None,
     }

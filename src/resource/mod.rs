@@ -9,7 +9,7 @@ mod list;
 mod openapi;
 mod precondition;
 
-pub(crate) use fields::{Email, SizeBytes, Text, changed, changed_or_cleared, double_option};
+pub(crate) use fields::{Email, SizeBytes, Text, Timestamp, changed, changed_or_cleared, double_option};
 pub(crate) use handlers::{get_row, update_row};
 pub(crate) use json_object::json_object;
 pub(crate) use list::{ListQuery, PageQuery, cursor_error};
@@ -84,6 +84,11 @@ pub(crate) trait Resource: Table<Model: Serialize + ToSchema + Send> {
     ) -> impl Future<Output = Result<(), ApiError>> + Send {
         async { Ok(()) }
     }
+}
+
+/// The resource's part of a path: its name, with hyphens.
+fn path<R: Resource>() -> String {
+    R::NAME.replace('_', "-")
 }
 
 /// The permission to read a resource.

@@ -1,7 +1,7 @@
 //! The routes of a resource, and how OpenAPI describes them.
 
 use super::list::PageQuery;
-use super::{Resource, handlers};
+use super::{Resource, handlers, path};
 use crate::app::AppState;
 use crate::error::ErrorCode;
 use crate::error_response::ErrorBody;
@@ -103,7 +103,8 @@ error_responses! {
 
 /// The six operations of a resource, with their descriptions.
 pub(crate) fn routes<R: Resource>() -> OpenApiRouter<AppState> {
-    let (collection, item) = (format!("/{}", R::NAME), format!("/{}/{{id}}", R::NAME));
+    let collection = format!("/{}", path::<R>());
+    let item = format!("{collection}/{{id}}");
     let restoration = format!("{item}/restore");
     let view = <R::Model as ToSchema>::name();
     let conflict: &[ErrorCode] = if R::UNIQUE.is_empty() { &[] } else { &[ErrorCode::Conflict] };
@@ -188,7 +189,7 @@ impl Description {
     /// Of an operation that needs a token: its id is `verb` and the resource's name.
     fn new<R: Resource>(verb: &str, plural: &str, does: &str, codes: &[ErrorCode]) -> Self {
         let singular = R::SINGULAR;
-        let object = if plural.is_empty() { format!("a {}", singular.to_lowercase()) } else { R::NAME.to_owned() };
+        let object = if plural.is_empty() { one(singular) } else { R::NAME.replace('_', " ") };
         let operation = OperationBuilder::new()
             .tag(R::NAME)
             .operation_id(Some(format!("{verb}{singular}{plural}")))
@@ -227,6 +228,18 @@ impl Description {
         responses.responses = self.responses;
         self.operation.responses(responses).build()
     }
+}
+
+/// `LabResult` in words: "a lab result".
+fn one(name: &str) -> String {
+    let mut words = String::from(if name.starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" });
+    for letter in name.chars() {
+        if letter.is_uppercase() {
+            words.push(' ');
+        }
+        words.extend(letter.to_lowercase());
+    }
+    words
 }
 
 fn json_content(schema: Cow<'static, str>) -> Content {

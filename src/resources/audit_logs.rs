@@ -8,7 +8,7 @@ use crate::entity::audit_log::{self, Column};
 use crate::entity::user;
 use crate::error::{ApiError, ErrorCode};
 use crate::ids::{AuditLogId, UserId};
-use crate::resource::{AuthErrors, Id, List, ListQuery, NotFound, PageQuery, Text, cursor_error};
+use crate::resource::{AuthErrors, Id, List, ListQuery, NotFound, PageQuery, Text, Timestamp, cursor_error};
 use crate::tenancy::{Table, TenantTransaction, Trail};
 use axum::Json;
 use axum::extract::State;
@@ -16,8 +16,7 @@ use axum::response::Response;
 use sea_orm::{ColumnTrait, Condition};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use time::format_description::well_known::Rfc3339;
-use time::{Duration, OffsetDateTime, UtcOffset};
+use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -82,23 +81,6 @@ impl From<audit_log::Model> for AuditLog {
     }
 }
 
-/// A time by RFC 3339, rounded up to the microseconds that entries have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
-pub(crate) struct Instant(OffsetDateTime);
-
-impl TryFrom<String> for Instant {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        const WHAT: &str = "must be a time by RFC 3339, such as 2026-11-24T09:30:00Z";
-        let at = OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| WHAT)?;
-        let short = (1000 - i64::from(at.nanosecond() % 1000)) % 1000;
-        let at = at.checked_add(Duration::nanoseconds(short)).ok_or(WHAT)?;
-        at.checked_to_offset(UtcOffset::UTC).map(Self).ok_or(WHAT)
-    }
-}
-
 #[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -116,10 +98,10 @@ pub(crate) struct AuditFilter {
     resource_id: Option<Uuid>,
     /// Only entries from this time on (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime, example = "2026-11-24T00:00:00Z")]
-    since: Option<Instant>,
+    since: Option<Timestamp>,
     /// Only entries before this time (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime, example = "2026-11-25T00:00:00Z")]
-    until: Option<Instant>,
+    until: Option<Timestamp>,
 }
 
 /// The audit log of the caller's tenant, newest first.
@@ -149,8 +131,8 @@ pub(crate) async fn list(
     // A list is nothing but read.
     let by_list = filter.action.is_none_or(|action| action == Action::DataAccess);
     let trail = Trail {
-        since: filter.since.map(|since| since.0),
-        until: filter.until.map(|until| until.0),
+        since: filter.since.map(OffsetDateTime::from),
+        until: filter.until.map(OffsetDateTime::from),
         narrow: Condition::all()
             .add_option(filter.action.map(|action| Column::Action.eq(action.name())))
             .add_option(filter.user_id.map(|user| Column::UserId.eq(user)))

@@ -90,7 +90,7 @@ pub enum Relation {}
 impl ActiveModelBehavior for ActiveModel {}
 
 tenant_table!(
-    self, "documents", tenant: TenantId, audited: Status,
+    self, "documents", tenant: TenantId, audited: Some(Column::Status),
     unique: [("documents_live_file", "storage_key")]
 );
 

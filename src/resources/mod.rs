@@ -17,6 +17,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(tenants::get, tenants::update))
         .merge(resource::routes::<user::Entity>())
         .merge(resource::routes::<documents::Entity>())
+        // scripts/new-resource adds resources above this line.
         .routes(routes!(audit_logs::list))
         .routes(routes!(audit_logs::get))
 }

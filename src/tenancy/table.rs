@@ -27,9 +27,9 @@ pub trait Table: TenantScoped<ActiveModel: ActiveModelTrait<Entity = Self> + Sen
     const CREATED_AT: Self::Column;
     /// When the row was deleted.
     const DELETED_AT: Self::Column;
-    /// The column of fixed words whose change the audit log shows: what it was and what it is. Of other columns it shows
-    /// the name alone.
-    const AUDITED: Self::Column;
+    /// The column of fixed words, if there is one, whose change the audit log shows: what it was and what it is. Of other
+    /// columns it shows the name alone.
+    const AUDITED: Option<Self::Column>;
     /// The table's unique indexes, each with the field that a conflict is reported for: the last column of the index.
     const UNIQUE: &'static [(&'static str, &'static str)];
 
@@ -44,7 +44,7 @@ pub trait Table: TenantScoped<ActiveModel: ActiveModelTrait<Entity = Self> + Sen
 /// `created_at`, `updated_at` and `deleted_at`.
 #[macro_export]
 macro_rules! tenant_table {
-    ($module:ident, $name:literal, tenant: $tenant:ident, audited: $audited:ident, unique: $unique:expr) => {
+    ($module:ident, $name:literal, tenant: $tenant:ident, audited: $audited:expr, unique: $unique:expr) => {
         impl $crate::tenancy::TenantScoped for $module::Entity {
             const TENANT: Self::Column = $module::Column::$tenant;
             const ID: Self::Column = $module::Column::Id;
@@ -54,7 +54,7 @@ macro_rules! tenant_table {
             const NAME: &'static str = $name;
             const CREATED_AT: Self::Column = $module::Column::CreatedAt;
             const DELETED_AT: Self::Column = $module::Column::DeletedAt;
-            const AUDITED: Self::Column = $module::Column::$audited;
+            const AUDITED: Option<Self::Column> = $audited;
             const UNIQUE: &'static [(&'static str, &'static str)] = &$unique;
 
             fn sort_key(row: &Self::Model) -> (::time::OffsetDateTime, ::uuid::Uuid) {
@@ -69,9 +69,9 @@ macro_rules! tenant_table {
 }
 
 // `external_id` is unique, too, but no caller sets it.
-tenant_table!(tenant, "tenants", tenant: Id, audited: Status, unique: []);
+tenant_table!(tenant, "tenants", tenant: Id, audited: Some(tenant::Column::Status), unique: []);
 tenant_table!(
-    user, "users", tenant: TenantId, audited: Role,
+    user, "users", tenant: TenantId, audited: Some(user::Column::Role),
     unique: [("users_live_email", "email"), ("users_live_external_idp_id", "external_idp_id")]
 );
 

@@ -1,7 +1,7 @@
 //! What every resource has in common: a row is created, read, changed, deleted and restored, and a change may name the version
 //! that it changes.
 
-use crate::support::{SAMPLES, Sample, TestApp, at, ids};
+use crate::support::{SAMPLES, TestApp, at, ids};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -38,8 +38,8 @@ async fn created_row_is_read_changed_deleted_restored(database: Database) {
     // The last admin could not be deleted.
     let admin = json!({"email": "admin@example.org", "external_idp_id": "idp|admin", "role": "admin"});
     clinic.admin.make("users", &admin).await;
-    for Sample { name: kind, new, changes, .. } in SAMPLES {
-        let (body, changes) = (new(&owner), changes());
+    for sample in SAMPLES {
+        let (kind, body, change) = (&*sample.path(), (sample.new)(&owner), (sample.changes)());
         let made = clinic.admin.post(kind, &body).await;
         made.assert_status(201);
         assert_eq!(with(&made.body, &body), with(&made.body, &json!({})), "{kind}: what was sent is there");
@@ -50,19 +50,17 @@ async fn created_row_is_read_changed_deleted_restored(database: Database) {
         assert_eq!((read.status, &read.body, read.etag()), (200, &made.body, made.etag()));
         assert!(ids(&clinic.viewer.all(kind).await).contains(&made.body["id"].as_str().unwrap()));
 
-        let changed = clinic.admin.patch(&path, &changes).await;
+        let changed = clinic.admin.patch(&path, &change).await;
         changed.assert_status(200);
-        assert_eq!(with(&changed.body, &json!({})), with(&made.body, &changes), "{kind}: nothing else has changed");
+        assert_eq!(with(&changed.body, &json!({})), with(&made.body, &change), "{kind}: nothing else has changed");
         let read = clinic.viewer.get(&path).await;
         assert_eq!((&read.body, read.etag()), (&changed.body, changed.etag()));
 
         let deleted = clinic.admin.delete(&path).await;
         assert_eq!((deleted.status, &deleted.body), (204, &Value::Null));
-        for gone in [
-            clinic.viewer.get(&path).await,
-            clinic.admin.patch(&path, &changes).await,
-            clinic.admin.delete(&path).await,
-        ] {
+        for gone in
+            [clinic.viewer.get(&path).await, clinic.admin.patch(&path, &change).await, clinic.admin.delete(&path).await]
+        {
             assert_eq!(gone.outcome(), (404, "RES_001"), "{kind}");
         }
         assert!(!ids(&clinic.viewer.all(kind).await).contains(&made.body["id"].as_str().unwrap()));

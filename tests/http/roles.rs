@@ -21,11 +21,13 @@ async fn each_operation_requires_its_role(database: Database) {
         (ADMIN, "GET", "audit-logs".to_owned(), None),
     ];
     let mut rows = Vec::new();
-    for Sample { name, write, new, changes } in SAMPLES {
-        let row = at(name, &clinic.admin.make(name, &new(&owner)).await);
+    for sample in SAMPLES {
+        let Sample { write, new, changes, .. } = sample;
+        let path = sample.path();
+        let row = at(&path, &clinic.admin.make(&path, &new(&owner)).await);
         let write = if *write == "admin" { ADMIN } else { MEMBER };
-        operations.push((VIEWER, "GET", (*name).to_owned(), None));
-        operations.push((write, "POST", (*name).to_owned(), Some(new(&owner))));
+        operations.push((VIEWER, "GET", path.clone(), None));
+        operations.push((write, "POST", path, Some(new(&owner))));
         operations.push((VIEWER, "GET", row.clone(), None));
         operations.push((write, "PATCH", row.clone(), Some(changes())));
         operations.push((write, "DELETE", row.clone(), None));

@@ -2,7 +2,7 @@
 
 use super::operations::{Operation, Request, a_document, a_user, make, operation, secured};
 use super::tenant::{ADDRESS, AuditedTenant, PROGRAM, chain};
-use crate::support::{Answer, Serves};
+use crate::support::{Answer, SAMPLES, Serves};
 use bulkhead::audit::{SYSTEM_TENANT, id_end};
 use bulkhead::entity::audit_log::Model;
 use reqwest::Method;
@@ -50,7 +50,9 @@ async fn each_operation_leaves_one_entry(database: Database) {
     let clinic = AuditedTenant::new(database).await;
     let server = clinic.serve().await;
     let admin = clinic.admin();
-    make(&clinic, &server, &admin, "documents").await;
+    for sample in SAMPLES {
+        make(&clinic, &server, &admin, &sample.path()).await;
+    }
     for name in secured() {
         let Operation { request, status, action, resource, mut id, metadata, .. } =
             operation(&clinic, &server, &admin, &name).await;

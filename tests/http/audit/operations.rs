@@ -70,7 +70,7 @@ pub(super) fn a_document() -> Value {
 
 /// Makes a row by the API: its id.
 pub(super) async fn make(clinic: &AuditedTenant, server: &impl Serves, token: &str, kind: &str) -> Uuid {
-    let sample = SAMPLES.iter().find(|sample| sample.name == kind).unwrap();
+    let sample = SAMPLES.iter().find(|sample| sample.path() == kind).unwrap();
     let body = (sample.new)(&json!(clinic.ada));
     let answer = clinic.call(server, token, &Request::new(Method::POST, format!("/api/v1/{kind}"), Some(body))).await;
     answer.assert_status(201);
@@ -92,7 +92,7 @@ async fn prepare(clinic: &AuditedTenant, server: &impl Serves, token: &str, kind
 pub(super) async fn operation(clinic: &AuditedTenant, server: &impl Serves, admin: &str, name: &str) -> Operation {
     let (method, path) = name.split_once(' ').unwrap();
     let kind = path.split('/').nth(3).unwrap();
-    let sample = SAMPLES.iter().find(|sample| sample.name == kind);
+    let sample = SAMPLES.iter().find(|sample| sample.path() == kind);
     let resource = match (sample, kind) {
         (Some(sample), _) => sample.name,
         (_, "tenant") => "tenants",

@@ -80,7 +80,7 @@ async fn tables_of_tenants_are_complete(database: Database) {
         for fault in texts(&connection, &parts.replace("TABLE", table)).await {
             missing.push(format!("{}: table {table}: {fault}", migration_of(table, file)));
         }
-        if !paths.contains(&format!("/api/v1/{table}/{{id}}")) {
+        if !paths.contains(&format!("/api/v1/{}/{{id}}", table.replace('_', "-"))) {
             missing.push(format!("src/resources/mod.rs: no routes of {table}, so nothing records who reads them"));
         } else if !SAMPLES.iter().any(|sample| sample.name == *table) {
             missing.push(format!(
@@ -98,8 +98,9 @@ async fn another_tenants_row_looks_absent_in_every_resource(database: Database) 
     let owner = clinic.user("ada@example.org").await["id"].clone();
     let foreign = other.user("eve@example.org").await["id"].clone();
     for sample in SAMPLES {
-        let row = clinic.admin.make(sample.name, &(sample.new)(&owner)).await;
-        let path = at(sample.name, &row);
+        let list = sample.path();
+        let row = clinic.admin.make(&list, &(sample.new)(&owner)).await;
+        let path = at(&list, &row);
         let attempts = [
             other.admin.get(&path).await,
             other.admin.patch(&path, &(sample.changes)()).await,
@@ -109,13 +110,13 @@ async fn another_tenants_row_looks_absent_in_every_resource(database: Database) 
         for attempt in attempts {
             assert_eq!(attempt.outcome(), (404, "RES_001"), "{path}");
         }
-        assert!(!other.admin.all(sample.name).await.iter().any(|seen| seen["id"] == row["id"]), "{path}");
+        assert!(!other.admin.all(&list).await.iter().any(|seen| seen["id"] == row["id"]), "{path}");
         let kept = clinic.viewer.get(&path).await;
         assert_eq!((kept.status, &kept.body), (200, &row), "{path}");
         // A row cannot refer to another tenant's user, where it refers to one at all.
         let body = (sample.new)(&foreign);
         if body.to_string().contains(foreign.as_str().unwrap()) {
-            assert_eq!(clinic.admin.post(sample.name, &body).await.outcome(), (404, "RES_001"), "{path}");
+            assert_eq!(clinic.admin.post(&list, &body).await.outcome(), (404, "RES_001"), "{path}");
         }
     }
 }

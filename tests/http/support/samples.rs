@@ -7,7 +7,7 @@ use uuid::Uuid;
 /// What the tests send to create and to change a row.
 #[derive(Debug)]
 pub(crate) struct Sample {
-    /// The name of the table, and of the path.
+    /// The name of the table; the path has hyphens in it.
     pub(crate) name: &'static str,
     /// The least role that may create, change, delete and restore a row.
     pub(crate) write: &'static str,
@@ -15,6 +15,13 @@ pub(crate) struct Sample {
     pub(crate) new: fn(&Value) -> Value,
     /// A body that changes it.
     pub(crate) changes: fn() -> Value,
+}
+
+impl Sample {
+    /// The path of the list, below `/api/v1/`.
+    pub(crate) fn path(&self) -> String {
+        self.name.replace('_', "-")
+    }
 }
 
 /// All resources.
