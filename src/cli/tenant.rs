@@ -8,9 +8,8 @@ use crate::database;
 use crate::entity::tenant::{self, Status};
 use crate::entity::word;
 use crate::ids::TenantId;
-use crate::resource::Email;
+use crate::resource::{Email, Text};
 use crate::server::StartupError;
-use crate::text::NonBlank;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use sea_orm::{DatabaseConnection, DbErr};
@@ -75,8 +74,9 @@ pub(super) struct Create {
 
 /// Text of one line.
 pub(super) fn name(text: &str) -> Result<String, &'static str> {
-    let fits = text.chars().count() <= 255 && NonBlank::accepts(text);
-    if fits { Ok(text.to_owned()) } else { Err("1 to 255 characters, without spaces around them") }
+    Text::<255>::try_from(text.to_owned())
+        .map(String::from)
+        .map_err(|_| "1 to 255 characters, without spaces around them")
 }
 
 pub(super) fn email(text: &str) -> Result<String, &'static str> {
