@@ -59,7 +59,7 @@ async fn role_and_status_changes_name_both_values(database: Database) {
         (
             format!("users/{user}"),
             json!({"role": "admin", "full_name": "Grace Secret"}),
-            json!({"fields": ["full_name", "role"], "role": {"from": "member", "to": "admin"}}),
+            json!({"fields": ["full_name", "role"], "role": {"from": "viewer", "to": "admin"}}),
         ),
         (
             format!("users/{user}"),
@@ -70,7 +70,7 @@ async fn role_and_status_changes_name_both_values(database: Database) {
         (
             format!("documents/{document}"),
             json!({"status": "completed", "filename": "secret.pdf"}),
-            json!({"fields": ["filename", "status"], "status": {"from": "processing", "to": "completed"}}),
+            json!({"fields": ["filename", "status"], "status": {"from": "failed", "to": "completed"}}),
         ),
     ] {
         let request = Request::new(Method::PATCH, format!("/api/v1/{path}"), Some(body));
@@ -182,7 +182,7 @@ async fn entry_names_the_ids_that_its_list_showed(database: Database) {
     let cursor = first["next_cursor"].as_str().unwrap();
     get(&clinic, &server, &admin, &format!("documents?limit=3&cursor={cursor}")).await;
     let rest = clinic.log().await.pop().unwrap();
-    get(&clinic, &server, &admin, "documents?status=failed").await;
+    get(&clinic, &server, &admin, "documents?status=completed").await;
     let none = clinic.log().await.pop().unwrap();
     get(&clinic, &server, &admin, &format!("documents/{}", documents[0])).await;
     let one = clinic.log().await.pop().unwrap();
