@@ -97,7 +97,7 @@ async fn who_saw_a_row_in_a_list_is_found_by_the_row(database: Database) {
     };
     let both = seen("documents").await;
     seen("documents?limit=1").await; // the other one alone
-    seen("documents?status=failed").await; // none
+    seen("documents?status=completed").await; // none
     seen("users").await;
     let one = seen(&format!("documents/{document}")).await;
     let again = seen("documents").await;
