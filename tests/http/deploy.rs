@@ -16,7 +16,10 @@ fn railway() -> Value {
 #[test]
 fn dockerfile_labels_the_image_with_the_version() {
     let label = concat!("org.opencontainers.image.version=\"", env!("CARGO_PKG_VERSION"), "\"");
-    assert!(file("Dockerfile").contains(label), "Cargo.toml has another version: the Dockerfile needs the label {label}");
+    assert!(
+        file("Dockerfile").contains(label),
+        "Cargo.toml has another version: the Dockerfile needs the label {label}"
+    );
 }
 
 #[tokio::test]
