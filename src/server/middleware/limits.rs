@@ -65,7 +65,7 @@ impl Interceptor for ConcurrencyLimit {
             let body = std::mem::take(response.body_mut());
             *response.body_mut() = Body::new(body.map_frame(move |frame| {
                 // The closure, and so the context, lives as long as the body.
-                let _held = &context;
+                let _ = &context;
                 frame
             }));
         }
