@@ -35,12 +35,7 @@ COPY migrator/Cargo.toml migrator/
 COPY tests/support/Cargo.toml tests/support/
 COPY tests/image/Cargo.toml tests/image/
 COPY tests/migrations/Cargo.toml tests/migrations/
-RUN mkdir -p src image-tools/src image-tools/tests/compare migration/src migrator/src tests/support/src tests/http bench \
- && for file in src/lib.rs image-tools/src/lib.rs migration/src/lib.rs migrator/src/lib.rs tests/support/src/lib.rs tests/image/lib.rs; do \
-      echo '//! Stands in for the sources.' > "$file"; done \
- && for file in build.rs src/main.rs image-tools/src/main.rs image-tools/tests/compare/main.rs tests/http/main.rs \
-      tests/image/main.rs bench/hot_paths.rs tests/migrations/main.rs tests/migrations/bench.rs tests/migrations/fixture.rs; do \
-      printf '//! Stands in for the sources.\nfn main() {}\n' > "$file"; done \
+RUN deploy/build/stand-ins \
  && deploy/build/compile "${PROFILE}" ${TARGET}
 
 # The sources; touched, since a checkout may give them a time before the stand-ins above. The migrations come first: who edits
@@ -76,14 +71,13 @@ FROM scratch
 ARG RAILWAY_GIT_COMMIT_SHA=
 ARG SOURCE_REVISION=${RAILWAY_GIT_COMMIT_SHA:-unknown}
 ARG PROFILE=quick
-ARG VERSION=0.1.0
 # scripts/image adds when the commit was made, and the hashes of its lock files. `bulkhead --version` names those of every
 # image.
 LABEL org.opencontainers.image.title="bulkhead" \
       org.opencontainers.image.description="A multi-tenant HTTP API for health data" \
       org.opencontainers.image.source="https://github.com/bulkhead-rs/bulkhead" \
       org.opencontainers.image.licenses="Apache-2.0 OR MIT" \
-      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.revision="${SOURCE_REVISION}" \
       io.github.bulkhead-rs.builder="dockerfile" \
       io.github.bulkhead-rs.profile="${PROFILE}"

@@ -45,18 +45,8 @@ let
   }
   // lib.optionalAttrs (nonce != "") { inherit nonce; };
 
-  # The workspace names the tests' packages, whose sources a release does not need.
-  testStandIns = ''
-    mkdir -p bench tests/http tests/support/src
-    touch tests/support/src/lib.rs tests/image/lib.rs
-    echo 'fn main() {}' | tee bench/hot_paths.rs tests/http/main.rs tests/image/main.rs \
-      tests/migrations/{main,bench}.rs >tests/migrations/fixture.rs
-  '';
-  standIns = testStandIns + ''
-    mkdir -p image-tools/src image-tools/tests/compare
-    touch image-tools/src/lib.rs
-    echo 'fn main() {}' | tee image-tools/tests/compare/main.rs >image-tools/src/main.rs
-  '';
+  # The workspace names packages whose sources a build does not need.
+  standIns = "sh ${../deploy/build/stand-ins}";
 
   # The folders of a build: in a sandbox, and without one before Nix 2.30 (a hook below knows the folders of later ones).
   buildFolders = [
@@ -144,7 +134,7 @@ in
     // {
       pname = "image-tools";
       src = files [ "image-tools/.*" ];
-      postPatch = testStandIns;
+      postPatch = standIns;
       cargoExtraArgs = "--locked --package image-tools";
       CARGO_PROFILE = "dev";
       meta.mainProgram = "compare-images";
@@ -161,6 +151,7 @@ in
           "docs"
           "docs/(architecture|auth|errors|image|settings)\\.md"
           "image-tools/.*"
+          "Dockerfile"
           "railway\\.json"
           "tests/.*"
         ];

@@ -8,8 +8,7 @@ use crate::pages::Pages;
 use crate::readiness::DatabaseChecks;
 use crate::single_flight::SingleFlight;
 use crate::tenancy::Tenancy;
-use bulkhead_migrator::{Runner, SchemaState};
-use sea_orm::{DatabaseConnection, DbErr};
+use bulkhead_migrator::Runner;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -56,11 +55,6 @@ impl AppState {
     #[must_use]
     pub fn database_is_away(&self) -> bool {
         self.database.availability().is_away()
-    }
-
-    /// The schema as it stands now, seen on this connection.
-    pub async fn schema(&self, connection: &DatabaseConnection) -> Result<SchemaState, DbErr> {
-        self.runner.state(connection).await
     }
 
     /// Records whether this build serves with the schema that there is.

@@ -7,9 +7,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// Where the process stands. Once it serves it does not go back, once it drains it does not serve again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Phase {
     /// Listening; the database has not answered yet.
+    #[default]
     Starting,
     /// Another process is migrating.
     WaitingForLock,
@@ -47,26 +48,14 @@ impl Phase {
     }
 }
 
-/// The phase, shared by everything that asks for it or waits for it.
-#[derive(Debug, Clone)]
+/// The phase, shared by everything that asks for it or waits for it. By default that of a process that has just begun.
+#[derive(Debug, Clone, Default)]
 pub struct Lifecycle {
     phase: watch::Sender<Phase>,
     served: Arc<AtomicBool>,
 }
 
-impl Default for Lifecycle {
-    fn default() -> Self {
-        Self { phase: watch::Sender::new(Phase::Starting), served: Arc::default() }
-    }
-}
-
 impl Lifecycle {
-    /// A process that has just begun.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// The phase now.
     #[must_use]
     pub fn phase(&self) -> Phase {

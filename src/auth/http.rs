@@ -1,10 +1,9 @@
 //! The HTTP client for the provider: no redirects, bounded in time and size.
 
 use crate::error_chain::root_cause;
-use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
-use reqwest::{Client, redirect};
+use reqwest::header::ACCEPT;
+use reqwest::{Client, RequestBuilder, StatusCode, redirect};
 use serde::de::DeserializeOwned;
-use std::pin::Pin;
 use std::time::Duration;
 use url::Url;
 
@@ -49,46 +48,28 @@ impl HttpClient {
     /// GETs a JSON document.
     pub(super) async fn json<T: DeserializeOwned>(&self, url: &Url) -> Result<T, HttpError> {
         let failed = |reason: String| HttpError::Document { url: url.to_string(), reason };
-        let mut response = self.0.get(url.clone()).send().await.map_err(|error| failed(root_cause(&error)))?;
-        if !response.status().is_success() {
-            return Err(failed(format!("status {}", response.status())));
+        let (status, body) = self.send(self.0.get(url.clone())).await.map_err(failed)?;
+        if !status.is_success() {
+            return Err(failed(format!("status {status}")));
         }
-        let body = read_body(&mut response).await.map_err(failed)?;
         serde_json::from_slice(&body).map_err(|error| failed(format!("not the expected JSON: {error}")))
     }
 
-    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, SendError> {
-        let request = reqwest::Request::try_from(request).map_err(|error| SendError(root_cause(&error)))?;
-        let mut received = self.0.execute(request).await.map_err(|error| SendError(root_cause(&error)))?;
-        let mut response = HttpResponse::new(read_body(&mut received).await.map_err(SendError)?);
-        *response.status_mut() = received.status();
-        *response.headers_mut() = std::mem::take(received.headers_mut());
-        Ok(response)
+    /// A POST that asks for JSON, for [`HttpClient::send`].
+    pub(super) fn post(&self, url: Url) -> RequestBuilder {
+        self.0.post(url).header(ACCEPT, "application/json")
     }
-}
 
-/// Sends the requests of the OAuth library.
-impl<'c> AsyncHttpClient<'c> for HttpClient {
-    type Error = SendError;
-    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, SendError>> + Send + 'c>>;
-
-    fn call(&'c self, request: HttpRequest) -> Self::Future {
-        Box::pin(self.send(request))
-    }
-}
-
-/// Why a request got no response. It names no URL: the token endpoint's may hold a code.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct SendError(String);
-
-async fn read_body(response: &mut reqwest::Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| root_cause(&error))? {
-        if body.len() + chunk.len() > RESPONSE_BYTES_MAX {
-            return Err(format!("the response is longer than {RESPONSE_BYTES_MAX} bytes"));
+    /// Sends a request and reads the response. The error names no URL: the query may be secret.
+    pub(super) async fn send(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), String> {
+        let mut response = request.send().await.map_err(|error| root_cause(&error))?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| root_cause(&error))? {
+            if body.len() + chunk.len() > RESPONSE_BYTES_MAX {
+                return Err(format!("the response is longer than {RESPONSE_BYTES_MAX} bytes"));
+            }
+            body.extend_from_slice(&chunk);
         }
-        body.extend_from_slice(&chunk);
+        Ok((response.status(), body))
     }
-    Ok(body)
 }

@@ -4,34 +4,23 @@
 use super::claims::Claims;
 use super::discovery::Metadata;
 use super::exchanges::{ExchangeRefused, Exchanges};
-use super::http::{HttpClient, SendError};
+use super::http::HttpClient;
 use super::key_cache::KeyCache;
+use super::login_state::{LOGIN_TTL_SECONDS, LoginState, LoginStateKey};
 use super::verifier::{TokenError, Verifier};
 use crate::clock::unix_seconds;
 use crate::config::{ApiToken, COOKIE_SECRET_BYTES_MIN, Provider};
 use axum::http::{HeaderMap, header};
-use cookie::{Cookie, CookieBuilder, CookieJar, Key, SameSite};
-use oauth2::basic::{
-    BasicErrorResponse, BasicErrorResponseType, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse,
-    BasicTokenType,
-};
-use oauth2::{
-    AuthType, AuthUrl, AuthorizationCode, Client, ClientId, ClientSecret, CsrfToken, EndpointNotSet, EndpointSet,
-    ExtraTokenFields, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RequestTokenError, Scope,
-    StandardRevocableToken, StandardTokenResponse, TokenResponse, TokenUrl,
-};
+use cookie::{Cookie, CookieBuilder, SameSite};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::sync::Arc;
-use url::Url;
+use url::{Url, form_urlencoded};
 
 /// The cookie that ties the end of a login to its beginning. Over https its name has the prefix with which browsers
 /// accept it from this host only (RFC 6265bis, section 4.1.3.2), so that no other host of the domain can set it.
 const COOKIE: &str = "bulkhead_login";
 const HOST_COOKIE: &str = "__Host-bulkhead_login";
-
-/// How long a person may take to log in, in seconds.
-const LOGIN_TTL_SECONDS: i64 = 600;
 
 /// Why a login or a logout fails.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +103,7 @@ pub(super) struct Login {
     http: HttpClient,
     keys: Arc<KeyCache>,
     verifier: Arc<Verifier>,
-    cookie_key: Key,
+    state_key: LoginStateKey,
     exchanges: Exchanges,
 }
 
@@ -124,51 +113,17 @@ impl std::fmt::Debug for Login {
     }
 }
 
-/// The member of a token response that OpenID Connect adds.
-#[derive(Debug, Serialize, Deserialize)]
-struct WithIdToken {
+/// What the token endpoint sends for a code (RFC 6749, section 5.1; OpenID Connect Core 1.0, section 3.1.3.3).
+#[derive(Deserialize)]
+struct Tokens {
+    access_token: String,
     id_token: Option<String>,
 }
 
-impl ExtraTokenFields for WithIdToken {}
-
-type OidcClient = Client<
-    BasicErrorResponse,
-    StandardTokenResponse<WithIdToken, BasicTokenType>,
-    BasicTokenIntrospectionResponse,
-    StandardRevocableToken,
-    BasicRevocationErrorResponse,
-    EndpointSet,
-    EndpointNotSet,
-    EndpointNotSet,
-    EndpointNotSet,
-    EndpointSet,
->;
-
-/// The state of a login between its beginning and its end. The cookie holds it; all parts are base64url.
-struct LoginState {
-    state: CsrfToken,
-    nonce: String,
-    verifier: PkceCodeVerifier,
-    expires: i64,
-}
-
-impl LoginState {
-    fn value(&self) -> String {
-        format!("{}.{}.{}.{}", self.state.secret(), self.nonce, self.verifier.secret(), self.expires)
-    }
-
-    fn parse(value: &str) -> Option<Self> {
-        let mut parts = value.split('.');
-        let mut next = || parts.next().map(str::to_owned);
-        let login = Self {
-            state: CsrfToken::new(next()?),
-            nonce: next()?,
-            verifier: PkceCodeVerifier::new(next()?),
-            expires: next()?.parse().ok()?,
-        };
-        parts.next().is_none().then_some(login)
-    }
+/// What it sends where it refuses (RFC 6749, section 5.2). The description may contain personal data; the code is enough.
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
 }
 
 impl Login {
@@ -177,60 +132,40 @@ impl Login {
         let secret = secret
             .map(|secret| secret.expose_secret().as_bytes())
             .filter(|secret| secret.len() >= COOKIE_SECRET_BYTES_MIN);
-        let cookie_key = secret.map_or_else(
+        let state_key = secret.map_or_else(
             || {
                 tracing::warn!("COOKIE_SECRET is not set: a login that begins at this instance must also end at it");
-                Key::generate()
+                LoginStateKey::random()
             },
-            Key::derive_from,
+            LoginStateKey::derive,
         );
-        Self { provider, http, keys, verifier, cookie_key, exchanges: Exchanges::new() }
-    }
-
-    /// The OAuth client for a provider with this metadata.
-    fn client(&self, metadata: &Metadata) -> Result<OidcClient, LoginError> {
-        let redirect = self.provider.redirect_url.clone().ok_or(LoginError::Setting("OIDC_REDIRECT_URL"))?;
-        let endpoint = |endpoint: &Option<Url>, name| {
-            endpoint.clone().ok_or_else(|| LoginError::Provider(format!("its metadata names no usable {name}")))
-        };
-        let authorization = endpoint(&metadata.authorization_endpoint, "authorization_endpoint")?;
-        let token = endpoint(&metadata.token_endpoint, "token_endpoint")?;
-        let mut client = Client::new(ClientId::new(self.provider.client_id.clone()))
-            .set_auth_uri(AuthUrl::from_url(authorization))
-            .set_token_uri(TokenUrl::from_url(token))
-            .set_redirect_uri(RedirectUrl::from_url(redirect));
-        if let Some(secret) = &self.provider.client_secret {
-            client = client.set_client_secret(ClientSecret::new(secret.expose_secret().to_owned()));
-        }
-        let methods = &metadata.token_endpoint_auth_methods_supported;
-        let supports = |name: &str| methods.iter().any(|method| method == name);
-        if supports("client_secret_post") && !supports("client_secret_basic") {
-            client = client.set_auth_type(AuthType::RequestBody);
-        }
-        Ok(client)
+        Self { provider, http, keys, verifier, state_key, exchanges: Exchanges::new() }
     }
 
     /// Begins a login.
     pub(super) async fn begin(&self) -> Result<AuthorizationRequest, LoginError> {
-        let client = self.client(&self.provider_metadata().await?)?;
-        let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
-        let nonce = CsrfToken::new_random().secret().clone();
-        let mut request = client
-            .authorize_url(CsrfToken::new_random)
-            .add_scopes(self.provider.scopes.iter().cloned().map(Scope::new))
-            .add_extra_param("nonce", nonce.clone())
-            .set_pkce_challenge(challenge);
+        let metadata = self.provider_metadata().await?;
+        let mut url = endpoint(metadata.authorization_endpoint, "authorization_endpoint")?;
+        let login = LoginState::random();
         // Auth0 issues a JWT for an API only if the request names the API, and an opaque token otherwise. Other providers
         // ignore this parameter.
-        if let (ApiToken::Access, Some(audience)) = (self.provider.api_token, self.provider.audiences.first()) {
-            request = request.add_extra_param("audience", audience.clone());
-        }
-        let (url, state) = request.url();
-        let login = LoginState { state, nonce, verifier, expires: unix_seconds() + LOGIN_TTL_SECONDS };
-        let cookie = self.cookie(login.value()).max_age(time::Duration::seconds(LOGIN_TTL_SECONDS));
-        let mut jar = CookieJar::new();
-        jar.signed_mut(&self.cookie_key).add(cookie);
-        Ok(AuthorizationRequest { url, cookie: jar.get(self.cookie_name()).map(Cookie::to_string).unwrap_or_default() })
+        let audience = self.provider.audiences.first().filter(|_| self.provider.api_token == ApiToken::Access);
+        url.query_pairs_mut()
+            .append_pair("response_type", "code")
+            .append_pair("client_id", &self.provider.client_id)
+            .append_pair("redirect_uri", self.redirect_url()?)
+            .append_pair("scope", &self.provider.scopes.join(" "))
+            .append_pair("state", &login.state)
+            .append_pair("nonce", &login.nonce)
+            .append_pair("code_challenge", &login.code_challenge())
+            .append_pair("code_challenge_method", "S256")
+            .extend_pairs(audience.map(|audience| ("audience", audience)));
+        let cookie = self.cookie(self.state_key.sign(&login)).max_age(time::Duration::seconds(LOGIN_TTL_SECONDS));
+        Ok(AuthorizationRequest { url, cookie: cookie.build().to_string() })
+    }
+
+    fn redirect_url(&self) -> Result<&str, LoginError> {
+        self.provider.redirect_url.as_ref().map(Url::as_str).ok_or(LoginError::Setting("OIDC_REDIRECT_URL"))
     }
 
     fn cookie_name(&self) -> &'static str {
@@ -247,24 +182,12 @@ impl Login {
 
     /// Reads the login cookie, which must have this `state`.
     fn read_login_state(&self, headers: &HeaderMap, state: &str) -> Result<LoginState, LoginError> {
-        let mut jar = CookieJar::new();
         let values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-        for cookie in values.flat_map(Cookie::split_parse).flatten() {
-            jar.add_original(cookie.into_owned());
-        }
-        let cookie = jar
-            .signed(&self.cookie_key)
-            .get(self.cookie_name())
-            .ok_or(LoginError::Cookie("there is no valid login cookie"))?;
-        let login =
-            LoginState::parse(cookie.value()).ok_or(LoginError::Cookie("the login cookie is from another version"))?;
-        if login.expires < unix_seconds() {
-            return Err(LoginError::Cookie("the login took too long"));
-        }
-        if login.state.secret() != state {
-            return Err(LoginError::State);
-        }
-        Ok(login)
+        let cookies =
+            values.flat_map(Cookie::split_parse).flatten().filter(|cookie| cookie.name() == self.cookie_name());
+        let cookie = cookies.last().ok_or(LoginError::Cookie("there is no login cookie"))?;
+        let login = self.state_key.verify(cookie.value()).map_err(LoginError::Cookie)?;
+        if login.state == state { Ok(login) } else { Err(LoginError::State) }
     }
 
     /// Ends a login: exchanges the code for tokens and verifies them.
@@ -276,27 +199,57 @@ impl Login {
     ) -> Result<LoginResult, LoginError> {
         // Check the cookie first: a forged callback causes no request to the provider.
         let login = self.read_login_state(headers, state)?;
-        let client = self.client(&self.provider_metadata().await?)?;
-        let request = client.exchange_code(AuthorizationCode::new(code)).set_pkce_verifier(login.verifier);
+        let metadata = self.provider_metadata().await?;
         let exchange = self.exchanges.begin()?;
-        let response = request.request_async(&self.http).await.map_err(exchange_error);
-        exchange.ended(!matches!(response, Err(LoginError::Provider(_))));
-        let response = response?;
-        let id_token = response.extra_fields().id_token.as_deref();
-        let id_token = id_token.ok_or_else(|| LoginError::Provider("it sent no ID token".to_owned()))?;
-        let verified = self.verifier.verify_id_token(id_token, &self.provider.client_id, &login.nonce).await;
+        let tokens = self.exchange(metadata, &code, &login.code_verifier).await;
+        exchange.ended(!matches!(tokens, Err(LoginError::Provider(_))));
+        let tokens = tokens?;
+        let id_token = tokens.id_token.ok_or_else(|| LoginError::Provider("it sent no ID token".to_owned()))?;
+        let verified = self.verifier.verify_id_token(&id_token, &self.provider.client_id, &login.nonce).await;
         verified.map_err(LoginError::IdToken)?;
         let token = match self.provider.api_token {
-            ApiToken::Access => response.access_token().secret(),
-            ApiToken::Id => id_token,
+            ApiToken::Access => &tokens.access_token,
+            ApiToken::Id => &id_token,
         };
         let claims = self.verifier.verify(token).await;
         let claims = claims.map_err(|error| LoginError::ApiToken { kind: self.provider.api_token, error })?;
         let expires_in = claims.expires_at.saturating_sub(unix_seconds()).max(0);
         let mut removal = self.cookie(String::new()).build();
         removal.make_removal();
-        let id_token = (self.provider.api_token == ApiToken::Access).then(|| id_token.to_owned().into());
-        Ok(LoginResult { token: token.to_owned().into(), id_token, claims, expires_in, cookie: removal.to_string() })
+        let token = token.as_str().into();
+        let id_token = (self.provider.api_token == ApiToken::Access).then(|| id_token.into());
+        Ok(LoginResult { token, id_token, claims, expires_in, cookie: removal.to_string() })
+    }
+
+    /// Exchanges a code for tokens (RFC 6749, section 4.1.3; RFC 7636, section 4.5).
+    async fn exchange(&self, metadata: Metadata, code: &str, code_verifier: &str) -> Result<Tokens, LoginError> {
+        let client_id = self.provider.client_id.as_str();
+        let secret = self.provider.client_secret.as_ref().map(ExposeSecret::expose_secret);
+        let supports = |name: &str| metadata.token_endpoint_auth_methods_supported.iter().any(|method| method == name);
+        let in_body = supports("client_secret_post") && !supports("client_secret_basic");
+        let mut form = vec![
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", self.redirect_url()?),
+            ("code_verifier", code_verifier),
+        ];
+        let mut request = self.http.post(endpoint(metadata.token_endpoint, "token_endpoint")?);
+        if let (Some(secret), false) = (secret, in_body) {
+            // Each is encoded as a form is (RFC 6749, section 2.3.1).
+            let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+            request = request.basic_auth(encoded(client_id), Some(encoded(secret)));
+        } else {
+            form.push(("client_id", client_id));
+            form.extend(secret.map(|secret| ("client_secret", secret)));
+        }
+        let (status, body) = self.http.send(request.form(&form)).await.map_err(LoginError::Provider)?;
+        let unreadable = |_| LoginError::Provider("its token endpoint does not answer in JSON".to_owned());
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(unreadable);
+        }
+        let Refusal { error } = serde_json::from_slice(&body).map_err(unreadable)?;
+        let by_code = matches!(error.as_str(), "invalid_grant" | "invalid_request");
+        Err(if by_code { LoginError::Code(error) } else { LoginError::Client(error) })
     }
 
     /// The address at which a browser ends its session at the provider, which then sends it to `redirect`.
@@ -325,18 +278,7 @@ impl Login {
     }
 }
 
-/// Maps the errors of the OAuth library.
-fn exchange_error(error: RequestTokenError<SendError, BasicErrorResponse>) -> LoginError {
-    match error {
-        // The description may contain personal data; the code is enough.
-        RequestTokenError::ServerResponse(response) => match response.error() {
-            BasicErrorResponseType::InvalidGrant | BasicErrorResponseType::InvalidRequest => {
-                LoginError::Code(response.error().to_string())
-            }
-            code => LoginError::Client(code.to_string()),
-        },
-        RequestTokenError::Request(error) => LoginError::Provider(error.to_string()),
-        RequestTokenError::Parse(..) => LoginError::Provider("its token endpoint does not answer in JSON".to_owned()),
-        RequestTokenError::Other(reason) => LoginError::Provider(reason),
-    }
+/// An endpoint of the provider's metadata that a login needs.
+fn endpoint(endpoint: Option<Url>, name: &str) -> Result<Url, LoginError> {
+    endpoint.ok_or_else(|| LoginError::Provider(format!("its metadata names no usable {name}")))
 }

@@ -2,7 +2,7 @@
 //! [`crate::context`] does.
 //!
 //! Files import in one direction, from the last to the first: `claims`, `http`, `discovery`, `key_set`, `key_source`,
-//! `development`, `key_cache`, `verifier`, `login`, and this file, which puts them together.
+//! `development`, `key_cache`, `verifier`, `login_state`, `login`, and this file, which puts them together.
 
 mod claims;
 mod development;
@@ -13,6 +13,7 @@ mod key_cache;
 mod key_set;
 mod key_source;
 mod login;
+mod login_state;
 mod verifier;
 
 pub use claims::{Claims, RoleClaim, is_valid_tenant_id};

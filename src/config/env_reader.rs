@@ -37,17 +37,38 @@ impl<'a> EnvReader<'a> {
 
     /// The value of `name`, which must be `expected`.
     pub(super) fn value<T: FromStr + fmt::Display>(&mut self, name: &'static str, default: T, expected: &str) -> T {
+        self.read(name, default, |text, _| (format!("must be {expected}, not {text:?}"), text))
+    }
+
+    /// The value of `name`, if its type has an error text of its own.
+    pub(super) fn parsed<T: FromStr<Err = String> + fmt::Display>(&mut self, name: &'static str, default: T) -> T {
+        self.read(name, default, |_, error| (error, "***".to_owned()))
+    }
+
+    /// The value of `name`. `refuse` makes of a wrong text and its error what the error says, and what `config show` does.
+    fn read<T: FromStr + fmt::Display>(
+        &mut self,
+        name: &'static str,
+        default: T,
+        refuse: impl FnOnce(String, T::Err) -> (String, String),
+    ) -> T {
         let Some(text) = self.text(name) else {
             self.resolved(name, default.to_string(), "default");
             return default;
         };
-        if let Ok(value) = text.parse::<T>() {
-            self.resolved(name, value.to_string(), "environment");
-            return value;
-        }
-        self.error(name, &format!("must be {expected}, not {text:?}"));
-        self.resolved(name, text, "environment");
-        default
+        let (value, shown) = match text.parse::<T>() {
+            Ok(value) => {
+                let shown = value.to_string();
+                (value, shown)
+            }
+            Err(error) => {
+                let (error, shown) = refuse(text, error);
+                self.error(name, &error);
+                (default, shown)
+            }
+        };
+        self.resolved(name, shown, "environment");
+        value
     }
 
     /// The value of `name`, which must be one of the words of `T`.
@@ -78,25 +99,6 @@ impl<'a> EnvReader<'a> {
 
     pub(super) fn seconds(&mut self, name: &'static str, default: u32, min: u32) -> Duration {
         Duration::from_secs(self.at_least(name, default, min).into())
-    }
-
-    /// The value of `name`, if its type has an error text of its own.
-    pub(super) fn parsed<T: FromStr<Err = String> + fmt::Display>(&mut self, name: &'static str, default: T) -> T {
-        let Some(text) = self.text(name) else {
-            self.resolved(name, default.to_string(), "default");
-            return default;
-        };
-        match text.parse::<T>() {
-            Ok(value) => {
-                self.resolved(name, value.to_string(), "environment");
-                value
-            }
-            Err(error) => {
-                self.error(name, &error);
-                self.resolved(name, "***".to_owned(), "environment");
-                default
-            }
-        }
     }
 
     pub(super) fn optional(&mut self, name: &'static str) -> Option<String> {

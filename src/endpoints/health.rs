@@ -160,7 +160,7 @@ async fn database(state: &AppState) -> Check {
 
 async fn schema(state: &AppState) -> Check {
     check(async {
-        let schema = state.schema(state.probe.connection()).await.map_err(|error| {
+        let schema = state.runner.state(state.probe.connection()).await.map_err(|error| {
             tracing::warn!(%error, "the schema cannot be read");
             match Trouble::of(&error) {
                 Some(_) => ("unknown", ErrorCode::DatabaseUnreachable),

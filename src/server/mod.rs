@@ -61,7 +61,7 @@ impl ServeError {
 /// The socket listens from the first moment: liveness answers while migrations run, readiness turns 200 after them.
 pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), ServeError> {
     let settings = Arc::new(settings);
-    let lifecycle = Lifecycle::new();
+    let lifecycle = Lifecycle::default();
     let signals = Signals::install().map_err(ServeError::Signals)?;
     let listener = listener::bind(settings.host, settings.port)?;
     let address = listener.local_addr().map_err(|source| BindError::new(settings.host, settings.port, source))?;

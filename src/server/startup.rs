@@ -127,7 +127,7 @@ async fn wait_for_database(state: &AppState) -> Result<SchemaState, StartupError
     let end = Instant::now() + settings.database_acquire_timeout;
     let mut logged = None;
     loop {
-        let mut read = pin!(state.schema(&state.database));
+        let mut read = pin!(state.runner.state(&state.database));
         // The pool waits longer from try to try, and does not say what it waits for.
         let cause: StartupError = loop {
             let outcome = match tokio::time::timeout(SCHEMA_POLL_INTERVAL, &mut read).await {
@@ -146,7 +146,7 @@ async fn wait_for_database(state: &AppState) -> Result<SchemaState, StartupError
                 // The database answers again, which the pool may not have noticed.
                 (None, None) => {
                     logged = None;
-                    read.set(state.schema(&state.database));
+                    read.set(state.runner.state(&state.database));
                 }
             }
         };
@@ -194,7 +194,7 @@ async fn migrate(state: &AppState) -> Result<(), StartupError> {
 async fn wait_for_schema(state: &AppState) {
     let mut logged = None;
     loop {
-        let cause = match state.schema(state.probe.connection()).await {
+        let cause = match state.runner.state(state.probe.connection()).await {
             Ok(schema) => match state.runner.check(&schema) {
                 Ok(Compatibility::Exact) => return,
                 Ok(Compatibility::Ahead(names)) => {

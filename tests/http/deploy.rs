@@ -4,9 +4,22 @@ use crate::{ready, run, stderr};
 use serde_json::Value;
 use test_support::{Database, tables};
 
+fn file(name: &str) -> String {
+    std::fs::read_to_string(format!("{}/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
 fn railway() -> Value {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/railway.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
+    serde_json::from_str(&file("railway.json")).unwrap()
+}
+
+/// A Dockerfile cannot read a label from a file.
+#[test]
+fn dockerfile_labels_the_image_with_the_version() {
+    let label = concat!("org.opencontainers.image.version=\"", env!("CARGO_PKG_VERSION"), "\"");
+    assert!(
+        file("Dockerfile").contains(label),
+        "Cargo.toml has another version: the Dockerfile needs the label {label}"
+    );
 }
 
 #[tokio::test]

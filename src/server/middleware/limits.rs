@@ -10,12 +10,10 @@ use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
-use hyper::body::{Bytes, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The response to a request beyond a limit.
@@ -65,7 +63,11 @@ impl Interceptor for ConcurrencyLimit {
         // A body that is produced while it is written still counts; a complete one does not.
         if context.is_some() && response.body().size_hint().exact().is_none() {
             let body = std::mem::take(response.body_mut());
-            *response.body_mut() = Body::new(CountedBody { body, _context: context });
+            *response.body_mut() = Body::new(body.map_frame(move |frame| {
+                // The closure, and so the context, lives as long as the body.
+                let _ = &context;
+                frame
+            }));
         }
     }
 }
@@ -137,28 +139,5 @@ impl Drop for ClientShare {
                 counts.remove(&self.network);
             }
         }
-    }
-}
-
-/// A body whose request counts until the body is dropped.
-struct CountedBody<C> {
-    body: Body,
-    _context: C,
-}
-
-impl<C: Unpin> HttpBody for CountedBody<C> {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -42,7 +42,7 @@ fn wrapped(
     };
     let settings = Arc::new(Settings::read(&lookup).0.unwrap());
     let runner = Arc::new(crate::server::runner(&settings, bulkhead_migration::migrations()));
-    let lifecycle = Lifecycle::new();
+    let lifecycle = Lifecycle::default();
     lifecycle.enter(Phase::Serving);
     let database = crate::database::pool(&settings);
     let auth = Auth::new(&settings.auth).unwrap();

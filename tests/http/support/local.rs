@@ -56,7 +56,7 @@ fn state(environment: &[(&str, &str)]) -> (AppState, JoinHandle<()>) {
     let fetching = Arc::clone(&auth);
     let keys = tokio::spawn(async move { fetching.run().await });
     let runner = Arc::new(Runner::new(bulkhead_migration::migrations(), Options::default()));
-    let lifecycle = Lifecycle::new();
+    let lifecycle = Lifecycle::default();
     lifecycle.enter(Phase::Serving);
     let pool = database::pool(&settings);
     (AppState::new(settings, pool, auth, lifecycle, runner), keys)
