@@ -116,6 +116,7 @@ impl std::fmt::Debug for Login {
 /// What the token endpoint sends for a code (RFC 6749, section 5.1; OpenID Connect Core 1.0, section 3.1.3.3).
 #[derive(Deserialize)]
 struct Tokens {
+    token_type: String,
     access_token: String,
     id_token: Option<String>,
 }
@@ -245,7 +246,15 @@ impl Login {
         let (status, body) = self.http.send(request.form(&form)).await.map_err(LoginError::Provider)?;
         let unreadable = |_| LoginError::Provider("its token endpoint does not answer in JSON".to_owned());
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(unreadable);
+            let tokens: Tokens = serde_json::from_slice(&body).map_err(unreadable)?;
+            // Whatever is bound to a key, such as DPoP, is no token that its bearer alone may use (RFC 6749, section 7.1).
+            if !tokens.token_type.eq_ignore_ascii_case("bearer") {
+                return Err(LoginError::Provider(format!(
+                    "it sent a token of the type {:?}, not Bearer",
+                    tokens.token_type
+                )));
+            }
+            return Ok(tokens);
         }
         let Refusal { error } = serde_json::from_slice(&body).map_err(unreadable)?;
         let by_code = matches!(error.as_str(), "invalid_grant" | "invalid_request");

@@ -205,6 +205,7 @@ async fn a_provider_that_answers_wrongly_gives_no_login() {
         (Fault::ForgedIdToken, (400, "AUTH_004")),
         // Our own mistake, and not the caller's.
         (Fault::ClientRejected, (500, "SYS_003")),
+        (Fault::BoundTokens, (503, "SYS_004")),
         (Fault::GarbageTokens, (503, "SYS_004")),
         (Fault::Unavailable, (503, "SYS_004")),
     ] {

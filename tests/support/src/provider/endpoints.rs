@@ -180,7 +180,7 @@ fn tokens(shared: &Shared, grant: &Grant) -> Value {
     let mut answer = json!({
         "access_token": access.encode(),
         "id_token": id.encode(),
-        "token_type": "Bearer",
+        "token_type": if shared.fails(Fault::BoundTokens) { "DPoP" } else { "Bearer" },
         "expires_in": shape.lifetime(),
         "scope": "openid profile email",
     });

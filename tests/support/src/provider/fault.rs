@@ -34,6 +34,8 @@ pub enum Fault {
     ExpiredIdToken,
     /// ID tokens are signed with a key that is not the provider's.
     ForgedIdToken,
+    /// Tokens are of a type that its bearer alone may not use (RFC 9449).
+    BoundTokens,
     /// The token endpoint answers with something that is not JSON.
     GarbageTokens,
 }
