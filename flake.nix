@@ -89,7 +89,7 @@
       # services.bulkhead on NixOS: docs/nixos.md
       nixosModules.default = import ./nix/module.nix self.packages;
 
-      # nix run: the API    nix run .#verify -- IMAGE: whether an image is what its revision builds
+      # nix run: starts the API    nix run .#verify -- IMAGE: whether an image is what its revision builds
       apps = forSystems (linux ++ darwin) (
         { pkgs, bulkhead, ... }:
         let
@@ -97,9 +97,14 @@
             type = "app";
             inherit program;
           };
+          # At a terminal too, where the program alone prints its help.
+          start = pkgs.writeScript "bulkhead" ''
+            #!${pkgs.runtimeShell}
+            exec ${bulkhead.package}/bin/bulkhead "''${@:-start}"
+          '';
         in
         {
-          default = app "${bulkhead.package}/bin/bulkhead";
+          default = app "${start}";
           verify = app "${import ./nix/verify.nix { inherit pkgs bulkhead; }}";
         }
       );

@@ -5,10 +5,11 @@
 
 use crate::config::{ConfigError, MigrateOnStart, Misspelt, Settings};
 use crate::server::{self, ServeError, StartupError};
-use crate::telemetry;
+use crate::{invocation, telemetry};
 use anyhow::anyhow;
 use bulkhead_migrator::Migrations;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use std::io::{IsTerminal, stdin, stdout};
 use std::process::ExitCode;
 use tokio::runtime::Runtime;
 
@@ -18,15 +19,16 @@ mod healthcheck;
 mod migrate;
 mod table;
 mod tenant;
+mod usage;
 mod user;
 
 /// A multi-tenant HTTP API for health data.
 ///
-/// Without a subcommand it does what `start` does. Settings come from environment variables;
-/// `bulkhead config show` lists them.
+/// `bulkhead start` starts the server. Without a subcommand, that is what happens, too, unless the program is started at a
+/// terminal: then it prints this help. Settings come from environment variables; `bulkhead config show` lists them.
 #[derive(Debug, Parser)]
 #[command(name = "bulkhead", version, long_version = VERSION, propagate_version = true, after_help = EXIT_CODES)]
-pub struct Cli {
+struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -109,30 +111,51 @@ impl Failure {
     }
 }
 
-impl Cli {
-    /// Runs the command and says how it ended; a failure is one line on standard error per thing to change.
-    ///
-    /// `migrations` are those of this build.
-    #[must_use]
-    pub fn run(self, migrations: Migrations) -> ExitCode {
-        let done = match self.command.unwrap_or(Command::Start) {
-            Command::Start => start(migrations, None),
-            Command::Serve => start(migrations, Some(MigrateOnStart::Verify)),
-            Command::Migrate(verb) => verb.run(migrations),
-            Command::Healthcheck(healthcheck) => healthcheck.run(),
-            Command::Config(verb) => verb.run(),
-            Command::Openapi => openapi(),
-            Command::Tenant(verb) => verb.run(),
-            Command::User(verb) => verb.run(),
-            Command::Audit(verb) => verb.run(),
-            Command::DevToken(token) => token.run(),
-        };
-        match done {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => {
-                eprintln!("{failure}");
-                ExitCode::from(failure.exit_code())
-            }
+/// Runs the command of this process and says how it ended; a failure is one line on standard error per thing to change.
+///
+/// `migrations` are those of this build.
+#[must_use]
+pub fn run(migrations: Migrations) -> ExitCode {
+    let done = match Cli::try_parse() {
+        Ok(Cli { command: Some(command) }) => command.run(migrations),
+        Ok(Cli { command: None }) if may_be_a_question() => help(),
+        Ok(Cli { command: None }) => Command::Start.run(migrations),
+        Err(error) => return usage::report(&error),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// Whether the program's name alone may mean "what is this?": a start would migrate the database of the current folder.
+/// Containers and services have no terminal at both ends, and whoever types `cargo run` knows the project.
+fn may_be_a_question() -> bool {
+    stdin().is_terminal() && stdout().is_terminal() && !invocation::by_cargo()
+}
+
+fn help() -> Result<(), Failure> {
+    Cli::command().print_long_help().map_err(|error| anyhow!("cannot write to standard output: {error}"))?;
+    println!("\nTo start the server: bulkhead start");
+    Ok(())
+}
+
+impl Command {
+    fn run(self, migrations: Migrations) -> Result<(), Failure> {
+        match self {
+            Self::Start => start(migrations, None),
+            Self::Serve => start(migrations, Some(MigrateOnStart::Verify)),
+            Self::Migrate(verb) => verb.run(migrations),
+            Self::Healthcheck(healthcheck) => healthcheck.run(),
+            Self::Config(verb) => verb.run(),
+            Self::Openapi => openapi(),
+            Self::Tenant(verb) => verb.run(),
+            Self::User(verb) => verb.run(),
+            Self::Audit(verb) => verb.run(),
+            Self::DevToken(token) => token.run(),
         }
     }
 }
@@ -144,12 +167,21 @@ fn runtime() -> Result<Runtime, Failure> {
 fn start(migrations: Migrations, mode: Option<MigrateOnStart>) -> Result<(), Failure> {
     let mut settings = Settings::from_env()?;
     settings.migrate_on_start = mode.unwrap_or(settings.migrate_on_start);
-    telemetry::init(&settings, std::io::stdout);
+    telemetry::init(&settings, stdout);
     telemetry::log_panics();
-    for Misspelt { name, meant } in Settings::misspelt() {
-        tracing::warn!("{name} is set, and is no setting: is {meant} meant?");
+    for warning in warnings(&settings) {
+        tracing::warn!("{warning}");
     }
     Ok(runtime()?.block_on(server::run(settings, migrations))?)
+}
+
+fn warnings(settings: &Settings) -> Vec<String> {
+    [misspelt(), settings.warnings()].concat()
+}
+
+fn misspelt() -> Vec<String> {
+    let misspelt = Settings::misspelt().into_iter();
+    misspelt.map(|Misspelt { name, meant }| format!("{name} is set, and is no setting: is {meant} meant?")).collect()
 }
 
 fn openapi() -> Result<(), Failure> {
@@ -170,8 +202,8 @@ impl Config {
                 }
             }
         }
-        for Misspelt { name, meant } in Settings::misspelt() {
-            eprintln!("warning: {name} is set, and is no setting: is {meant} meant?");
+        for warning in settings.as_ref().map_or_else(|_| misspelt(), warnings) {
+            eprintln!("warning: {warning}");
         }
         settings?;
         if matches!(self, Self::Check) {

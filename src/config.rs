@@ -19,6 +19,7 @@ pub use auth::{ApiToken, AuthSettings, DevelopmentKey, Issuer, Provider};
 pub(crate) use auth::{COOKIE_SECRET_BYTES_MIN, KEY_AGE_SECONDS_MAX};
 pub use choices::{Environment, LogFormat, MigrateOnStart};
 pub use database_url::DatabaseUrl;
+pub(crate) use database_url::server;
 pub use env_reader::ResolvedVariable;
 pub use misspelt::Misspelt;
 pub use origin::Origin;
@@ -118,6 +119,25 @@ impl Settings {
     #[must_use]
     pub fn allows_page(&self, url: &str) -> bool {
         Origin::of(url).is_some_and(|origin| self.allowed_origins.contains(&origin))
+    }
+
+    /// What is accepted and may still be a mistake: one line each, which starts with the variable to change.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let databases =
+            [("DATABASE_URL", &self.database), (self.migration_database_variable, &self.migration_database)];
+        let mut warnings = Vec::new();
+        for (variable, database) in databases {
+            let plain = database.plain_text().filter(|_| self.environment != Environment::Development);
+            if let Some((mode, host)) = plain {
+                warnings.push(format!(
+                    "{variable}: data may go to {host} in plain text (sslmode={mode}): with sslmode=verify-full it is encrypted, \
+                     and the server proves who it is"
+                ));
+            }
+        }
+        warnings.dedup();
+        warnings
     }
 
     /// Reads the environment of the process.

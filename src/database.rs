@@ -1,6 +1,7 @@
 //! Opens the database: a pool for requests, what migrations connect with, and transactions that belong to one tenant.
 
 mod availability;
+mod cause;
 mod new_session;
 mod probe;
 mod trouble;
@@ -12,7 +13,8 @@ pub use trouble::Trouble;
 use crate::config::{DatabaseUrl, Settings};
 use crate::ids::TenantId;
 use bulkhead_migrator::Target;
-pub(crate) use bulkhead_migrator::code;
+pub(crate) use bulkhead_migrator::{code, text};
+pub(crate) use cause::cause;
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::sqlx::pool::PoolOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
@@ -250,15 +252,16 @@ pub fn migration_target(settings: &Settings) -> Target {
     }
 }
 
-/// A connection to read the schema's state with, where migrations run.
-#[must_use]
-pub fn migration_connection(settings: &Settings) -> DatabaseConnection {
-    match migration_target(settings) {
+/// A connection for commands, where migrations run. Where the database cannot be reached it fails at once, with the cause.
+pub async fn migration_connection(settings: &Settings) -> Result<DatabaseConnection, DbErr> {
+    let target = migration_target(settings);
+    target.reach(settings.database_acquire_timeout).await?;
+    Ok(match target {
         Target::Postgres(options) => {
             pool_options::<Postgres>(settings).max_connections(1).connect_lazy_with(*options).into()
         }
         Target::Sqlite(options) => sqlite_pool_options(settings).max_connections(1).connect_lazy_with(*options).into(),
-    }
+    })
 }
 
 fn pool_options<DB: Database>(settings: &Settings) -> PoolOptions<DB> {

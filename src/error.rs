@@ -3,7 +3,7 @@
 //! Which to use: a database function returns `DbErr`; everything that a handler calls returns [`ApiError`]. What a client may
 //! not see (a driver's message) goes to the log by [`ApiError::internal`]. `error_response` turns the error into HTTP.
 
-use crate::database::Trouble;
+use crate::database::{self, Trouble};
 use sea_orm::DbErr;
 
 /// Defines [`ErrorCode`] from one table, so that a code cannot lack its status, message or meaning.
@@ -145,7 +145,8 @@ impl From<DbErr> for ApiError {
             Some(Trouble::Busy) => ErrorCode::Overloaded,
             None => return Self::internal(&error),
         };
-        tracing::warn!(%error, code = code.code(), "the database could not do it");
-        Self::detailed(code, error.to_string())
+        let error = database::text(&error);
+        tracing::warn!(error, code = code.code(), "the database could not do it");
+        Self::detailed(code, error)
     }
 }

@@ -15,7 +15,7 @@
 //! 11. [`auth`], [`database`], [`telemetry`]
 //! 12. [`config`]
 //! 13. [`entity`]
-//! 14. `clock`, `error_chain`, [`ids`], `json`, [`lifecycle`], `readiness`, `single_flight`, `text`
+//! 14. `clock`, `error_chain`, [`ids`], `invocation`, `json`, [`lifecycle`], `readiness`, `single_flight`, `text`
 
 pub mod administration;
 pub mod app;
@@ -34,6 +34,7 @@ mod error_chain;
 mod error_response;
 pub mod ids;
 mod input;
+mod invocation;
 mod json;
 pub mod lifecycle;
 mod pages;

@@ -3,6 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+/// `1 entry`, `2 entries`.
+pub(crate) fn counted<N: Copy + fmt::Display + PartialEq + From<u8>>(count: N, one: &str, more: &str) -> String {
+    let noun = if count == N::from(1) { one } else { more };
+    format!("{count} {noun}")
+}
+
 /// Non-empty text without surrounding spaces or control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NonBlank(pub(crate) String);

@@ -1,7 +1,9 @@
 //! Why a run did not do what it was asked to.
 
 use crate::compatibility::{MigrationStatus, SchemaMismatch};
-use sea_orm_migration::sea_orm::{DbErr, RuntimeErr, sqlx};
+use sea_orm_migration::sea_orm::sqlx::error::DatabaseError;
+use sea_orm_migration::sea_orm::sqlx::postgres::PgDatabaseError;
+use sea_orm_migration::sea_orm::{DbErr, RuntimeErr};
 use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
@@ -51,13 +53,13 @@ pub enum MigrationError {
         tries: usize,
     },
     /// A foreign key would reference no row once the run is committed (SQLite).
-    #[error("the migrations would leave {rows} more rows whose foreign key references no row; nothing was changed")]
+    #[error("the migrations would leave {rows} more {} whose foreign key references no row; nothing was changed", if *.rows == 1 { "row" } else { "rows" })]
     DanglingForeignKeys {
         /// How many rows more than before.
         rows: usize,
     },
     /// A migration failed.
-    #[error("{name} failed: {cause}; {after}")]
+    #[error("{name} failed: {}; {after}", text(.cause))]
     Failed {
         /// The migration.
         name: String,
@@ -82,7 +84,7 @@ pub enum MigrationError {
         name: String,
     },
     /// The database refused, or could not be reached.
-    #[error(transparent)]
+    #[error("{}", text(.0))]
     Database(#[from] DbErr),
 }
 
@@ -112,14 +114,29 @@ impl fmt::Display for AfterFailure {
 /// The driver's code of an error: SQLSTATE on PostgreSQL, the extended result code on SQLite.
 #[must_use]
 pub fn code(error: &DbErr) -> Option<String> {
+    refusal(error)?.code().map(Cow::into_owned)
+}
+
+/// The text of an error, without the line of PostgreSQL's own source that the driver adds to it.
+#[must_use]
+pub fn text(error: &DbErr) -> String {
+    let mut text = error.to_string();
+    let line = refusal(error).and_then(|refusal| refusal.try_downcast_ref::<PgDatabaseError>()?.line());
+    if let Some(rest) = line.and_then(|line| text.strip_suffix(&format!(" at line {line}"))) {
+        text.truncate(rest.len());
+    }
+    text
+}
+
+/// What the database itself said.
+fn refusal(error: &DbErr) -> Option<&dyn DatabaseError> {
     let (DbErr::Exec(RuntimeErr::SqlxError(inner))
     | DbErr::Query(RuntimeErr::SqlxError(inner))
     | DbErr::Conn(RuntimeErr::SqlxError(inner))) = error
     else {
         return None;
     };
-    let sqlx::Error::Database(database) = inner.as_ref() else { return None };
-    database.code().map(Cow::into_owned)
+    inner.as_database_error()
 }
 
 /// `lock_not_available`, after lock_timeout (postgresql.org/docs/current/errcodes-appendix.html).

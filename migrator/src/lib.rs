@@ -13,6 +13,6 @@ mod runner;
 pub use compatibility::{
     AllowOptions, CheckPolicy, Compatibility, MigrationInfo, MigrationStatus, SchemaMismatch, SchemaState,
 };
-pub use error::{AfterFailure, MigrationError, code, is_missing_table};
+pub use error::{AfterFailure, MigrationError, code, is_missing_table, text};
 pub use migration::{Migration, Migrations, Mode, Sql};
 pub use runner::{Changes, Options, Planned, Progress, Repair, Runner, Target};

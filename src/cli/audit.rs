@@ -8,6 +8,7 @@ use crate::audit::{self, AuditEntry, Break, Repaired, Verified};
 use crate::config::Settings;
 use crate::database::{self, Access};
 use crate::telemetry::redact;
+use crate::text::counted;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use sea_orm::{DatabaseConnection, DbErr};
@@ -67,7 +68,9 @@ impl Audit {
                 let broken = chains.iter().filter(|holds| !**holds).count();
                 which.must_exist(chains.len())?;
                 if broken > 0 {
-                    return Err(anyhow!("{broken} of {} audit logs do not hold", chains.len()).into());
+                    let chains = counted(chains.len(), "audit log", "audit logs");
+                    let verb = if broken == 1 { "does" } else { "do" };
+                    return Err(anyhow!("{broken} of {chains} {verb} not hold").into());
                 }
                 Ok(())
             }
@@ -121,7 +124,8 @@ fn say(tenant: &TenantRow, outcome: &Result<Verified, Break>) {
         Ok(Verified { repairs, entries, head }) => {
             let word = if repairs.is_empty() { "good   " } else { "REPAIRED" };
             let repairs: String = repairs.iter().map(|repaired| said(repaired) + "; ").collect();
-            println!("{word} {external_id} ({id}): {repairs}{entries} entries, head {head}");
+            let entries = counted(*entries, "entry", "entries");
+            println!("{word} {external_id} ({id}): {repairs}{entries}, head {head}");
         }
         Err(broken) => println!("BROKEN  {external_id} ({id}): {broken}"),
     }

@@ -2,14 +2,19 @@
 
 use super::Failure;
 use super::tenant::{external_id, operate};
+use super::usage::one_or_more;
 use super::user::RoleName;
 use crate::administration::{self, NewTenant};
 use crate::auth::DevelopmentIssuer;
 use crate::config::{Issuer, Settings};
 use crate::entity::tenant::Status;
+use crate::text::counted;
 use clap::Args;
 use std::io::{IsTerminal, stdout};
 use std::time::Duration;
+
+/// The e-mail address of the first user of a tenant that is made for a token.
+const FIRST_USER: &str = "developer@example.org";
 
 /// Print a token for local use; only where ENVIRONMENT=development.
 ///
@@ -17,7 +22,7 @@ use std::time::Duration;
 /// a key in DEVELOPMENT_KEY_FILE, which is made where there is none and which the server reads.
 #[derive(Debug, Args)]
 pub(super) struct DevToken {
-    /// The tenant's external id; the tenant is made where there is none
+    /// The tenant's external id; where there is none, the tenant is made, with the bearer as its first user
     #[arg(long, default_value = "development", value_parser = external_id)]
     tenant: String,
     /// What the token's bearer may do
@@ -27,7 +32,7 @@ pub(super) struct DevToken {
     #[arg(long, default_value = "developer", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     subject: String,
     /// How long the token is good; JWT_MAX_LIFETIME_MINUTES at most
-    #[arg(long, default_value = "60", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value = "60", value_parser = one_or_more)]
     minutes: u32,
 }
 
@@ -54,7 +59,8 @@ impl DevToken {
             name: self.tenant.clone(),
             external_id: self.tenant.clone(),
             status: Status::Active,
-            admin: None,
+            // So that the bearer may own documents, as callers of a real provider do.
+            admin: Some((FIRST_USER.to_owned(), Some(self.subject.clone()))),
         };
         let made = operate(&settings, async |connection| administration::create_tenant(connection, new).await)?;
         if made.is_some() {
@@ -64,7 +70,8 @@ impl DevToken {
         let token = issuer.token(&self.subject, &self.tenant, self.role.into(), lifetime);
         println!("{}", token.map_err(anyhow::Error::from)?);
         if stdout().is_terminal() {
-            eprintln!("good for {} minutes, as Authorization: Bearer, or in /docs under Authorize", self.minutes);
+            let minutes = counted(self.minutes, "minute", "minutes");
+            eprintln!("good for {minutes}, as Authorization: Bearer, or in /docs under Authorize");
         }
         Ok(())
     }

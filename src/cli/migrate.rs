@@ -1,11 +1,13 @@
 //! `bulkhead migrate` runs the migrator's commands on the connection that MIGRATION_DATABASE_URL names.
 
+use super::usage::one_or_more;
 use super::{Failure, runtime};
 use crate::config::{Environment, Settings};
 use crate::database::Access;
 use crate::lifecycle::Signals;
 use crate::server::{ServeError, StartupError, runner};
 use crate::tenancy::Isolation;
+use crate::text::counted;
 use crate::{database, telemetry};
 use anyhow::anyhow;
 use bulkhead_migrator::{Changes, Compatibility, MigrationError, MigrationStatus, Migrations, Repair, Runner};
@@ -18,7 +20,7 @@ pub(super) enum Migrate {
     /// Apply pending migrations
     Up {
         /// Apply only the first N of them
-        #[arg(short = 'n', long = "num", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(short = 'n', long = "num", value_name = "N", value_parser = one_or_more)]
         steps: Option<u32>,
         #[command(flatten)]
         allow: AllowFlags,
@@ -26,7 +28,7 @@ pub(super) enum Migrate {
     /// Revert the newest migrations
     Down {
         /// How many
-        #[arg(short = 'n', long = "num", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(short = 'n', long = "num", value_name = "N", default_value_t = 1, value_parser = one_or_more)]
         steps: u32,
         #[command(flatten)]
         confirm: ConfirmFlags,
@@ -176,10 +178,13 @@ async fn read<T>(
     settings: &Settings,
     work: impl AsyncFnOnce(&DatabaseConnection) -> Result<T, MigrationError>,
 ) -> Result<T, StartupError> {
-    let connection = database::migration_connection(settings);
-    let outcome = work(&connection).await;
-    let _ = connection.close().await;
-    outcome.map_err(|error| StartupError::from_migration(settings, error))
+    let outcome = async {
+        let connection = database::migration_connection(settings).await?;
+        let outcome = work(&connection).await;
+        let _ = connection.close().await;
+        outcome
+    };
+    outcome.await.map_err(|error| StartupError::from_migration(settings, error))
 }
 
 async fn status(settings: &Settings, runner: &Runner, json: bool, exit_code: bool) -> Result<(), Failure> {
@@ -195,10 +200,19 @@ async fn status(settings: &Settings, runner: &Runner, json: bool, exit_code: boo
     }
     let (pending, dirty) = (state.pending().len(), state.names(MigrationStatus::Dirty).len());
     if exit_code && pending + dirty > 0 {
-        let line = format!("{pending} migrations are pending, {dirty} dirty: run bulkhead migrate up");
-        return Err(Failure::SchemaNotAsExpected(line));
+        return Err(Failure::SchemaNotAsExpected(not_applied(pending, dirty)));
     }
     Ok(())
+}
+
+fn not_applied(pending: usize, dirty: usize) -> String {
+    let of_pending = counted(pending, "migration is pending", "migrations are pending");
+    let of_dirty = counted(dirty, "migration is dirty", "migrations are dirty");
+    match (pending, dirty) {
+        (_, 0) => format!("{of_pending}: run bulkhead migrate up"),
+        (0, _) => format!("{of_dirty}: look at the schema, then run bulkhead migrate repair"),
+        _ => format!("{of_pending}, {of_dirty}: look at the schema, then run bulkhead migrate repair"),
+    }
 }
 
 async fn plan(settings: &Settings, runner: &Runner) -> Result<(), Failure> {
@@ -252,5 +266,18 @@ fn print_changes(changes: &Changes) {
     }
     if changes.reverted.is_empty() && changes.applied.is_empty() {
         println!("nothing to do");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::not_applied;
+
+    #[test]
+    fn counts_have_their_grammar() {
+        assert_eq!(not_applied(1, 0), "1 migration is pending: run bulkhead migrate up");
+        assert_eq!(not_applied(2, 0), "2 migrations are pending: run bulkhead migrate up");
+        assert!(not_applied(0, 1).starts_with("1 migration is dirty: "));
+        assert!(not_applied(3, 2).starts_with("3 migrations are pending, 2 migrations are dirty: "));
     }
 }

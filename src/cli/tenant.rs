@@ -232,7 +232,7 @@ pub(super) fn operate<T>(
     work: impl AsyncFnOnce(&DatabaseConnection) -> Result<T, DbErr>,
 ) -> Result<T, Failure> {
     let done = runtime()?.block_on(async {
-        let connection = database::migration_connection(settings);
+        let connection = database::migration_connection(settings).await?;
         let done = work(&connection).await;
         let _ = connection.close().await;
         done
@@ -244,7 +244,7 @@ pub(super) fn operate<T>(
             settings.migration_database
         )
         .into(),
-        error @ (DbErr::Exec(_) | DbErr::Query(_)) => anyhow!("{error}").into(),
+        error @ (DbErr::Exec(_) | DbErr::Query(_)) => anyhow!(database::text(&error)).into(),
         error => {
             let variable = settings.migration_database_variable;
             anyhow::Error::from(StartupError::database(variable, &settings.migration_database, &error)).into()

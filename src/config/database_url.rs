@@ -1,9 +1,10 @@
 //! The address of a database.
 
 use crate::error_chain::root_cause;
-use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sea_orm::sqlx::sqlite::SqliteConnectOptions;
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 /// A valid database URL. Displays and debugs with `***` for its user and password, and without its parameters.
@@ -20,6 +21,29 @@ impl DatabaseUrl {
     pub(super) fn placeholder() -> Self {
         Self::Sqlite(Box::default())
     }
+
+    /// Whether what is sent to another machine may be in plain text: the name of the TLS mode that allows it, and the host.
+    pub(super) fn plain_text(&self) -> Option<(&'static str, &str)> {
+        let Self::Postgres(options) = self else { return None };
+        let host = options.get_host();
+        let mode = match options.get_ssl_mode() {
+            PgSslMode::Disable => "disable",
+            // The driver never asks for TLS then (launchbadge/sqlx, sqlx-postgres/src/connection/tls.rs).
+            PgSslMode::Allow => "allow",
+            // The driver's default: plain text where the server says that it has no TLS.
+            PgSslMode::Prefer => "prefer",
+            PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull => return None,
+        };
+        (options.get_socket().is_none() && is_elsewhere(host)).then_some((mode, host))
+    }
+}
+
+/// Whether what is sent to this host leaves the machine without the network's own encryption.
+fn is_elsewhere(host: &str) -> bool {
+    let loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    let here = host.starts_with('/') || host == "localhost" || loopback;
+    // Railway's private network consists of WireGuard tunnels (docs.railway.com, "How Private Networking Works").
+    !here && !host.ends_with(".railway.internal")
 }
 
 impl FromStr for DatabaseUrl {
@@ -32,7 +56,11 @@ impl FromStr for DatabaseUrl {
         let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
         match scheme {
             "postgres" | "postgresql" => {
-                let options = PgConnectOptions::from_str(text).map_err(invalid)?;
+                let mut options = PgConnectOptions::from_str(text).map_err(invalid)?;
+                // The driver keeps the brackets of an IPv6 address, and then takes it for a name.
+                if let Some(address) = options.get_host().strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+                    options = options.clone().host(address);
+                }
                 if options.get_database().unwrap_or_default().is_empty() {
                     return Err(format!("{FORMS}: it names no database"));
                 }
@@ -50,16 +78,18 @@ impl FromStr for DatabaseUrl {
     }
 }
 
+/// The server's host and port, as a URL writes them.
+pub(crate) fn server(options: &PgConnectOptions) -> String {
+    let (host, port) = (options.get_host(), options.get_port());
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Postgres(options) => write!(
-                f,
-                "postgres://***@{}:{}/{}",
-                options.get_host(),
-                options.get_port(),
-                options.get_database().unwrap_or_default()
-            ),
+            Self::Postgres(options) => {
+                write!(f, "postgres://***@{}/{}", server(options), options.get_database().unwrap_or_default())
+            }
             Self::Sqlite(options) => write!(f, "sqlite://{}", options.get_filename().display()),
         }
     }

@@ -105,7 +105,7 @@ async fn a_commit_fails_where_there_is_no_transaction_any_more() {
 async fn every_commit_is_synced() {
     let (folder, _options) = file().await;
     let settings = settings(&folder);
-    for connection in [pool(&settings), migration_connection(&settings)] {
+    for connection in [pool(&settings), migration_connection(&settings).await.unwrap()] {
         for (name, value) in [("synchronous", "2"), ("journal_mode", "wal")] {
             let sql = format!("SELECT CAST({name} AS TEXT) AS value FROM pragma_{name}");
             let statement = Statement::from_string(connection.get_database_backend(), sql);

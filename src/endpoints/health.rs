@@ -2,7 +2,8 @@
 
 use crate::app::AppState;
 use crate::auth::KeyStatus;
-use crate::database::Trouble;
+use crate::clock;
+use crate::database::{self, Trouble};
 use crate::error::ErrorCode;
 use crate::error_response::KeepErrorBody;
 use crate::lifecycle::Phase;
@@ -150,7 +151,7 @@ async fn database(state: &AppState) -> Check {
             Ok(true) => Ok("ok"),
             Ok(false) => Err(("read-only", ErrorCode::DatabaseRefuses)),
             Err(error) => {
-                tracing::warn!(%error, "the database does not answer");
+                tracing::warn!(error = database::text(&error), "the database does not answer");
                 Err(("unreachable", ErrorCode::DatabaseUnreachable))
             }
         }
@@ -161,7 +162,7 @@ async fn database(state: &AppState) -> Check {
 async fn schema(state: &AppState) -> Check {
     check(async {
         let schema = state.runner.state(state.probe.connection()).await.map_err(|error| {
-            tracing::warn!(%error, "the schema cannot be read");
+            tracing::warn!(error = database::text(&error), "the schema cannot be read");
             match Trouble::of(&error) {
                 Some(_) => ("unknown", ErrorCode::DatabaseUnreachable),
                 None => ("unreadable", ErrorCode::SchemaNotReady),
@@ -189,7 +190,10 @@ async fn isolation(state: &AppState) -> Check {
             Ok(Isolation::Application) => Ok("application"),
             Ok(Isolation::NotEnforced(_)) => Err(("not-enforced", ErrorCode::NotIsolated)),
             Err(error) => {
-                tracing::warn!(%error, "whether the database keeps tenants apart cannot be told");
+                tracing::warn!(
+                    error = database::text(&error),
+                    "whether the database keeps tenants apart cannot be told"
+                );
                 Err(("unknown", ErrorCode::DatabaseUnreachable))
             }
         }
@@ -211,7 +215,7 @@ fn auth(status: KeyStatus) -> Check {
 async fn check(work: impl Future<Output = Result<&'static str, (&'static str, ErrorCode)>>) -> Check {
     let started = Instant::now();
     let outcome = tokio::time::timeout(CHECK_TIMEOUT, work).await;
-    let latency_ms = Some(started.elapsed().as_secs_f64() * 1000.0);
+    let latency_ms = Some(clock::milliseconds(started.elapsed()));
     match outcome {
         Ok(Ok(status)) => Check { status, latency_ms, error: None },
         Ok(Err((status, code))) => Check { status, latency_ms, error: Some(code.code()) },
@@ -228,5 +232,5 @@ fn answer(good: bool, body: impl Serialize) -> Response {
 }
 
 fn unix_time() -> u64 {
-    crate::clock::unix_seconds().unsigned_abs()
+    clock::unix_seconds().unsigned_abs()
 }

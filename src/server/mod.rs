@@ -14,9 +14,9 @@ pub use router::{api_document, router};
 
 use crate::app::AppState;
 use crate::auth::{Auth, ProviderError};
-use crate::config::Settings;
-use crate::database;
+use crate::config::{Environment, Issuer, LogFormat, Settings};
 use crate::lifecycle::{Lifecycle, Phase, Signals};
+use crate::{database, invocation};
 use bulkhead_migrator::Migrations;
 pub use startup::StartupError;
 pub(crate) use startup::runner;
@@ -120,5 +120,16 @@ fn announce(settings: &Settings, address: std::net::SocketAddr) {
         tracing::info!(docs = %format_args!("{base}/docs"), "ready on {base}");
     } else {
         tracing::info!("ready on {base}");
+    }
+    // For whoever starts it for the first time, at a terminal. A machine that reads the log needs no advice.
+    if settings.environment == Environment::Development
+        && settings.log_format == LogFormat::Pretty
+        && matches!(settings.auth.issuer, Issuer::Development(_))
+    {
+        let command = invocation::command();
+        tracing::info!(
+            "next, in another terminal: `{command} dev-token` makes the tenant \"development\" and prints a token for it; \
+             `{command} tenant create --help` tells how to make others"
+        );
     }
 }

@@ -3,8 +3,8 @@
 use crate::app::AppState;
 use crate::config::{DatabaseUrl, MigrateOnStart, Settings};
 use crate::database;
-use crate::error_chain::root_cause;
 use crate::lifecycle::Phase;
+use crate::text::counted;
 use bulkhead_migrator::{
     AllowOptions, CheckPolicy, Compatibility, MigrationError, Migrations, Options, Progress, Runner, SchemaMismatch,
     SchemaState,
@@ -58,8 +58,12 @@ impl StartupError {
         }
     }
 
-    pub(crate) fn database(variable: &'static str, database: &DatabaseUrl, error: &dyn std::error::Error) -> Self {
-        Self::Database { variable, database: database.to_string(), cause: root_cause(error) }
+    pub(crate) fn database(
+        variable: &'static str,
+        database: &DatabaseUrl,
+        error: &(dyn std::error::Error + 'static),
+    ) -> Self {
+        Self::Database { variable, database: database.to_string(), cause: database::cause(database, error) }
     }
 
     /// The history cannot be read on the connection that serves.
@@ -124,8 +128,7 @@ pub(super) async fn migrate_and_wait(state: &AppState) -> Result<(), StartupErro
 /// Returns the schema's state as soon as the database answers. Waits as long as the settings say, and logs why.
 async fn wait_for_database(state: &AppState) -> Result<SchemaState, StartupError> {
     let settings = &state.settings;
-    let end = Instant::now() + settings.database_acquire_timeout;
-    let mut logged = None;
+    let mut wait = Wait::new(settings);
     loop {
         let mut read = pin!(state.runner.state(&state.database));
         // The pool waits longer from try to try, and does not say what it waits for.
@@ -142,22 +145,41 @@ async fn wait_for_database(state: &AppState) -> Result<SchemaState, StartupError
                 (Some(cause), _) => break StartupError::database("DATABASE_URL", &settings.database, &cause),
                 (None, Some(error)) => break StartupError::unreadable_history(settings, &error),
                 // The database answers: the read waits for a lock, or the network is slow.
-                (None, None) if logged.is_none() => {}
+                (None, None) if wait.logged.is_none() => {}
                 // The database answers again, which the pool may not have noticed.
                 (None, None) => {
-                    logged = None;
+                    wait.logged = None;
                     read.set(state.runner.state(&state.database));
                 }
             }
         };
-        if Instant::now() >= end {
+        wait.before_next_try(cause).await?;
+    }
+}
+
+/// How long a start still waits for a database.
+struct Wait {
+    end: Instant,
+    /// When the cause was last logged.
+    logged: Option<Instant>,
+}
+
+impl Wait {
+    fn new(settings: &Settings) -> Self {
+        Self { end: Instant::now() + settings.database_acquire_timeout, logged: None }
+    }
+
+    /// Waits until the next try, and logs every two seconds why; fails with `cause` once there is no more time.
+    async fn before_next_try(&mut self, cause: StartupError) -> Result<(), StartupError> {
+        if Instant::now() >= self.end {
             return Err(cause);
         }
-        if logged.is_none_or(|at: Instant| at.elapsed() >= WAIT_LOG_INTERVAL) {
+        if self.logged.is_none_or(|at| at.elapsed() >= WAIT_LOG_INTERVAL) {
             tracing::warn!("waiting for the database: {cause}");
-            logged = Some(Instant::now());
+            self.logged = Some(Instant::now());
         }
-        tokio::time::sleep(SCHEMA_POLL_INTERVAL.min(end.saturating_duration_since(Instant::now()))).await;
+        tokio::time::sleep(SCHEMA_POLL_INTERVAL.min(self.end.saturating_duration_since(Instant::now()))).await;
+        Ok(())
     }
 }
 
@@ -179,10 +201,22 @@ async fn migrate(state: &AppState) -> Result<(), StartupError> {
         });
     });
     let runner = state.runner.with(|options| options.observer = observer);
-    match runner.up(&database::migration_target(&state.settings), None).await {
+    let target = database::migration_target(&state.settings);
+    let mut wait = Wait::new(&state.settings);
+    let outcome = loop {
+        match runner.up(&target, None).await {
+            // MIGRATION_DATABASE_URL may name another server than the one that has answered.
+            Err(MigrationError::Database(error @ DbErr::Conn(_))) if may_pass(&error) => {
+                wait.before_next_try(StartupError::from_migration(&state.settings, error.into())).await?;
+            }
+            outcome => break outcome,
+        }
+    };
+    match outcome {
         Ok(changes) if changes.applied.is_empty() => tracing::info!("another process has applied the migrations"),
         Ok(changes) => {
-            tracing::info!(migrations = %changes.applied.join(", "), "{} migrations applied", changes.applied.len());
+            let applied = counted(changes.applied.len(), "migration", "migrations");
+            tracing::info!(migrations = %changes.applied.join(", "), "{applied} applied");
         }
         // A newer build has migrated meanwhile, which is not a failure of this one.
         Err(MigrationError::Mismatch(SchemaMismatch::Ahead { .. })) => {}

@@ -1,8 +1,10 @@
 //! The command line: what each subcommand prints and with which code it ends.
 
+use crate::support::key_file;
 use crate::{bulkhead, ready, run, run_on, stderr, stdout};
+use reqwest::Url;
 use std::path::Path;
-use test_support::{Database, Server, on_both_databases, tables};
+use test_support::{Database, SOON, Server, on_both_databases, tables};
 
 /// Takes the migration lock, as another process would.
 const LOCK: &str =
@@ -32,7 +34,8 @@ async fn every_migrate_verb_does_what_it_says(database: Database) {
     expect(&["migrate", "up", "-n", "1"], &all("applied")[..1]).await;
     expect(&["migrate", "status"], &state(1)).await;
     let pending = run_on(&database, &["migrate", "status", "--exit-code"]).await;
-    assert_eq!(pending.status.code(), Some(3), "{}", stderr(&pending));
+    let said = format!("{} migrations are pending: run bulkhead migrate up\n", names.len() - 1);
+    assert_eq!((pending.status.code(), stderr(&pending)), (Some(3), said));
     expect(&["migrate", "up"], &all("applied")[1..]).await;
     assert_eq!(run_on(&database, &["migrate", "status", "--exit-code"]).await.status.code(), Some(0));
     assert_eq!(database.tables().await, tables());
@@ -91,10 +94,61 @@ async fn unreachable_migration_database_names_its_variable() {
             let output = run(&["migrate", verb], &environment).await;
             let text = stderr(&output);
             assert_eq!((output.status.code(), text.lines().count()), (Some(1), 1), "{verb}: {text}");
+            let said =
+                format!("{name}: cannot use postgres://***@127.0.0.1:1/app: connection refused at 127.0.0.1:1\n");
+            assert_eq!(text, said, "{verb}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn commands_say_at_once_why_the_database_cannot_be_used() {
+    let Some(database) = Database::postgres().await else { return };
+    let server = Url::parse(&database.url).unwrap();
+    let place = format!("{}:{}", server.host_str().unwrap(), server.port().unwrap());
+    let with = |change: &dyn Fn(&mut Url)| {
+        let mut url = server.clone();
+        change(&mut url);
+        url.to_string()
+    };
+    let cases = [
+        ("postgres://me:hunter2@127.0.0.1:1/app".to_owned(), "127.0.0.1:1/app", "connection refused at 127.0.0.1:1"),
+        ("postgres://me@[::1]:1/app".to_owned(), "[::1]:1/app", "connection refused at [::1]:1"),
+        ("postgres://me@db.invalid/app".to_owned(), "db.invalid:5432/app", "unknown host db.invalid: "),
+        ("postgres:///app?host=/nowhere".to_owned(), "", "there is no socket /nowhere/.s.PGSQL.5432"),
+        (with(&|url| url.set_path("nodb")), &format!("{place}/nodb"), "database \"nodb\" does not exist"),
+        (
+            with(&|url| url.set_username("stranger").unwrap()),
+            &format!("{place}{}", server.path()),
+            "role \"stranger\" does not exist",
+        ),
+    ];
+    for (url, shown, cause) in &cases {
+        for arguments in [
+            &["migrate", "up"][..],
+            &["migrate", "status"],
+            &["tenant", "list"],
+            &["user", "list", "--tenant", "clinic"],
+            &["audit", "verify"],
+            &["dev-token"],
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let key = key_file(folder.path());
+            let settings = [
+                ("DATABASE_URL", url.as_str()),
+                ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "600"),
+                ("DEVELOPMENT_KEY_FILE", &key),
+            ];
+            let ended = tokio::time::timeout(SOON, run(arguments, &settings)).await;
+            let output = ended.unwrap_or_else(|_| panic!("{arguments:?} waits for {url}"));
+            let text = stderr(&output);
+            let said = format!("DATABASE_URL: cannot use postgres://***@{shown}");
             assert!(
-                text.starts_with(&format!("{name}: cannot use postgres://***@127.0.0.1:1/app: ")),
-                "{verb}: {text}"
+                text.starts_with(&said) && text.contains(&format!(": {cause}")) && text.lines().count() == 1,
+                "{arguments:?}: {text}"
             );
+            assert!(!text.contains("at line") && !text.contains("hunter2"), "{arguments:?}: {text}");
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         }
     }
 }
@@ -213,6 +267,32 @@ async fn every_setting_is_documented() {
 async fn wrong_usage_is_exit_code_2() {
     for arguments in [&["frobnicate"][..], &["migrate"], &["migrate", "up", "-n", "0"], &["start", "now"]] {
         assert_eq!(run(arguments, &[]).await.status.code(), Some(2), "{arguments:?}");
+    }
+    for (arguments, line) in [
+        (&["frobnicate"][..], "unrecognized subcommand 'frobnicate': see bulkhead --help"),
+        (
+            &["migrat"],
+            "unrecognized subcommand 'migrat'; tip: a similar subcommand exists: 'migrate': see bulkhead --help",
+        ),
+        (
+            &["migrate", "up", "-n", "0"],
+            "invalid value '0' for '--num <N>': must be a whole number of 1 or more: see bulkhead --help",
+        ),
+        (
+            &["migrate", "up", "-n", "x"],
+            "invalid value 'x' for '--num <N>': must be a whole number of 1 or more: see bulkhead --help",
+        ),
+        (
+            &["tenant", "create", "--name", "Saint Mary's"],
+            "the following required arguments were not provided: --external-id <EXTERNAL_ID>: see bulkhead tenant create --help",
+        ),
+        (
+            &["user", "grant", "--tenant", "clinic", "--email", "a@example.org", "--role", "owner"],
+            "invalid value 'owner' for '--role <ROLE>' [possible values: admin, member, viewer]: see bulkhead --help",
+        ),
+    ] {
+        let output = run(arguments, &[]).await;
+        assert_eq!((stderr(&output).trim_end(), stdout(&output).as_str()), (line, ""), "{arguments:?}");
     }
     let help = stdout(&run(&["--help"], &[]).await);
     for name in

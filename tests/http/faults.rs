@@ -292,9 +292,10 @@ async fn a_start_waits_for_the_database_and_says_why() {
 
 #[tokio::test]
 async fn start_ends_with_the_cause_after_its_wait() {
-    for (url, cause) in
-        [("postgres://me:hunter2@database.invalid/app", "lookup"), ("postgres://me:hunter2@127.0.0.1:1/app", "refused")]
-    {
+    for (url, cause) in [
+        ("postgres://me:hunter2@database.invalid/app", "unknown host database.invalid: "),
+        ("postgres://me:hunter2@127.0.0.1:1/app", "refused"),
+    ] {
         let begun = Instant::now();
         let environment = [("PORT", "0"), ("DATABASE_URL", url), ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "3")];
         let output = run(&[], &environment).await;

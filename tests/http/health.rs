@@ -20,6 +20,10 @@ async fn a_served_schema_is_ready(database: Database) {
         assert_eq!(body["checks"][check]["error"], Value::Null, "{body}");
     }
     assert!(body["checks"]["database"]["latency_ms"].as_f64().unwrap() > 0.0);
+    for check in ["database", "schema", "isolation"] {
+        let latency = body["checks"][check]["latency_ms"].to_string();
+        assert!(latency.split_once('.').is_none_or(|(_, decimals)| decimals.len() <= 3), "{check}: {latency}");
+    }
 
     let (status, body) = server.get_json("/api/v1/health/startup").await;
     assert_eq!((status.as_u16(), &body["status"]), (200, &"started".into()));

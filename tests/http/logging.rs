@@ -3,6 +3,7 @@
 use crate::support::key_file;
 use crate::{ready, run, stdout};
 use reqwest::Client;
+use serde_json::Value;
 use test_support::{Database, eventually, on_both_databases};
 
 on_both_databases!(no_line_is_lost_whatever_is_logged_besides);
@@ -25,5 +26,24 @@ async fn no_line_is_lost_whatever_is_logged_besides(database: Database) {
             })
             .await;
         }
+    }
+}
+
+#[tokio::test]
+async fn durations_have_three_decimals_at_most() {
+    let database = Database::sqlite();
+    let server = ready(&database, &[]).await;
+    for _ in 0..20 {
+        Client::new().get(format!("{}/api/v1/version", server.base)).send().await.unwrap();
+    }
+    let durations = eventually("twenty requests are logged", async || {
+        let lines = server.log().into_iter().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        let requests =
+            lines.filter(|line| line["route"] == "/api/v1/version").map(|line| line["duration_ms"].to_string());
+        Some(requests.collect::<Vec<_>>()).filter(|durations| durations.len() == 20)
+    })
+    .await;
+    for duration in durations {
+        assert!(duration.split_once('.').is_none_or(|(_, decimals)| decimals.len() <= 3), "{duration}");
     }
 }

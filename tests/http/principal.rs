@@ -111,7 +111,11 @@ async fn development_token_creates_its_tenant(database: Database) {
     let ours = || tenant::Entity::find().filter(tenant::Column::ExternalId.ne("system"));
     let tenant = ours().one(&connection).await.unwrap().unwrap();
     assert_eq!((tenant.external_id.as_str(), &body["tenant_id"]), ("development", &tenant.id.to_string().into()));
-    assert!(body["expires_at"].as_i64().unwrap() > 0 && body["user_id"].is_null(), "{body}");
+    assert!(body["expires_at"].as_i64().unwrap() > 0, "{body}");
+    let admin =
+        user::Entity::find().filter(user::Column::TenantId.eq(tenant.id)).one(&connection).await.unwrap().unwrap();
+    assert_eq!((admin.external_idp_id.as_deref(), admin.role), (Some("developer"), user::Role::Admin));
+    assert_eq!(body["user_id"], admin.id.to_string(), "the bearer may own documents");
 
     // A second one uses the same tenant and key.
     let again = developer.token(&database, &["--role", "viewer", "--minutes", "1"]).await;
@@ -203,6 +207,8 @@ async fn with_user(connection: &DatabaseConnection, subject: &str, role: user::R
 async fn deleted_user_or_tenant_is_refused(database: Database) {
     let developer = Developer::new();
     let server = developer.server(&database).await;
+    // The first token makes the tenant, and its bearer the first user.
+    developer.token(&database, &[]).await;
     let token = developer.token(&database, &["--subject", "ada"]).await;
     let connection = database.connect().await;
     assert!(validate(&server, &token).await.1["user_id"].is_null());
@@ -252,14 +258,15 @@ impl Permission for Member {
 async fn handlers_get_the_roles_that_their_signatures_name(database: Database) {
     let developer = Developer::new();
     assert!(run_on(&database, &["migrate", "up"]).await.status.success());
+    developer.token(&database, &[]).await;
     let tokens = [
-        ("viewer", developer.token(&database, &["--role", "viewer"]).await),
-        ("member", developer.token(&database, &["--role", "member"]).await),
-        ("admin", developer.token(&database, &["--role", "admin"]).await),
+        ("viewer", developer.token(&database, &["--subject", "ada", "--role", "viewer"]).await),
+        ("member", developer.token(&database, &["--subject", "ada", "--role", "member"]).await),
+        ("admin", developer.token(&database, &["--subject", "ada", "--role", "admin"]).await),
     ];
     // What the token says counts before what the user's row does.
     let pool = database.connect().await;
-    with_user(&pool, "developer", user::Role::Viewer).await;
+    with_user(&pool, "ada", user::Role::Viewer).await;
     let environment = [("DATABASE_URL", database.url.clone()), ("DEVELOPMENT_KEY_FILE", developer.key())];
     let routes = |state| {
         Router::new()

@@ -5,7 +5,8 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use std::net::TcpListener;
 use std::time::Duration;
-use test_support::{Database, SOON, Server, Signal, eventually, on_both_databases, send, tables};
+use test_support::{Database, SOON, Server, Signal, eventually, on_both_databases, send, skip, tables};
+use tokio::process::Command;
 
 on_both_databases!(a_start_migrates_and_becomes_ready, many_starts_at_once_all_become_ready);
 
@@ -48,8 +49,79 @@ async fn first_lines_say_where_to_look() {
     for part in ["environment=development", "database=sqlite://", &applied, "ready on http://localhost:", "/docs"] {
         assert!(log.contains(part), "{part} is missing:\n{log}");
     }
+    let advice = log.lines().find(|line| line.contains("dev-token")).unwrap_or_else(|| panic!("no next step:\n{log}"));
+    assert!(advice.contains("`bulkhead dev-token`") && advice.contains("`bulkhead tenant create --help`"), "{advice}");
     let lines = log.lines().filter(|line| !line.contains("INFO request ")).count();
-    assert!(lines <= 3 + 2 * migrations, "more than three lines, and two for each migration:\n{log}");
+    assert!(lines <= 4 + 2 * migrations, "more than four lines, and two for each migration:\n{log}");
+    let cargo = ready(&database, &[("LOG_FORMAT", "pretty"), ("CARGO_PKG_NAME", "bulkhead")]).await;
+    cargo.log_line("next", "`cargo run -- dev-token`").await;
+    // A machine reads one event, and no advice.
+    let database = Database::sqlite();
+    for settings in [&[("ENVIRONMENT", "production")][..], &[("LOG_FORMAT", "json")]] {
+        let server = ready(&database, settings).await;
+        let log = server.log().join("\n");
+        assert!(log.contains("ready on http") && !log.contains("dev-token"), "{log}");
+    }
+}
+
+/// What the program's name alone does where standard input and output are a terminal: its output there, its exit code, and
+/// whether it has made a database; `None` where there is no terminal to be had. What starts is stopped.
+async fn at_a_terminal(line: &str, environment: &[(&str, &str)]) -> Option<(String, Option<i32>, bool)> {
+    if cfg!(target_os = "macos") {
+        skip("macOS: its script has other options than util-linux's");
+        return None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // util-linux's script gives it a terminal.
+    let child = Command::new("script")
+        .args(["--quiet", "--return", "--command", line, "/dev/null"])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .envs([("PORT", "0"), ("SHELL", "/bin/sh")])
+        .envs(environment.iter().copied())
+        .current_dir(&folder)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn();
+    let Ok(mut child) = child else {
+        skip("no script: install util-linux (bsdutils)");
+        return None;
+    };
+    let keys = child.stdin.take();
+    let database = folder.path().join("bulkhead.db");
+    let ended = eventually("it ends, or makes a database", async || {
+        if let Some(status) = child.try_wait().unwrap() {
+            Some(Some(status))
+        } else {
+            database.exists().then_some(None)
+        }
+    })
+    .await;
+    // As Ctrl-C does.
+    if ended.is_none() {
+        use tokio::io::AsyncWriteExt;
+        keys.unwrap().write_all(b"\x03").await.unwrap();
+    }
+    let output = tokio::time::timeout(SOON, child.wait_with_output()).await.expect("it ends").unwrap();
+    Some((stdout(&output), ended.and_then(|status| status.code()), database.exists()))
+}
+
+#[tokio::test]
+async fn its_name_alone_at_a_terminal_prints_help_and_starts_nothing() {
+    let program = bulkhead().display().to_string();
+    let Some((text, code, made)) = at_a_terminal(&program, &[]).await else { return };
+    assert!((code, made) == (Some(0), false), "{code:?}: {text}");
+    for part in ["Usage: bulkhead", "tenant", "To start the server: bulkhead start"] {
+        assert!(text.contains(part), "{part} is missing:\n{text}");
+    }
+    // In a pipe, with a subcommand, or by `cargo run`, it starts.
+    let piped = format!("{program} | cat");
+    let asked = format!("{program} start");
+    for (line, environment) in [(&piped, &[][..]), (&asked, &[]), (&program, &[("CARGO_PKG_NAME", "bulkhead")])] {
+        let Some((text, _, made)) = at_a_terminal(line, environment).await else { return };
+        assert!(made && !text.contains("Usage: bulkhead"), "{line}: {text}");
+    }
 }
 
 #[tokio::test]
@@ -124,8 +196,81 @@ async fn absent_database_is_one_line_without_password() {
     let (code, line) =
         failure(&[("PORT", "0"), ("DATABASE_URL", url), ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "1")]).await;
     assert_eq!(code, 1);
-    assert!(line.starts_with("DATABASE_URL: cannot use postgres://***@127.0.0.1:1/app: "), "{line}");
-    assert!(!line.contains("hunter2"), "{line}");
+    assert_eq!(line, "DATABASE_URL: cannot use postgres://***@127.0.0.1:1/app: connection refused at 127.0.0.1:1");
+}
+
+#[tokio::test]
+async fn start_waits_for_the_database_that_migrations_use_and_logs_why() {
+    let Some(database) = Database::postgres().await else { return };
+    let settings = [
+        ("DATABASE_URL", database.url.as_str()),
+        ("MIGRATION_DATABASE_URL", "postgres://me:hunter2@127.0.0.1:1/app"),
+        ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "1"),
+        ("PORT", "0"),
+    ];
+    let output = run(&["start"], &settings).await;
+    let said = "MIGRATION_DATABASE_URL: cannot use postgres://***@127.0.0.1:1/app: connection refused at 127.0.0.1:1";
+    assert_eq!((output.status.code(), stderr(&output).trim()), (Some(1), said));
+    let waiting = format!("waiting for the database: {said}");
+    assert!(stdout(&output).contains(&waiting), "{}", stdout(&output));
+}
+
+#[tokio::test]
+async fn plain_text_to_another_machine_is_warned_of() {
+    let check = async |command: &str, url: &str, environment: &str| {
+        let settings = [("DATABASE_URL", url), ("ENVIRONMENT", environment)];
+        let output = run(&["config", command], &settings).await;
+        assert!(output.status.success(), "{url}: {}", stderr(&output));
+        stderr(&output)
+    };
+    let said = |mode: &str| {
+        format!(
+            "warning: DATABASE_URL: data may go to db.example.org in plain text (sslmode={mode}): with sslmode=verify-full it \
+             is encrypted, and the server proves who it is\n"
+        )
+    };
+    for (query, mode) in
+        [("", "prefer"), ("?sslmode=disable", "disable"), ("?sslmode=allow", "allow"), ("?sslmode=prefer", "prefer")]
+    {
+        let url = format!("postgres://me:hunter2@db.example.org/app{query}");
+        for environment in ["production", "staging"] {
+            assert_eq!(check("check", &url, environment).await, said(mode), "{query}");
+            assert_eq!(check("show", &url, environment).await, said(mode), "{query}");
+        }
+        assert_eq!(check("check", &url, "development").await, "");
+    }
+    for quiet in [
+        "postgres://me@db.example.org/app?sslmode=require",
+        "postgres://me@db.example.org/app?sslmode=verify-ca",
+        "postgres://me@db.example.org/app?sslmode=verify-full",
+        "postgres://me@localhost/app",
+        "postgres://me@127.0.0.1/app?sslmode=disable",
+        "postgres://me@[::1]/app",
+        "postgres://me@postgres.railway.internal/app",
+        "postgres:///app?host=/var/run/postgresql",
+        "sqlite://bulkhead.db",
+    ] {
+        assert_eq!(check("check", quiet, "production").await, "", "{quiet}");
+    }
+    // A start says it in the log. The name does not resolve, so that it ends.
+    let url = "postgres://me@db.invalid/app";
+    let settings = [
+        ("DATABASE_URL", url),
+        ("ENVIRONMENT", "production"),
+        ("PORT", "0"),
+        ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "1"),
+    ];
+    let output = run(&["start"], &settings).await;
+    assert!(
+        stdout(&output).contains("data may go to db.invalid in plain text (sslmode=prefer)"),
+        "{}",
+        stdout(&output)
+    );
+    let line = stderr(&output);
+    assert!(
+        line.starts_with("DATABASE_URL: cannot use postgres://***@db.invalid:5432/app: unknown host db.invalid: "),
+        "{line}"
+    );
 }
 
 #[tokio::test]

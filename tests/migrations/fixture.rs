@@ -2,7 +2,6 @@
 //! Without FIXTURE it is `bulkhead` itself.
 
 use bulkhead_migrator::{Migration, Migrations, Mode, Sql};
-use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -10,7 +9,7 @@ fn main() -> ExitCode {
     for name in std::env::var("FIXTURE").unwrap_or_default().split(',').filter(|name| !name.is_empty()) {
         change(&mut migrations, name);
     }
-    bulkhead::cli::Cli::parse().run(Migrations::new(migrations))
+    bulkhead::cli::run(Migrations::new(migrations))
 }
 
 /// By this name the first one goes, whatever it does: a later build may have mended it.

@@ -6,7 +6,7 @@ mod progress;
 mod sqlite;
 
 use crate::compatibility::{AllowOptions, CheckPolicy, Compatibility, MigrationStatus, SchemaMismatch, SchemaState};
-use crate::error::{AfterFailure, MigrationError, is_not_permitted};
+use crate::error::{AfterFailure, MigrationError, is_not_permitted, text};
 use crate::history;
 use crate::migration::{Direction, Migration, Migrations};
 use plan::Plan;
@@ -26,6 +26,18 @@ pub enum Target {
     Postgres(Box<PgConnectOptions>),
     /// A SQLite file.
     Sqlite(Box<SqliteConnectOptions>),
+}
+
+impl Target {
+    /// Opens a session and closes it (PostgreSQL). It fails at once where the server cannot be reached or refuses the session,
+    /// and after `timeout` where it does not answer. A pool tries again while connections are refused, and then says only
+    /// that its time is up (launchbadge/sqlx, sqlx-core/src/pool/inner.rs, `connect`).
+    pub async fn reach(&self, timeout: Duration) -> Result<(), DbErr> {
+        match self {
+            Self::Postgres(options) => postgres::reach(options, timeout).await,
+            Self::Sqlite(_) => Ok(()),
+        }
+    }
 }
 
 impl fmt::Debug for Target {
@@ -265,7 +277,7 @@ fn failed(migration: &Migration, cause: DbErr, after: AfterFailure) -> Migration
 fn not_permitted(error: MigrationError) -> MigrationError {
     match error {
         MigrationError::Database(cause) | MigrationError::Failed { cause, .. } if is_not_permitted(&cause) => {
-            MigrationError::NotPermitted { cause: cause.to_string() }
+            MigrationError::NotPermitted { cause: text(&cause) }
         }
         error => error,
     }

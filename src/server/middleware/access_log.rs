@@ -2,6 +2,7 @@
 
 use super::is_health;
 use super::request_id::RequestId;
+use crate::clock;
 use crate::error::ErrorCode;
 use crate::telemetry::{ClientIp, RequestIdentity};
 use axum::extract::{MatchedPath, Request};
@@ -37,7 +38,7 @@ pub(super) async fn access_log(mut request: Request, next: Next) -> Response {
                 route = route.as_ref().map_or("unmatched", MatchedPath::as_str),
                 status = status.as_u16(),
                 error_code,
-                duration_ms = started.elapsed().as_secs_f64() * 1000.0,
+                duration_ms = clock::milliseconds(started.elapsed()),
                 client_ip = client.map(tracing::field::display),
                 "request"
             )

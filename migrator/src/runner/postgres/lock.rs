@@ -10,6 +10,7 @@ use sea_orm_migration::sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, Statement,
     TransactionTrait, TryGetable,
 };
+use std::io;
 use std::time::{Duration, Instant};
 
 /// The lock's key: one per schema and history table, so that applications that share a database do not share the lock.
@@ -32,6 +33,7 @@ pub(super) struct LockSession<'a> {
 
 impl<'a> LockSession<'a> {
     pub(super) async fn open(options: &'a Options, connect: &'a PgConnectOptions) -> Result<Self, MigrationError> {
+        reach(connect, options.connect_timeout).await?;
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(options.connect_timeout)
@@ -163,6 +165,15 @@ async fn waiting_for(connect: &PgConnectOptions, pid: i32) -> Result<String, sql
     let text = row.try_get(0)?;
     connection.close().await?;
     Ok(text)
+}
+
+/// Opens a session and closes it.
+pub(in crate::runner) async fn reach(connect: &PgConnectOptions, timeout: Duration) -> Result<(), DbErr> {
+    let late = || sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
+    let opened = tokio::time::timeout(timeout, connect.connect()).await.unwrap_or_else(|_| Err(late()));
+    // It has served its purpose, however it ends.
+    let _ = opened.map_err(connect_error)?.close().await;
+    Ok(())
 }
 
 pub(super) fn connect_error(error: sqlx::Error) -> DbErr {

@@ -9,6 +9,7 @@ use crate::error::{AfterFailure, MigrationError, is_lock_timeout};
 use crate::history;
 use crate::migration::{Direction, Migration};
 use backon::{ExponentialBuilder, Retryable};
+pub(super) use lock::reach;
 use lock::{LockSession, ensure_lock_held};
 use sea_orm_migration::sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend};
