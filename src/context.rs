@@ -191,5 +191,9 @@ fn bearer(parts: &Parts) -> Result<&str, ApiError> {
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(ErrorCode::NoToken.into());
     }
-    Ok(token.trim_start_matches(' '))
+    let token = token.trim_start_matches(' ');
+    if token.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("bearer ")) {
+        return Err(ApiError::detailed(ErrorCode::InvalidToken, "the word Bearer is there twice: send it once"));
+    }
+    Ok(token)
 }

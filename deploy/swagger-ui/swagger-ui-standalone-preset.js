@@ -1,2 +1,0 @@
-// Without this name the page would not start; the layout that /docs uses needs nothing of it.
-window.SwaggerUIStandalonePreset = [];

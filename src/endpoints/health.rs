@@ -50,7 +50,9 @@ pub(crate) struct Startup {
     timestamp: u64,
 }
 
-/// 200 once migrations are done and readiness has passed for the first time, and from then on.
+/// 200 once this instance has started.
+///
+/// That is when migrations are done and readiness has passed for the first time; it stays so from then on.
 #[utoipa::path(
     get, path = "/health/startup", operation_id = "getStartup", tag = "health", security(()),
     responses((status = 200, body = Startup, description = "Started"), (status = 503, body = Startup, description = "Not started yet"))
@@ -97,7 +99,9 @@ struct Checks {
     auth: Check,
 }
 
-/// 200 when this instance can serve requests, if not all of them (`degraded`). Each check is given one second.
+/// 200 when this instance can serve requests.
+///
+/// The status is `degraded` where it can serve some of them only. Each check is given one second.
 #[utoipa::path(
     get, path = "/health/ready", operation_id = "getReadiness", tag = "health", security(()),
     responses((status = 200, body = Readiness, description = "Ready, or degraded"), (status = 503, body = Readiness, description = "Not ready: see `checks`"))

@@ -6,10 +6,9 @@ use crate::auth::{Claims, LoginError};
 use crate::context::TenantContext;
 use crate::entity::user;
 use crate::error::{ApiError, ErrorCode};
-use crate::error_response::ErrorBody;
 use crate::ids::{TenantId, UserId};
 use crate::input::JsonBody;
-use crate::resource::{AuthErrors, BodyErrors, PublicErrors};
+use crate::resource::{AuthErrors, BodyErrors, CallbackErrors, LogoutErrors, PublicErrors};
 use crate::tenancy::TenantTransaction;
 use axum::Json;
 use axum::extract::State;
@@ -25,8 +24,10 @@ use utoipa::ToSchema;
 /// Tokens and login cookies are nobody's to keep on the way (RFC 6749, section 5.1).
 const NO_STORE: (HeaderName, HeaderValue) = (CACHE_CONTROL, HeaderValue::from_static("no-store"));
 
-/// Sends the browser to the identity provider. The provider sends it back to the front end's OIDC_REDIRECT_URL with a
-/// `code` and a `state`, which that page posts to the callback.
+/// Sends the browser to the identity provider.
+///
+/// The provider sends it back to the front end's OIDC_REDIRECT_URL with a `code` and a `state`, which that page posts to the
+/// callback.
 #[utoipa::path(
     get, path = "/auth/login", operation_id = "login", tag = "auth", security(()),
     responses(
@@ -63,13 +64,14 @@ pub(crate) struct LoggedIn {
     id_token: Option<String>,
 }
 
-/// Ends a login: exchanges the code for a token. Needs the login's cookie.
+/// Ends a login: exchanges the code for a token.
+///
+/// Needs the login's cookie.
 #[utoipa::path(
     post, path = "/auth/callback", operation_id = "loginCallback", tag = "auth", security(()), request_body = Callback,
     responses(
         (status = 200, body = LoggedIn, description = "Logged in"),
-        (status = 400, description = "AUTH_001, AUTH_004, VAL_001 to VAL_003", body = ErrorBody),
-        (status = 403, description = "AUTH_002, AUTH_005, AUTH_007", body = ErrorBody),
+        CallbackErrors,
         BodyErrors,
         PublicErrors,
     )
@@ -180,7 +182,7 @@ pub(crate) struct LoggedOut {
     post, path = "/auth/logout", operation_id = "logout", tag = "auth", security(()), request_body = Logout,
     responses(
         (status = 200, body = LoggedOut, description = "Where the provider logs out"),
-        (status = 400, description = "AUTH_006, VAL_001 to VAL_003", body = ErrorBody),
+        LogoutErrors,
         BodyErrors,
         PublicErrors,
     )

@@ -13,7 +13,10 @@ pub(crate) use fields::{Email, SizeBytes, Text, Timestamp, changed, changed_or_c
 pub(crate) use handlers::{get_row, update_row};
 pub(crate) use json_object::json_object;
 pub(crate) use list::{ListQuery, PageQuery, cursor_error};
-pub(crate) use openapi::{AuthErrors, BodyErrors, List, NotFound, PreconditionFailed, PublicErrors, routes};
+pub(crate) use openapi::{
+    AuthErrors, BodyErrors, CallbackErrors, List, LogoutErrors, NotFound, PreconditionFailed, PublicErrors,
+    error_examples, routes,
+};
 pub(crate) use precondition::{IfMatch, with_etag};
 
 use crate::config::Settings;

@@ -8,6 +8,8 @@ use crate::error_response::ErrorBody;
 use axum::routing::{MethodRouter, get, post};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::example::{Example, ExampleBuilder};
 use utoipa::openapi::header::Header;
 use utoipa::openapi::path::{
     HttpMethod, Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, PathItem, PathsBuilder,
@@ -63,14 +65,45 @@ const BODY: [ErrorCode; 3] = [ErrorCode::BodyTooSlow, ErrorCode::TooLarge, Error
 
 /// Responses for these errors, from the registry.
 fn errors(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<Response>> {
-    let mut descriptions = BTreeMap::<String, Vec<String>>::new();
-    for code in codes {
-        let text = format!("{}: {}", code.code(), code.message());
-        descriptions.entry(code.status().to_string()).or_default().push(text);
-    }
-    let response = |description: Vec<String>| json_response(&description.join(" "), ErrorBody::name());
-    descriptions.into_iter().map(|(status, description)| (status, response(description).into())).collect()
+    errors_with_status(codes.iter().map(|code| (code.status(), *code)))
 }
+
+/// Responses for errors that have another status than the registry's. A response has an example of each of its errors.
+fn errors_with_status(codes: impl IntoIterator<Item = (u16, ErrorCode)>) -> BTreeMap<String, RefOr<Response>> {
+    let mut by_status = BTreeMap::<String, Vec<ErrorCode>>::new();
+    for (status, code) in codes {
+        by_status.entry(status.to_string()).or_default().push(code);
+    }
+    let response = |codes: Vec<ErrorCode>| {
+        let description: Vec<String> = codes.iter().map(|code| described(*code)).collect();
+        let example = |code: ErrorCode| {
+            let example = Ref::new(format!("#/components/examples/{}", code.code()));
+            (code.code().to_owned(), RefOr::<Example>::Ref(example))
+        };
+        let content = ContentBuilder::new()
+            .schema(Some(Ref::from_schema_name(ErrorBody::name())))
+            .examples_from_iter(codes.into_iter().map(example))
+            .build();
+        ResponseBuilder::new().description(description.join(" ")).content("application/json", content)
+    };
+    by_status.into_iter().map(|(status, codes)| (status, response(codes).into())).collect()
+}
+
+fn described(code: ErrorCode) -> String {
+    format!("{}: {}", code.code(), code.message())
+}
+
+/// A body of every error of the registry, for the document's components.
+pub(crate) fn error_examples() -> impl Iterator<Item = (String, Example)> {
+    ErrorCode::ALL.iter().map(|code| {
+        let body = ErrorBody::new(*code, None, None, REQUEST_ID.to_owned());
+        // A struct of strings has a value.
+        let value = serde_json::to_value(body).ok();
+        (code.code().to_owned(), ExampleBuilder::new().summary(described(*code)).value(value).build())
+    })
+}
+
+const REQUEST_ID: &str = "0193b7a6-7c1e-7d4c-9f1b-2f6f7f3e9a10";
 
 macro_rules! error_responses {
     ($($(#[doc = $doc:literal])+ $name:ident = $codes:expr;)+) => {
@@ -95,10 +128,31 @@ error_responses! {
     AuthErrors = [&PUBLIC[..], &AUTH[..]].concat();
     /// The errors of every operation that takes a body.
     BodyErrors = BODY;
+    /// The errors of what a logout asks for.
+    LogoutErrors = [
+        ErrorCode::RedirectNotAllowed, ErrorCode::InvalidInput, ErrorCode::MissingField, ErrorCode::BadFormat,
+    ];
     /// The error of a row that is not there.
     NotFound = [ErrorCode::NotFound];
     /// The error of an If-Match header.
     PreconditionFailed = [ErrorCode::Stale];
+}
+
+/// The errors of the end of a login. A refused code is a 400, since a 401 would ask for a token.
+pub(crate) struct CallbackErrors;
+
+impl IntoResponses for CallbackErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let refused = [
+            ErrorCode::InvalidToken,
+            ErrorCode::BadSignature,
+            ErrorCode::InvalidInput,
+            ErrorCode::MissingField,
+            ErrorCode::BadFormat,
+        ];
+        let forbidden = [ErrorCode::StateMismatch, ErrorCode::NoTenant, ErrorCode::BadTenant];
+        errors_with_status(refused.map(|code| (400, code)).into_iter().chain(forbidden.map(|code| (403, code))))
+    }
 }
 
 /// The six operations of a resource, with their descriptions.

@@ -91,16 +91,16 @@ pub(crate) struct AuditFilter {
     #[param(value_type = Option<Uuid>)]
     user_id: Option<UserId>,
     /// Only what was done to things of this kind: `users`, `documents`, `tenants`.
-    #[param(value_type = Option<String>, min_length = 1, max_length = 64, example = "documents")]
+    #[param(value_type = Option<String>, min_length = 1, max_length = 64)]
     resource_type: Option<Text<64>>,
     /// Only what was done to this one, and lists that showed it; goes with `resource_type`. One request looks through
     /// 20,000 entries at most, so a page may be short, or empty: go on until `next_cursor` is null.
     resource_id: Option<Uuid>,
-    /// Only entries from this time on (RFC 3339).
-    #[param(value_type = Option<String>, format = DateTime, example = "2026-11-24T00:00:00Z")]
+    /// Only entries from this time on (RFC 3339), such as `2026-11-24T00:00:00Z`.
+    #[param(value_type = Option<String>, format = DateTime)]
     since: Option<Timestamp>,
     /// Only entries before this time (RFC 3339).
-    #[param(value_type = Option<String>, format = DateTime, example = "2026-11-25T00:00:00Z")]
+    #[param(value_type = Option<String>, format = DateTime)]
     until: Option<Timestamp>,
 }
 

@@ -107,6 +107,11 @@ pub(crate) struct DocumentFilter {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+// What is omitted here depends on the tenant.
+#[schema(example = json!({
+    "bucket": "clinic-documents", "filename": "scan.pdf", "content_type": "application/pdf", "size_bytes": 48_213,
+    "metadata": {"pages": 3},
+}))]
 pub(crate) struct NewDocument {
     /// The user who owns it; the caller where it is omitted.
     #[schema(value_type = Option<Uuid>)]
@@ -134,6 +139,7 @@ pub(crate) struct NewDocument {
 /// Omitted fields are unchanged. The file stays where it is.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"filename": "scan-2.pdf", "status": "completed"}))]
 pub(crate) struct UpdateDocument {
     /// The new owner.
     #[schema(value_type = Option<Uuid>)]

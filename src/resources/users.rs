@@ -22,6 +22,10 @@ pub(crate) struct UserFilter {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "email": "grace@example.org", "external_idp_id": "auth0|5f7c8ec7c33c6c004bbafe82", "full_name": "Grace Hopper",
+    "role": "member",
+}))]
 pub(crate) struct NewUser {
     /// Unique among the tenant's users, whatever its case.
     #[schema(value_type = String, format = Email, max_length = 320, example = "ada@example.org")]
@@ -38,6 +42,7 @@ pub(crate) struct NewUser {
 /// Omitted fields are unchanged; null clears a field.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"full_name": "Grace Brewster Hopper"}))]
 #[allow(clippy::option_option, reason = "omitted, null or a value")]
 pub(crate) struct UpdateUser {
     #[schema(value_type = Option<String>, format = Email, max_length = 320, example = "ada@example.org")]

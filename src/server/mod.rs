@@ -1,6 +1,7 @@
 //! The server: what every request passes through, and the life of the process from listening to the last answer.
 
 mod connections;
+mod docs;
 mod hyper_errors;
 mod listener;
 mod middleware;

@@ -19,7 +19,8 @@ async fn token_is_read_from_one_header_alone() {
     let scheme = |scheme: &str| format!("{scheme}{token}");
     let [lower, upper, basic, other, none, colon, tab, spaces] =
         ["bearer ", "BEARER ", "Basic ", "Token ", "", "Bearer:", "Bearer\t", "Bearer   "].map(scheme);
-    let cases: [Sent<'_>; 17] = [
+    let twice = format!("Bearer Bearer {token}");
+    let cases: [Sent<'_>; 18] = [
         ("as it should be", "", &[("authorization", &bearer)], GOOD),
         ("bearer", "", &[("authorization", &lower)], GOOD),
         ("BEARER", "", &[("authorization", &upper)], GOOD),
@@ -32,6 +33,7 @@ async fn token_is_read_from_one_header_alone() {
         ("a tab", "", &[("authorization", &tab)], NO_TOKEN),
         ("no token", "", &[("authorization", "Bearer")], NO_TOKEN),
         ("an empty header", "", &[("authorization", "")], NO_TOKEN),
+        ("the word twice", "", &[("authorization", &twice)], INVALID),
         ("two headers", "", &[("authorization", &bearer), ("authorization", &bearer)], INVALID),
         ("two schemes", "", &[("authorization", "Basic eDp5"), ("authorization", &bearer)], INVALID),
         ("the query", &query, &[], NO_TOKEN),
@@ -43,6 +45,8 @@ async fn token_is_read_from_one_header_alone() {
         assert_eq!(answer.outcome(), expected, "{name}");
         assert_eq!(answer.header("www-authenticate").starts_with("Bearer"), expected.0 == 401, "{name}");
     }
+    let answer = app.call(&server, "", &[("authorization", &twice)]).await;
+    assert_eq!(answer.body["error"]["detail"], "the word Bearer is there twice: send it once");
     assert_log_without(&server, [token.as_str()]);
 }
 
