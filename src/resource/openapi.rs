@@ -286,7 +286,9 @@ impl Description {
 
 /// `LabResult` in words: "a lab result".
 fn one(name: &str) -> String {
-    let mut words = String::from(if name.starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" });
+    // "A user", but "an ultrasound".
+    let vowel = name.starts_with(['A', 'E', 'I', 'O', 'U']) && !name.starts_with("Us") && !name.starts_with("Uni");
+    let mut words = String::from(if vowel { "an" } else { "a" });
     for letter in name.chars() {
         if letter.is_uppercase() {
             words.push(' ');
