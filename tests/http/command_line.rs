@@ -4,6 +4,7 @@ use crate::support::key_file;
 use crate::{bulkhead, ready, run, run_on, stderr, stdout};
 use reqwest::Url;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use test_support::{Database, SOON, Server, on_both_databases, tables};
 
 /// Takes the migration lock, as another process would.
@@ -151,6 +152,29 @@ async fn commands_say_at_once_why_the_database_cannot_be_used() {
             assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn commands_wait_for_a_session_of_a_server_that_has_none_left() {
+    use sea_orm::ConnectionTrait;
+    let Some(database) = Database::postgres().await else { return };
+    let connection = database.connect().await;
+    let role = format!("busy_{}", uuid::Uuid::now_v7().simple());
+    let execute = async |sql: String| connection.execute_unprepared(&sql).await.unwrap();
+    execute(format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 0")).await;
+    let mut url = Url::parse(&database.url).unwrap();
+    url.set_username(&role).unwrap();
+    let settings = [("DATABASE_URL", url.as_str()), ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "1")];
+    let begun = Instant::now();
+    let output = run(&["migrate", "status"], &settings).await;
+    assert!(begun.elapsed() >= Duration::from_millis(900), "it waits: {:?}", begun.elapsed());
+    let said = format!(": too many connections for role \"{role}\"\n");
+    assert!(output.status.code() == Some(1) && stderr(&output).ends_with(&said), "{}", stderr(&output));
+    execute(format!("ALTER ROLE {role} CONNECTION LIMIT 9")).await;
+    let output = run(&["migrate", "status"], &settings).await;
+    assert!(output.status.success(), "{}", stderr(&output));
+    execute(format!("DROP ROLE {role}")).await;
+    connection.close().await.unwrap();
 }
 
 #[tokio::test]

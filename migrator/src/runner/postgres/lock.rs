@@ -167,13 +167,26 @@ async fn waiting_for(connect: &PgConnectOptions, pid: i32) -> Result<String, sql
     Ok(text)
 }
 
-/// Opens a session and closes it.
+/// Opens a session and closes it. A server that is there and has no session left, or is only starting, is asked again.
 pub(in crate::runner) async fn reach(connect: &PgConnectOptions, timeout: Duration) -> Result<(), DbErr> {
-    let late = || sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
-    let opened = tokio::time::timeout(timeout, connect.connect()).await.unwrap_or_else(|_| Err(late()));
-    // It has served its purpose, however it ends.
-    let _ = opened.map_err(connect_error)?.close().await;
-    Ok(())
+    let end = Instant::now() + timeout;
+    let mut last = sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(left, connect.connect()).await {
+            Ok(Ok(session)) => {
+                // It has served its purpose, however it ends.
+                let _ = session.close().await;
+                return Ok(());
+            }
+            Ok(Err(sqlx::Error::Database(refusal))) if refusal.is_transient_in_connect_phase() => {
+                last = sqlx::Error::Database(refusal);
+                tokio::time::sleep(POLL_INTERVAL).await;
+            }
+            Ok(Err(error)) => return Err(connect_error(error)),
+            Err(_) => return Err(connect_error(last)),
+        }
+    }
 }
 
 pub(super) fn connect_error(error: sqlx::Error) -> DbErr {
