@@ -1,26 +1,25 @@
 //! The documentation page and document: served from inside the binary, shown by a real browser.
 
 use crate::browser::final_document;
-use crate::{ready, run, stdout};
+use crate::support::{LocalServer, Serves};
+use crate::{must, ready};
 use serde_json::Value;
 use std::path::Path;
 use test_support::Database;
 
 #[tokio::test]
 async fn openapi_is_the_same_from_cli_and_http() {
-    let database = Database::sqlite();
-    let server = ready(&database, &[]).await;
-    let (code, document) = server.get_json("/openapi.json").await;
-    assert_eq!(code, 200);
-    let printed: Value = serde_json::from_str(&stdout(&run(&["openapi"], &[]).await)).unwrap();
-    assert_eq!(document, printed);
+    let database = Database::migrated_sqlite().await;
+    let server = LocalServer::without_provider(&database, &[]).await;
+    let printed: Value = serde_json::from_str(&must(&["openapi"], &[]).await).unwrap();
+    assert_eq!(server.json("/openapi.json").await, (200, printed));
 }
 
 /// A changed API shows in the difference of this file.
 #[tokio::test]
 async fn the_document_is_the_one_that_is_checked_in() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/http/openapi.json");
-    let printed = stdout(&run(&["openapi"], &[]).await);
+    let printed = must(&["openapi"], &[]).await;
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&file, &printed).unwrap();
     }
@@ -32,15 +31,13 @@ async fn the_document_is_the_one_that_is_checked_in() {
 
 #[tokio::test]
 async fn in_production_there_are_no_docs_unless_asked_for() {
-    let production = ("ENVIRONMENT", "production");
-    let database = Database::sqlite();
-    let server = ready(&database, &[production]).await;
+    let (database, production) = (Database::migrated_sqlite().await, ("ENVIRONMENT", "production"));
+    let server = LocalServer::without_provider(&database, &[production]).await;
     for path in ["/docs", "/docs/", "/openapi.json"] {
-        assert_eq!(server.get(path).await.unwrap().0, 404, "{path}");
+        assert_eq!(server.json(path).await.0, 404, "{path}");
     }
-    let database = Database::sqlite();
-    let server = ready(&database, &[production, ("DOCS_ENABLED", "true")]).await;
-    assert_eq!(server.get("/openapi.json").await.unwrap().0, 200);
+    let server = LocalServer::without_provider(&database, &[production, ("DOCS_ENABLED", "true")]).await;
+    assert_eq!(server.json("/openapi.json").await.0, 200);
 }
 
 #[tokio::test]
