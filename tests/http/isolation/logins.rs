@@ -253,6 +253,11 @@ async fn login_with_history_alone_serves_nobody() {
 
     app.execute(&format!("GRANT SELECT ON seaql_migrations, seaql_migrations_meta TO {login}")).await;
     let server = serve().await;
+    eventually("it knows the schema and the provider's keys", async || {
+        let (_, health) = server.get_json("/api/v1/health/ready").await;
+        ["process", "auth"].iter().all(|check| health["checks"][check]["status"] == "ok").then_some(())
+    })
+    .await;
     let admin = TestClient::new(&app, &server, "clinic-1", "developer", "admin");
     assert_refused_and_told(&server, &admin).await;
     app.execute(&format!("REVOKE ALL ON seaql_migrations, seaql_migrations_meta FROM {login}")).await;
