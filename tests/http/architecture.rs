@@ -89,7 +89,7 @@ fn modules_import_only_from_layers_below() {
 }
 
 #[test]
-fn files_of_a_module_import_each_other_in_one_direction() {
+fn files_of_a_module_import_in_one_direction() {
     let sources = sources();
     let files: BTreeSet<&Path> = sources.iter().map(|(path, _)| path.as_path()).collect();
     let mut imports: BTreeMap<&Path, Vec<PathBuf>> = BTreeMap::new();

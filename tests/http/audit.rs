@@ -13,4 +13,3 @@ mod privacy;
 mod repair;
 mod search;
 mod tampering;
-mod tenant;

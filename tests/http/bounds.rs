@@ -57,10 +57,7 @@ async fn taken(clinic: &TestTenant, document: &Value, metadata: &str) {
 }
 
 async fn metadata_has_bounds_which_are_named(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
-    let owner = clinic.user("owner@example.org").await["id"].clone();
-    let document = clinic.document(&owner).await;
+    let (_app, clinic, _, document) = TestTenant::with_rows(database).await;
     let long = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
     let deep = |depth: usize| format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
     let items = |count: usize| format!("{{\"a\":[{}]}}", vec!["1"; count - 1].join(","));
@@ -86,8 +83,7 @@ async fn metadata_has_bounds_which_are_named(database: Database) {
 }
 
 async fn the_longest_metadata_is_a_setting(database: Database) {
-    let app = TestApp::start_with(database, &[("MAX_METADATA_BYTES", "12")]).await;
-    let clinic = app.new_tenant().await;
+    let (_app, clinic) = TestTenant::start_with(database, &[("MAX_METADATA_BYTES", "12")]).await;
     let owner = clinic.user("owner@example.org").await["id"].clone();
     let document = clinic.document(&owner).await;
     taken(&clinic, &document, r#"{"a":"1234"}"#).await;
@@ -95,10 +91,7 @@ async fn the_longest_metadata_is_a_setting(database: Database) {
 }
 
 async fn no_name_comes_twice_in_metadata(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
-    let owner = clinic.user("owner@example.org").await["id"].clone();
-    let document = clinic.document(&owner).await;
+    let (_app, clinic, _, document) = TestTenant::with_rows(database).await;
     taken(&clinic, &document, r#"{"a": {"a": 1}, "b": [{"a": 1}, {"a": 1}], "A": 1}"#).await;
     for twice in [r#"{"a": 1, "a": 1}"#, r#"{"b": {"a": 1, "a": 2}}"#, r#"{"b": [[{"a": 1, "\u0061": 2}]]}"#] {
         refused(&clinic, &document, twice, "the name \"a\" comes twice").await;
@@ -110,10 +103,7 @@ async fn no_name_comes_twice_in_metadata(database: Database) {
 }
 
 async fn a_number_that_would_change_is_refused(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
-    let owner = clinic.user("owner@example.org").await["id"].clone();
-    let document = clinic.document(&owner).await;
+    let (_app, clinic, _, document) = TestTenant::with_rows(database).await;
     let good = [
         "0",
         "-0.0",
@@ -156,8 +146,7 @@ async fn a_number_that_would_change_is_refused(database: Database) {
 
 async fn a_page_ends_before_its_rows_are_too_long(database: Database) {
     const MOST: usize = 2000;
-    let app = TestApp::start_with(database, &[("MAX_PAGE_BYTES", "2000")]).await;
-    let clinic = app.new_tenant().await;
+    let (_app, clinic) = TestTenant::start_with(database, &[("MAX_PAGE_BYTES", "2000")]).await;
     let owner = clinic.user("user-0@example.org").await["id"].clone();
     for number in 1..15 {
         clinic.user(&format!("user-{number}@example.org")).await;
@@ -224,14 +213,12 @@ async fn plant(connection: &DatabaseConnection, clinic: &TestTenant, owner: &Val
 }
 
 async fn oversized_old_rows_are_read_one_by_one(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
-    let connection = app.database.connect().await;
+    let (app, clinic) = TestTenant::start(database).await;
     let owner = clinic.user("owner@example.org").await["id"].clone();
     let old = json!({"a": vec![1; 600_000]});
-    plant(&connection, &clinic, &owner, 3, &old).await;
+    plant(&app.owner, &clinic, &owner, 3, &old).await;
     let nested = (0..100).fold(json!(1), |inner, _| json!({"a": inner}));
-    plant(&connection, &clinic, &owner, 1, &nested).await;
+    plant(&app.owner, &clinic, &owner, 1, &nested).await;
     let (mut pages, mut cursor) = (Vec::new(), Value::Null);
     loop {
         let answer = clinic.viewer.get(&page("documents", 200, &cursor)).await;
@@ -251,21 +238,18 @@ async fn oversized_old_rows_are_read_one_by_one(database: Database) {
     }
     pages.sort_unstable();
     assert_eq!(pages, [1, 1, 1, 1]);
-    connection.close().await.unwrap();
 }
 
 async fn lists_of_large_documents_take_little_memory(database: Database) {
     let app = TestApp::new(Shape::Plain, database).await;
     // All clients have one address.
     let server = app.server(&[("MAX_CONCURRENT_REQUESTS_PER_CLIENT", "512")]).await;
-    let connection = app.database.connect().await;
-    let clinic = TestTenant::open(&connection, &app, &server).await;
+    let clinic = TestTenant::open(&app, &server).await;
     let Some(before) = server.peak_memory() else {
         return skip("this system does not say how much memory a process has had");
     };
     let owner = clinic.user("owner@example.org").await["id"].clone();
-    plant(&connection, &clinic, &owner, 200, &json!({"a": vec![1; 30_000]})).await;
-    connection.close().await.unwrap();
+    plant(&app.owner, &clinic, &owner, 200, &json!({"a": vec![1; 30_000]})).await;
     // To read them as JSON would take longer than the server takes to write them.
     for text in join_all((0..64).map(|_| clinic.viewer.text("documents?limit=200"))).await {
         assert!(text.starts_with(r#"{"items":[{"#) && text.contains(r#""next_cursor":""#), "{text:.80}");

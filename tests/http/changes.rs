@@ -1,7 +1,7 @@
 //! What every resource has in common: a row is created, read, changed, deleted and restored, and a change may name the version
 //! that it changes.
 
-use crate::support::{SAMPLES, TestApp, at, ids};
+use crate::support::{SAMPLES, TestTenant, at, ids};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -32,8 +32,7 @@ pub(crate) fn with(row: &Value, changes: &Value) -> Value {
 }
 
 async fn created_row_is_read_changed_deleted_restored(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
+    let (_app, clinic) = TestTenant::start(database).await;
     let owner = clinic.user("owner@example.org").await["id"].clone();
     // The last admin could not be deleted.
     let admin = json!({"email": "admin@example.org", "external_idp_id": "idp|admin", "role": "admin"});
@@ -75,8 +74,7 @@ async fn created_row_is_read_changed_deleted_restored(database: Database) {
 }
 
 async fn null_clears_and_absence_keeps(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
+    let (_app, clinic) = TestTenant::start(database).await;
     let body = json!({"email": "ada@example.org", "external_idp_id": "idp|ada", "full_name": "Ada", "role": "viewer"});
     let made = clinic.admin.make("users", &body).await;
     let path = at("users", &made);
@@ -103,10 +101,7 @@ async fn null_clears_and_absence_keeps(database: Database) {
 }
 
 async fn stale_version_is_refused(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
-    let user = clinic.user("ada@example.org").await;
-    let document = clinic.document(&user["id"]).await;
+    let (_app, clinic, user, document) = TestTenant::with_rows(database).await;
     let cases = [
         (at("documents", &document), "filename", true),
         (at("users", &user), "full_name", true),
@@ -159,10 +154,7 @@ async fn stale_version_is_refused(database: Database) {
 }
 
 async fn one_of_concurrent_changes_wins(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
-    let user = clinic.user("ada@example.org").await;
-    let document = clinic.document(&user["id"]).await;
+    let (_app, clinic, user, document) = TestTenant::with_rows(database).await;
     for (path, member) in [(at("users", &user), "full_name"), (at("documents", &document), "filename")] {
         for round in 0..8 {
             let tag = clinic.admin.get(&path).await.etag().to_owned();
@@ -179,10 +171,7 @@ async fn one_of_concurrent_changes_wins(database: Database) {
 }
 
 async fn each_change_has_a_new_time_and_etag(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
-    let user = clinic.user("ada@example.org").await;
-    let document = clinic.document(&user["id"]).await;
+    let (_app, clinic, user, document) = TestTenant::with_rows(database).await;
     let paths =
         [(at("users", &user), "full_name"), (at("documents", &document), "filename"), ("tenant".to_owned(), "name")];
     for (path, member) in paths {

@@ -2,6 +2,7 @@
 
 use crate::support::key_file;
 use crate::{bulkhead, ready, run, run_on, stderr, stdout};
+use futures_util::future::join_all;
 use reqwest::Url;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -59,8 +60,7 @@ async fn a_migration_that_is_run_twice_changes_nothing(database: Database) {
 
 #[tokio::test]
 async fn destroying_data_in_production_needs_a_flag() {
-    let database = Database::sqlite();
-    assert!(run_on(&database, &["migrate", "up"]).await.status.success());
+    let database = Database::migrated_sqlite().await;
     let production = [("ENVIRONMENT", "production"), ("DATABASE_URL", database.url.as_str())];
     for verb in ["down", "fresh", "refresh", "reset"] {
         let output = run(&["migrate", verb], &production).await;
@@ -88,18 +88,17 @@ async fn unreachable_migration_database_names_its_variable() {
         [("DATABASE_URL", away), ("LOG_LEVEL", "info")],
         [("DATABASE_URL", served.url.as_str()), ("MIGRATION_DATABASE_URL", away)],
     ];
-    for [one, other] in cases {
+    let checks = cases.into_iter().flat_map(|case| ["up", "status", "plan", "verify"].map(|verb| (case, verb)));
+    let check = async |([one, other], verb): ([(&str, &str); 2], &str)| {
         let name = if other.1 == away { other.0 } else { one.0 };
-        for verb in ["up", "status", "plan", "verify"] {
-            let environment = [one, other, ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "1")];
-            let output = run(&["migrate", verb], &environment).await;
-            let text = stderr(&output);
-            assert_eq!((output.status.code(), text.lines().count()), (Some(1), 1), "{verb}: {text}");
-            let said =
-                format!("{name}: cannot use postgres://***@127.0.0.1:1/app: connection refused at 127.0.0.1:1\n");
-            assert_eq!(text, said, "{verb}");
-        }
-    }
+        let environment = [one, other, ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "1")];
+        let output = run(&["migrate", verb], &environment).await;
+        let text = stderr(&output);
+        assert_eq!((output.status.code(), text.lines().count()), (Some(1), 1), "{verb}: {text}");
+        let said = format!("{name}: cannot use postgres://***@127.0.0.1:1/app: connection refused at 127.0.0.1:1\n");
+        assert_eq!(text, said, "{verb}");
+    };
+    join_all(checks.map(check)).await;
 }
 
 #[tokio::test]
@@ -202,7 +201,7 @@ async fn healthcheck_tells_live_ready_and_absent_apart() {
     let check = async |arguments: &[&str]| run(arguments, &[("PORT", &port)]).await.status.code();
     assert_eq!(check(&["healthcheck"]).await, Some(0));
     assert_eq!(check(&["healthcheck", "--ready"]).await, Some(1));
-    assert!(run_on(&database, &["migrate", "up"]).await.status.success());
+    database.migrate().await;
     server.wait_until_ready().await;
     assert_eq!(check(&["healthcheck", "--ready"]).await, Some(0));
     drop(server);

@@ -1,6 +1,7 @@
 //! Other sites' scripts: who may read answers, and what every answer tells browsers.
 
-use crate::{bulkhead, ready, run, stderr};
+use crate::support::{LocalServer, Serves};
+use crate::{bulkhead, run, stderr};
 use reqwest::{Client, Method, Response};
 use test_support::{Database, Server};
 
@@ -9,8 +10,8 @@ const APP: &str = "https://app.example.org";
 /// What scripts may read of an answer besides what they always may.
 const EXPOSED: &str = "x-request-id,etag,location,retry-after,www-authenticate";
 
-async fn ask(server: &Server<'_>, method: Method, path: &str, origin: &str) -> Response {
-    let request = Client::new().request(method.clone(), format!("{}{path}", server.base)).header("origin", origin);
+async fn ask(server: &impl Serves, method: Method, path: &str, origin: &str) -> Response {
+    let request = Client::new().request(method.clone(), format!("{}{path}", server.base())).header("origin", origin);
     let preflight = request.try_clone().unwrap().header("access-control-request-method", "PATCH");
     let request = if method == Method::OPTIONS { preflight } else { request };
     request.send().await.unwrap()
@@ -22,8 +23,12 @@ fn header<'r>(response: &'r Response, name: &str) -> Option<&'r str> {
 
 #[tokio::test]
 async fn only_a_listed_origin_may_read_answers() {
-    let database = Database::sqlite();
-    let server = ready(&database, &[("ALLOWED_ORIGINS", "https://app.example.org, http://localhost:9000")]).await;
+    let database = Database::migrated_sqlite().await;
+    let server = LocalServer::without_provider(
+        &database,
+        &[("ALLOWED_ORIGINS", "https://app.example.org, http://localhost:9000")],
+    )
+    .await;
     for path in ["/", "/nope", "/api/v1/health/live", "/api/v1/nope"] {
         for (origin, allowed) in [
             (APP, true),
@@ -67,9 +72,9 @@ async fn preflight_is_answered_on_every_path() {
 
 #[tokio::test]
 async fn localhost_origins_are_allowed_in_development() {
-    let (database, other) = (Database::sqlite(), Database::sqlite());
-    let development = ready(&database, &[]).await;
-    let production = ready(&other, &[("ENVIRONMENT", "production")]).await;
+    let database = Database::migrated_sqlite().await;
+    let development = LocalServer::without_provider(&database, &[]).await;
+    let production = LocalServer::without_provider(&database, &[("ENVIRONMENT", "production")]).await;
     for origin in ["http://localhost:3000", "http://localhost:5173", "http://127.0.0.1:3000"] {
         let response = ask(&development, Method::GET, "/", origin).await;
         assert_eq!(header(&response, "access-control-allow-origin"), Some(origin));
@@ -99,9 +104,9 @@ async fn malformed_origin_is_refused_by_name() {
 
 #[tokio::test]
 async fn every_answer_tells_browsers_what_not_to_do_with_it() {
-    let (database, other) = (Database::sqlite(), Database::sqlite());
-    let development = ready(&database, &[]).await;
-    let production = ready(&other, &[("ENVIRONMENT", "production")]).await;
+    let database = Database::migrated_sqlite().await;
+    let development = LocalServer::without_provider(&database, &[]).await;
+    let production = LocalServer::without_provider(&database, &[("ENVIRONMENT", "production")]).await;
     for path in ["/", "/nope", "/api/v1/health/live", "/api/v1/nope"] {
         let response = ask(&production, Method::GET, path, APP).await;
         for (name, value) in [

@@ -1,6 +1,7 @@
 //! The files that deploy Bulkhead name what is there: commands that run, paths that answer, times that fit.
 
-use crate::{ready, run, stderr};
+use crate::support::{LocalServer, Serves};
+use crate::{run, stderr};
 use serde_json::Value;
 use test_support::{Database, tables};
 
@@ -39,10 +40,10 @@ async fn railways_pre_deploy_command_migrates() {
 async fn railway_health_check_is_readiness() {
     let railway = railway();
     let deploy = &railway["deploy"];
-    let database = Database::sqlite();
-    let server = ready(&database, &[]).await;
-    let (status, body) = server.get_json(deploy["healthcheckPath"].as_str().unwrap()).await;
-    assert_eq!((status.as_u16(), &body["status"]), (200, &"ready".into()));
+    let database = Database::migrated_sqlite().await;
+    let server = LocalServer::without_provider(&database, &[]).await;
+    let (status, body) = server.json(deploy["healthcheckPath"].as_str().unwrap()).await;
+    assert_eq!((status, &body["status"]), (200, &"ready".into()));
     // A string fails Railway's schema; the drain's own limit, and a second to close the pool, must fit in.
     assert!(deploy["drainingSeconds"].as_u64().unwrap() > 30 + 1);
     assert!(deploy["overlapSeconds"].is_u64() && deploy["healthcheckTimeout"].is_u64());

@@ -1,8 +1,8 @@
 //! The documentation page and document: served from inside the binary, shown by a real browser.
 
 use crate::browser::{Browser, final_document};
-use crate::support::key_file;
-use crate::{ready, run, stdout};
+use crate::support::{LocalServer, Serves, key_file};
+use crate::{must, ready};
 use bulkhead::error::ErrorCode;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -10,19 +10,17 @@ use test_support::{Database, Server};
 
 #[tokio::test]
 async fn openapi_is_the_same_from_cli_and_http() {
-    let database = Database::sqlite();
-    let server = ready(&database, &[]).await;
-    let (code, document) = server.get_json("/openapi.json").await;
-    assert_eq!(code, 200);
-    let printed: Value = serde_json::from_str(&stdout(&run(&["openapi"], &[]).await)).unwrap();
-    assert_eq!(document, printed);
+    let database = Database::migrated_sqlite().await;
+    let server = LocalServer::without_provider(&database, &[]).await;
+    let printed: Value = serde_json::from_str(&must(&["openapi"], &[]).await).unwrap();
+    assert_eq!(server.json("/openapi.json").await, (200, printed));
 }
 
 /// A changed API shows in the difference of this file.
 #[tokio::test]
 async fn the_document_is_the_one_that_is_checked_in() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/http/openapi.json");
-    let printed = stdout(&run(&["openapi"], &[]).await);
+    let printed = must(&["openapi"], &[]).await;
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&file, &printed).unwrap();
     }
@@ -34,15 +32,13 @@ async fn the_document_is_the_one_that_is_checked_in() {
 
 #[tokio::test]
 async fn in_production_there_are_no_docs_unless_asked_for() {
-    let production = ("ENVIRONMENT", "production");
-    let database = Database::sqlite();
-    let server = ready(&database, &[production]).await;
+    let (database, production) = (Database::migrated_sqlite().await, ("ENVIRONMENT", "production"));
+    let server = LocalServer::without_provider(&database, &[production]).await;
     for path in ["/docs", "/docs/", "/openapi.json"] {
-        assert_eq!(server.get(path).await.unwrap().0, 404, "{path}");
+        assert_eq!(server.json(path).await.0, 404, "{path}");
     }
-    let database = Database::sqlite();
-    let server = ready(&database, &[production, ("DOCS_ENABLED", "true")]).await;
-    assert_eq!(server.get("/openapi.json").await.unwrap().0, 200);
+    let server = LocalServer::without_provider(&database, &[production, ("DOCS_ENABLED", "true")]).await;
+    assert_eq!(server.json("/openapi.json").await.0, 200);
 }
 
 #[tokio::test]
@@ -71,7 +67,7 @@ fn operations(document: &Value) -> Vec<(String, Value)> {
 
 #[tokio::test]
 async fn every_error_of_an_operation_has_its_own_example() {
-    let document: Value = serde_json::from_str(&stdout(&run(&["openapi"], &[]).await)).unwrap();
+    let document: Value = serde_json::from_str(&must(&["openapi"], &[]).await).unwrap();
     let mut seen = 0;
     for (name, operation) in operations(&document) {
         for (status, response) in operation["responses"].as_object().unwrap() {
@@ -107,7 +103,7 @@ async fn every_error_of_an_operation_has_its_own_example() {
 /// Swagger UI shows a summary as it is written, and only descriptions as Markdown.
 #[tokio::test]
 async fn summaries_are_plain_and_short() {
-    let document: Value = serde_json::from_str(&stdout(&run(&["openapi"], &[]).await)).unwrap();
+    let document: Value = serde_json::from_str(&must(&["openapi"], &[]).await).unwrap();
     for (name, operation) in operations(&document) {
         let summary = operation["summary"].as_str().unwrap();
         assert!(!summary.contains(['`', '*', '\n']) && summary.len() <= 80, "{name}: {summary}");
@@ -118,8 +114,8 @@ async fn summaries_are_plain_and_short() {
 async fn with_token<'d>(database: &'d Database, folder: &Path) -> (Server<'d>, String) {
     let key = key_file(folder);
     let server = ready(database, &[("DEVELOPMENT_KEY_FILE", &key)]).await;
-    let token = run(&["dev-token"], &[("DATABASE_URL", &database.url), ("DEVELOPMENT_KEY_FILE", &key)]).await;
-    (server, stdout(&token).trim().to_owned())
+    let token = must(&["dev-token"], &[("DATABASE_URL", &database.url), ("DEVELOPMENT_KEY_FILE", &key)]).await;
+    (server, token.trim().to_owned())
 }
 
 /// The page once it shows its operations.
@@ -199,7 +195,7 @@ async fn examples_work_when_they_are_tried_out() {
 
 /// Updates a row of each resource with the example of the document; the document.
 async fn try_out_examples(server: &Server<'_>, token: &str) -> Value {
-    let document: Value = serde_json::from_str(&stdout(&run(&["openapi"], &[]).await)).unwrap();
+    let document: Value = serde_json::from_str(&must(&["openapi"], &[]).await).unwrap();
     let mut last = Value::Null;
     for (list, schema) in [("users", "UpdateUser"), ("documents", "UpdateDocument")] {
         let client = reqwest::Client::new();

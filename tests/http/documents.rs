@@ -1,6 +1,6 @@
 //! /api/v1/documents: where a file lies, whose it is, and what is kept of its metadata.
 
-use crate::support::{TestApp, at, new_document};
+use crate::support::{TestTenant, at, new_document};
 use crate::validation::long;
 use serde_json::{Value, json};
 use test_support::{Database, on_migrated_databases};
@@ -9,8 +9,7 @@ use uuid::Uuid;
 on_migrated_databases!(storage_key_is_under_its_tenant, owner_is_a_live_user, metadata_is_returned_unchanged);
 
 async fn storage_key_is_under_its_tenant(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
+    let (app, clinic) = TestTenant::start(database).await;
     let conflict = (409, "RES_002", "storage_key");
     let owner = clinic.user("owner@example.org").await["id"].clone();
     let tenant = clinic.id;
@@ -56,8 +55,7 @@ async fn storage_key_is_under_its_tenant(database: Database) {
 }
 
 async fn owner_is_a_live_user(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
+    let (app, clinic) = TestTenant::start(database).await;
     let body = json!({"email": "ada@example.org", "external_idp_id": "provider|ada", "role": "viewer"});
     let ada = clinic.admin.make("users", &body).await;
     let caller = app.client(&clinic.external_id, "provider|ada", "member");
@@ -84,8 +82,7 @@ async fn owner_is_a_live_user(database: Database) {
 }
 
 async fn metadata_is_returned_unchanged(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
+    let (_app, clinic) = TestTenant::start(database).await;
     let owner = clinic.user("owner@example.org").await["id"].clone();
     let send = async |metadata: &str| {
         let text = new_document(&owner).to_string().replacen('{', &format!("{{\"metadata\":{metadata},"), 1);

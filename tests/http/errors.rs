@@ -1,6 +1,7 @@
 //! Every 4xx and 5xx has one shape, the router's own included.
 
 use crate::ready;
+use crate::support::LocalServer;
 use bulkhead::error::ErrorCode;
 use reqwest::{Client, Method};
 use serde_json::Value;
@@ -39,8 +40,8 @@ async fn router_refusals_have_the_error_shape() {
 
 #[tokio::test]
 async fn a_head_request_to_nowhere_has_no_body() {
-    let database = Database::sqlite();
-    let server = ready(&database, &[]).await;
+    let database = Database::migrated_sqlite().await;
+    let server = LocalServer::without_provider(&database, &[]).await;
     let response = Client::new().head(format!("{}/nope", server.base)).send().await.unwrap();
     assert_eq!(response.status(), 404);
     assert!(response.bytes().await.unwrap().is_empty());

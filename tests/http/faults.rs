@@ -1,34 +1,27 @@
 //! A database that is away, hangs, ends its sessions or takes no changes: what clients are told, how soon, and that all
 //! goes on by itself.
 
-use crate::support::{Answer, TestApp, TestTenant, new_document};
+use crate::support::{Answer, Serves, TestApp, TestTenant, new_document};
 use crate::{bulkhead, run, stderr};
 use futures_util::future::join_all;
-use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
+use sea_orm::{ConnectionTrait, TransactionTrait};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use test_support::provider::Shape;
 use test_support::{Cluster, Database, Server, Signal, eventually};
 
-/// A server with a tenant in it.
-struct Scene<'w> {
-    server: Server<'w>,
+/// Somebody who makes documents, and looks whether the server is ready.
+struct Writer<'s, S> {
+    server: &'s S,
     clinic: TestTenant,
-    owner: DatabaseConnection,
     user: Value,
 }
 
-impl<'w> Scene<'w> {
-    async fn new(app: &'w TestApp, more: &[(&str, &str)]) -> Self {
-        let server = app.server(more).await;
-        let owner = app.database.connect().await;
-        let clinic = TestTenant::open(&owner, app, &server).await;
+impl<'s, S: Serves> Writer<'s, S> {
+    async fn new(app: &TestApp, server: &'s S) -> Self {
+        let clinic = TestTenant::open(app, server).await;
         let user = clinic.user("ada@example.org").await["id"].clone();
-        Self { server, clinic, owner, user }
-    }
-
-    async fn execute(&self, sql: &str) {
-        self.owner.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        Self { server, clinic, user }
     }
 
     async fn write(&self) -> Answer {
@@ -36,8 +29,7 @@ impl<'w> Scene<'w> {
     }
 
     async fn readiness(&self) -> (u16, Value) {
-        let (status, body) = self.server.get_json("/api/v1/health/ready").await;
-        (status.as_u16(), body)
+        self.server.json("/api/v1/health/ready").await
     }
 
     /// How long it takes until readiness has this status.
@@ -64,8 +56,8 @@ fn assert_try_again(answer: &Answer, code: &str) {
 #[tokio::test]
 async fn what_the_database_says_of_itself_is_a_503() {
     let Some(database) = Database::migrated_postgres().await else { return };
-    let app = TestApp::new(Shape::Plain, database).await;
-    let scene = Scene::new(&app, &[]).await;
+    let app = TestApp::start(database).await;
+    let writer = Writer::new(&app, app.own()).await;
     for (state, code) in [
         ("57P01", "SYS_001"),
         ("57P02", "SYS_001"),
@@ -90,23 +82,23 @@ async fn what_the_database_says_of_itself_is_a_503() {
                      $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$;
                  CREATE {trigger} INSERT ON {table} {late} FOR EACH ROW EXECUTE FUNCTION fail()"
             );
-            scene.execute(&fault).await;
+            app.execute(&fault).await;
             let answer =
-                if table == "documents" { scene.write().await } else { scene.clinic.admin.get("documents").await };
+                if table == "documents" { writer.write().await } else { writer.clinic.admin.get("documents").await };
             assert_try_again(&answer, code);
-            scene.execute(&format!("DROP TRIGGER fails ON {table}; DROP FUNCTION fail()")).await;
+            app.execute(&format!("DROP TRIGGER fails ON {table}; DROP FUNCTION fail()")).await;
         }
     }
-    assert_eq!(scene.write().await.status, 201);
+    assert_eq!(writer.write().await.status, 201);
 }
 
 #[tokio::test]
 async fn ended_sessions_are_replaced() {
     let Some(database) = Database::migrated_postgres().await else { return };
-    let app = TestApp::new(Shape::Plain, database).await;
-    let scene = Scene::new(&app, &[]).await;
+    let app = TestApp::start(database).await;
+    let writer = Writer::new(&app, app.own()).await;
     // So that there always is a statement at work.
-    scene
+    app
         .execute(
             "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END $$;
              CREATE TRIGGER slow BEFORE INSERT ON documents FOR EACH ROW EXECUTE FUNCTION slow()",
@@ -116,23 +108,19 @@ async fn ended_sessions_are_replaced() {
                  WHERE application_name = 'bulkhead' AND datname = current_database()";
     let mut lost = 0;
     for _ in 0..10 {
-        let writing = join_all((0..8).map(|_| scene.write()));
+        let writing = join_all((0..8).map(|_| writer.write()));
         let ending = async {
             let busy =
-                "SELECT 1 AS one FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
-            eventually("a statement is at work", async || {
-                let statement = sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, busy);
-                scene.owner.query_one_raw(statement).await.unwrap()
-            })
-            .await;
-            scene.execute(ended).await;
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+            eventually("a statement is at work", async || (app.value::<i64>(busy).await > 0).then_some(())).await;
+            app.execute(ended).await;
         };
         let (answers, ()) = tokio::join!(writing, ending);
         for answer in answers.iter().filter(|answer| answer.status != 201) {
             assert_try_again(answer, "SYS_001");
             lost += 1;
         }
-        assert_eq!(scene.write().await.status, 201, "all sessions are new");
+        assert_eq!(writer.write().await.status, 201, "all sessions are new");
     }
     assert!(lost > 0, "no request lost its session");
 }
@@ -140,37 +128,37 @@ async fn ended_sessions_are_replaced() {
 #[tokio::test]
 async fn read_only_database_is_not_ready() {
     let Some(database) = Database::migrated_postgres().await else { return };
-    let app = TestApp::new(Shape::Plain, database).await;
-    let scene = Scene::new(&app, &[]).await;
+    let app = TestApp::start(database).await;
+    let writer = Writer::new(&app, app.own()).await;
     let default = |value: &str| {
         format!(
             "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = {value}', current_database()); END $$"
         )
     };
-    let owner = scene.owner.begin().await.unwrap();
+    let owner = app.owner.begin().await.unwrap();
     owner.execute_unprepared(&default("on")).await.unwrap();
     owner.commit().await.unwrap();
     // All sessions but the test's are opened anew, as they are when a server becomes a standby.
-    scene
+    app
         .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'bulkhead%' AND datname = current_database()")
         .await;
-    let told = scene.until_readiness_is(503).await;
+    let told = writer.until_readiness_is(503).await;
     assert!(told < Duration::from_secs(2), "{told:?}");
-    let (_, body) = scene.readiness().await;
+    let (_, body) = writer.readiness().await;
     assert_eq!(body["checks"]["database"]["status"], "read-only", "{body}");
     assert_eq!(body["checks"]["database"]["error"], "SYS_008", "{body}");
-    for answer in join_all((0..20).map(|_| scene.write())).await {
+    for answer in join_all((0..20).map(|_| writer.write())).await {
         assert_try_again(&answer, "SYS_008");
     }
     // What reads cannot be recorded.
-    assert_try_again(&scene.clinic.admin.get("documents").await, "SYS_008");
+    assert_try_again(&writer.clinic.admin.get("documents").await, "SYS_008");
 
-    scene.execute(&format!("SET default_transaction_read_only = off; {}", default("off"))).await;
-    let back = tokio::join!(scene.until_readiness_is(200), scene.until_written());
+    app.execute(&format!("SET default_transaction_read_only = off; {}", default("off"))).await;
+    let back = tokio::join!(writer.until_readiness_is(200), writer.until_written());
     assert!(back.0 < Duration::from_secs(2) && back.1 < Duration::from_secs(2), "{back:?}");
     // Every session is as good as the first, at the latest once a second one has been found not to be.
     eventually("twenty changes at once are taken", async || {
-        let answers = join_all((0..20).map(|_| scene.write())).await;
+        let answers = join_all((0..20).map(|_| writer.write())).await;
         answers.iter().all(|answer| answer.status == 201).then_some(())
     })
     .await;
@@ -181,18 +169,18 @@ async fn read_only_database_is_not_ready() {
 async fn locked_table_or_full_pool_stays_ready() {
     let Some(database) = Database::migrated_postgres().await else { return };
     let app = TestApp::new(Shape::Plain, database).await;
-    let scene = Scene::new(&app, &[("DATABASE_MAX_CONNECTIONS", "2")]).await;
-    let other = app.database.connect().await;
+    let server = app.server(&[("DATABASE_MAX_CONNECTIONS", "2")]).await;
+    let writer = Writer::new(&app, &server).await;
     // The look at the catalogue waits for the lock of either.
     for table in ["documents", "seaql_migrations"] {
-        let lock = other.begin().await.unwrap();
+        let lock = app.owner.begin().await.unwrap();
         lock.execute_unprepared(&format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await.unwrap();
-        let writing = join_all((0..4).map(|_| scene.write()));
+        let writing = join_all((0..4).map(|_| writer.write()));
         let asking = async {
             let end = Instant::now() + Duration::from_secs(4);
             let mut seen = Vec::new();
             while Instant::now() < end {
-                let (code, body) = scene.readiness().await;
+                let (code, body) = writer.readiness().await;
                 assert_eq!((code, &body["status"]), (200, &"degraded".into()), "{table}: {body}");
                 seen.push(body);
             }
@@ -204,20 +192,21 @@ async fn locked_table_or_full_pool_stays_ready() {
         for answer in answers {
             assert_eq!(answer.status, 201, "{table}: {}", answer.body);
         }
-        eventually("it is ready", async || (scene.readiness().await.1["status"] == "ready").then_some(())).await;
+        eventually("it is ready", async || (writer.readiness().await.1["status"] == "ready").then_some(())).await;
     }
-    assert!(!scene.server.log().iter().any(|line| line.contains("the database is away")), "it was there all the time");
+    assert!(!server.log().iter().any(|line| line.contains("the database is away")), "it was there all the time");
 }
 
 #[tokio::test]
 async fn hanging_database_fails_requests_at_once() {
     let Some(cluster) = Cluster::new().await else { return };
     let app = TestApp::new(Shape::Plain, Database::of(&cluster)).await;
-    let scene = Scene::new(&app, &[]).await;
+    let server = app.server(&[]).await;
+    let writer = Writer::new(&app, &server).await;
     cluster.signal(Signal::STOP);
     let hung = Instant::now();
     // Those at work when it begins fail as soon as it is known.
-    let (answers, told) = tokio::join!(join_all((0..20).map(|_| scene.write())), scene.until_readiness_is(503));
+    let (answers, told) = tokio::join!(join_all((0..20).map(|_| writer.write())), writer.until_readiness_is(503));
     assert!(told < Duration::from_secs(2), "{told:?}");
     assert!(hung.elapsed() < Duration::from_secs(3), "{:?}", hung.elapsed());
     for answer in &answers {
@@ -225,11 +214,11 @@ async fn hanging_database_fails_requests_at_once() {
     }
     for _ in 0..20 {
         let begun = Instant::now();
-        assert_try_again(&scene.write().await, "SYS_001");
+        assert_try_again(&writer.write().await, "SYS_001");
         assert!(begun.elapsed() < Duration::from_millis(250), "{:?}", begun.elapsed());
     }
     cluster.signal(Signal::CONT);
-    let back = tokio::join!(scene.until_readiness_is(200), scene.until_written());
+    let back = tokio::join!(writer.until_readiness_is(200), writer.until_written());
     assert!(back.0 < Duration::from_secs(3) && back.1 < Duration::from_secs(3), "{back:?}");
 }
 
@@ -237,35 +226,37 @@ async fn hanging_database_fails_requests_at_once() {
 async fn stopped_database_fails_requests_at_once() {
     let Some(mut cluster) = Cluster::new().await else { return };
     let app = TestApp::new(Shape::Plain, Database::of(&cluster)).await;
-    let scene = Scene::new(&app, &[]).await;
+    let server = app.server(&[]).await;
+    let writer = Writer::new(&app, &server).await;
     cluster.stop().await;
     let gone = Instant::now();
     for _ in 0..20 {
-        assert_try_again(&scene.write().await, "SYS_001");
+        assert_try_again(&writer.write().await, "SYS_001");
     }
     assert!(gone.elapsed() < Duration::from_secs(3), "{:?}", gone.elapsed());
-    assert_eq!(scene.readiness().await.0, 503);
+    assert_eq!(writer.readiness().await.0, 503);
     cluster.start_again().await;
-    let back = tokio::join!(scene.until_readiness_is(200), scene.until_written());
+    let back = tokio::join!(writer.until_readiness_is(200), writer.until_written());
     assert!(back.0 < Duration::from_secs(2) && back.1 < Duration::from_secs(2), "{back:?}");
-    scene.server.log_line("the database is back", "INFO").await;
+    server.log_line("the database is back", "INFO").await;
 }
 
 #[tokio::test]
 async fn open_sessions_serve_when_no_more_are_accepted() {
     let Some(cluster) = Cluster::new().await else { return };
     let app = TestApp::new(Shape::Plain, Database::of(&cluster)).await;
-    let scene = Scene::new(&app, &[("DATABASE_MAX_CONNECTIONS", "1")]).await;
+    let server = app.server(&[("DATABASE_MAX_CONNECTIONS", "1")]).await;
+    let writer = Writer::new(&app, &server).await;
     // Every connection that is left but those of the server and of the test.
     let mut others = Vec::new();
     while let Ok(connection) = sea_orm::Database::connect(limited(&cluster.url)).await {
         others.push(connection);
     }
     assert!(!others.is_empty());
-    assert_eq!(scene.write().await.status, 201);
-    let (status, body) = scene.readiness().await;
+    assert_eq!(writer.write().await.status, 201);
+    let (status, body) = writer.readiness().await;
     assert_eq!(status, 200, "{body}");
-    assert_eq!(scene.write().await.status, 201);
+    assert_eq!(writer.write().await.status, 201);
     drop(others);
 }
 
@@ -292,10 +283,7 @@ async fn a_start_waits_for_the_database_and_says_why() {
 
 #[tokio::test]
 async fn start_ends_with_the_cause_after_its_wait() {
-    for (url, cause) in [
-        ("postgres://me:hunter2@database.invalid/app", "unknown host database.invalid: "),
-        ("postgres://me:hunter2@127.0.0.1:1/app", "refused"),
-    ] {
+    let ends = async |(url, cause): (&str, &str)| {
         let begun = Instant::now();
         let environment = [("PORT", "0"), ("DATABASE_URL", url), ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "3")];
         let output = run(&[], &environment).await;
@@ -305,5 +293,10 @@ async fn start_ends_with_the_cause_after_its_wait() {
         assert!(told.starts_with("DATABASE_URL: cannot use postgres://***@") && told.contains(cause), "{told}");
         let log = crate::stdout(&output);
         assert!(log.matches("waiting for the database").count() >= 2 && log.contains(cause), "{log}");
-    }
+    };
+    let urls = [
+        ("postgres://me:hunter2@database.invalid/app", "unknown host database.invalid: "),
+        ("postgres://me:hunter2@127.0.0.1:1/app", "refused"),
+    ];
+    join_all(urls.map(ends)).await;
 }

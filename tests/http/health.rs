@@ -43,14 +43,14 @@ async fn serve_waits_for_the_schema(database: Database) {
     assert_eq!(server.get_json("/api/v1/health/startup").await.0, 503);
     assert!(database.tables().await.is_empty(), "serve changes nothing");
 
-    assert!(run_on(&database, &["migrate", "up"]).await.status.success());
+    database.migrate().await;
     server.wait_until_ready().await;
     assert_eq!(server.get_json("/api/v1/health/startup").await.0, 200);
 }
 
 async fn a_schema_that_falls_behind_is_not_ready(database: Database) {
     let server = ready(&database, &[]).await;
-    assert!(run_on(&database, &["migrate", "down"]).await.status.success());
+    database.migrate_one_down().await;
     let (status, body) = server.get_json("/api/v1/health/ready").await;
     assert_eq!((status.as_u16(), &body["checks"]["schema"]["error"]), (503, &"SYS_005".into()));
     // It has started, and goes on living.

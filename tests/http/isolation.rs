@@ -10,7 +10,7 @@ mod readiness;
 mod rights;
 mod tables;
 
-pub(crate) use logins::Deployment;
+pub(crate) use logins::{CREATE, Roles, deployment, succeed};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 use uuid::Uuid;
 

@@ -1,16 +1,11 @@
 //! A tenant keeps an admin: whoever takes the last one away is refused, however many try at the same moment.
 
-use crate::support::{Answer, Serves, TestApp, TestClient, TestTenant, at};
-use bulkhead::entity::audit_log;
+use crate::support::{Answer, TestApp, TestClient, TestTenant, at, chain};
+use bulkhead::entity::user;
 use futures_util::future::join;
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, QueryFilter, QueryOrder, Statement,
-    TransactionTrait,
-};
+use sea_orm::{ConnectionTrait, TransactionTrait};
 use serde_json::{Value, json};
-use test_support::provider::Shape;
 use test_support::{Database, eventually, on_migrated_databases};
-use uuid::Uuid;
 
 on_migrated_databases!(
     the_last_admin_is_neither_deleted_nor_demoted,
@@ -27,26 +22,17 @@ fn an_admin(name: &str) -> Value {
     json!({"email": format!("{name}@example.org"), "external_idp_id": format!("idp|{name}"), "role": "admin"})
 }
 
-async fn newest_entry(connection: &DatabaseConnection, tenant: Uuid) -> audit_log::Model {
-    let of_tenant = audit_log::Entity::find().filter(audit_log::Column::TenantId.eq(tenant));
-    of_tenant.order_by_desc(audit_log::Column::Sequence).one(connection).await.unwrap().unwrap()
-}
-
 async fn the_last_admin_is_neither_deleted_nor_demoted(database: Database) {
-    let app = TestApp::new(Shape::Plain, database).await;
-    let server = app.serve(&[]).await;
-    let connection = app.database.connect().await;
     // The callers' roles are their tokens' alone, and another tenant's admin is no help.
-    let (clinic, other) =
-        (TestTenant::open(&connection, &app, &server).await, TestTenant::open(&connection, &app, &server).await);
-    other.admin.make("users", &an_admin("eve")).await;
+    let (app, clinic) = TestTenant::start(database).await;
+    app.new_tenant().await.admin.make("users", &an_admin("eve")).await;
     let ada = clinic.admin.make("users", &an_admin("ada")).await;
     let path = at("users", &ada);
 
     let deleted = clinic.admin.delete(&path).await;
     assert_eq!(deleted.refusal(), LAST);
     assert_eq!(deleted.body["error"]["message"], "The tenant would have no admin left.");
-    let entry = newest_entry(&connection, clinic.id).await;
+    let entry = chain(&app.owner, clinic.id).await.pop().unwrap();
     assert_eq!((entry.action.as_str(), entry.resource_type.as_str()), ("DATA_ACCESS", "users"));
     assert_eq!(entry.resource_id.map(|id| json!(id)).as_ref(), Some(&ada["id"]));
     assert_eq!((&entry.metadata["code"], &entry.metadata["found"]), (&json!("RES_005"), &json!(true)));
@@ -78,15 +64,10 @@ async fn the_last_admin_is_neither_deleted_nor_demoted(database: Database) {
     clinic.admin.restore(&path).await.assert_status(200);
     clinic.admin.patch(&at("users", &bob), &json!({"role": "member"})).await.assert_status(200);
     assert_eq!(clinic.admin.delete(&path).await.refusal(), LAST);
-    connection.close().await.unwrap();
 }
 
 async fn an_admin_who_cannot_log_in_takes_nobodys_place(database: Database) {
-    let app = TestApp::new(Shape::Plain, database).await;
-    let server = app.serve(&[]).await;
-    let connection = app.database.connect().await;
-    let clinic = TestTenant::open(&connection, &app, &server).await;
-    connection.close().await.unwrap();
+    let (_app, clinic) = TestTenant::start(database).await;
     let ada = at("users", &clinic.admin.make("users", &an_admin("ada")).await);
     let nameless = json!({"email": "bob@example.org", "role": "admin"});
     let bob = at("users", &clinic.admin.make("users", &nameless).await);
@@ -99,25 +80,12 @@ async fn an_admin_who_cannot_log_in_takes_nobodys_place(database: Database) {
 }
 
 /// Two admins by their rows, as themselves.
-async fn two_admins(app: &TestApp, server: &impl Serves, clinic: &TestTenant) -> [(TestClient, String); 2] {
-    let connection = app.database.connect().await;
-    let sql = match connection.get_database_backend() {
-        DbBackend::Postgres => {
-            "INSERT INTO users (id, tenant_id, email, external_idp_id, role) VALUES ($1, $2, $3, $4, 'admin')"
-        }
-        _ => "INSERT INTO users (id, tenant_id, email, external_idp_id, role) VALUES (?, ?, ?, ?, 'admin')",
+async fn two_admins(app: &TestApp, clinic: &TestTenant) -> [(TestClient, String); 2] {
+    let admin = async |subject: &str| {
+        let id = app.insert_user(clinic.id, subject, user::Role::Admin).await;
+        (app.client(&clinic.external_id, subject, "viewer"), format!("users/{id}"))
     };
-    let mut admins = Vec::new();
-    for name in ["ada", "bob"] {
-        let (id, subject) = (Uuid::now_v7(), format!("idp|{name}"));
-        let values = [id.into(), clinic.id.into(), format!("{name}@example.org").into(), subject.clone().into()];
-        let insert = Statement::from_sql_and_values(connection.get_database_backend(), sql, values);
-        connection.execute_raw(insert).await.unwrap();
-        let caller = TestClient::new(app, server, &clinic.external_id, &subject, "viewer");
-        admins.push((caller, format!("users/{id}")));
-    }
-    connection.close().await.unwrap();
-    admins.try_into().unwrap_or_else(|_| panic!("there are two"))
+    [admin("ada").await, admin("bob").await]
 }
 
 /// Exactly one of two changes was made, and the other refused for it: whether it was the first.
@@ -131,12 +99,8 @@ fn one_of(first: &Answer, second: &Answer) -> bool {
 }
 
 async fn of_two_admins_who_demote_each_other_one_stays(database: Database) {
-    let app = TestApp::new(Shape::Plain, database).await;
-    let server = app.serve(&BY_ROW).await;
-    let connection = app.database.connect().await;
-    let clinic = TestTenant::open(&connection, &app, &server).await;
-    connection.close().await.unwrap();
-    let [(ada, ada_at), (bob, bob_at)] = two_admins(&app, &server, &clinic).await;
+    let (app, clinic) = TestTenant::start_with(database, &BY_ROW).await;
+    let [(ada, ada_at), (bob, bob_at)] = two_admins(&app, &clinic).await;
     for round in 0..20 {
         let (member, admin) = (json!({"role": "member"}), json!({"role": "admin"}));
         let demote_or_delete = async |caller: &TestClient, path: &str| {
@@ -149,57 +113,41 @@ async fn of_two_admins_who_demote_each_other_one_stays(database: Database) {
     }
 }
 
-/// How many of the database's sessions wait for a lock.
-async fn waiting(connection: &DatabaseConnection) -> i64 {
-    let sql = "SELECT count(*) AS waiting FROM pg_stat_activity
-               WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let statement = Statement::from_string(DbBackend::Postgres, sql);
-    connection.query_one_raw(statement).await.unwrap().unwrap().try_get("", "waiting").unwrap()
-}
-
 #[tokio::test]
 async fn second_of_two_crossing_demotions_is_refused() {
     let Some(database) = Database::migrated_postgres().await else { return };
-    let app = TestApp::new(Shape::Plain, database).await;
-    let server = app.serve(&BY_ROW).await;
-    let connection = app.database.connect().await;
-    let clinic = TestTenant::open(&connection, &app, &server).await;
-    let [(ada, ada_at), (bob, bob_at)] = two_admins(&app, &server, &clinic).await;
+    let (app, clinic) = TestTenant::start_with(database, &BY_ROW).await;
+    let [(ada, ada_at), (bob, bob_at)] = two_admins(&app, &clinic).await;
     // No change is kept while the end of the audit log is held: both requests have begun, and wait.
-    let held = connection.begin().await.unwrap();
+    let held = app.owner.begin().await.unwrap();
     let sql = format!("SELECT FROM audit_heads WHERE tenant_id = '{}' FOR UPDATE", clinic.id);
     held.execute_unprepared(&sql).await.unwrap();
     let member = json!({"role": "member"});
     let demote = async { join(ada.patch(&bob_at, &member), bob.delete(&ada_at)).await };
     let release = async {
-        eventually("both wait", async || (waiting(&connection).await == 2).then_some(())).await;
+        eventually("both wait", async || (app.waiting().await == 2).then_some(())).await;
         held.commit().await.unwrap();
     };
     let ((by_ada, by_bob), ()) = join(demote, release).await;
     let loser = if one_of(&by_ada, &by_bob) { by_bob } else { by_ada };
     loser.assert_error(409, "RES_005");
-    connection.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn removing_an_admin_blocks_no_document() {
     let Some(database) = Database::migrated_postgres().await else { return };
-    let app = TestApp::new(Shape::Plain, database).await;
-    let server = app.serve(&[]).await;
-    let connection = app.database.connect().await;
-    let clinic = TestTenant::open(&connection, &app, &server).await;
+    let (app, clinic) = TestTenant::start(database).await;
     let owner = clinic.user("owner@example.org").await;
     // What a deletion holds.
-    let held = connection.begin().await.unwrap();
+    let held = app.owner.begin().await.unwrap();
     let sql = format!("SELECT FROM tenants WHERE id = '{}' FOR NO KEY UPDATE", clinic.id);
     held.execute_unprepared(&sql).await.unwrap();
     clinic.document(&owner["id"]).await;
     let path = at("users", &owner);
     let delete = clinic.admin.delete(&path);
     let release = async {
-        eventually("a deletion waits", async || (waiting(&connection).await == 1).then_some(())).await;
+        eventually("a deletion waits", async || (app.waiting().await == 1).then_some(())).await;
         held.commit().await.unwrap();
     };
     assert_eq!(join(delete, release).await.0.status, 204);
-    connection.close().await.unwrap();
 }

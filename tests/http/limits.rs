@@ -1,6 +1,7 @@
 //! Limits that hold for every client: how often, how large.
 
 use crate::ready;
+use crate::support::LocalServer;
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::Value;
 use test_support::{Database, eventually};
@@ -17,8 +18,9 @@ async fn assert_refused(response: Response, status: StatusCode, code: &str) {
 
 #[tokio::test]
 async fn rate_limited_client_is_told_when_to_retry() {
-    let database = Database::sqlite();
-    let server = ready(&database, &[("RATE_LIMIT_PER_MINUTE", "40"), ("RATE_LIMIT_BURST", "3")]).await;
+    let database = Database::migrated_sqlite().await;
+    let server =
+        LocalServer::without_provider(&database, &[("RATE_LIMIT_PER_MINUTE", "40"), ("RATE_LIMIT_BURST", "3")]).await;
     let ask = async |method: Method, path: &str| {
         let request = Client::new().request(method, format!("{}{path}", server.base));
         request.header("origin", "http://localhost:3000").send().await.unwrap()
@@ -41,9 +43,9 @@ async fn rate_limited_client_is_told_when_to_retry() {
 
 #[tokio::test]
 async fn clients_behind_a_trusted_proxy_have_a_share_each() {
-    let database = Database::sqlite();
+    let database = Database::migrated_sqlite().await;
     let limit = [("RATE_LIMIT_PER_MINUTE", "1"), ("RATE_LIMIT_BURST", "1"), ("TRUSTED_PROXIES", "127.0.0.1")];
-    let server = ready(&database, &limit).await;
+    let server = LocalServer::without_provider(&database, &limit).await;
     let ask = async |client: &str| {
         let request = Client::new().get(&server.base).header("x-forwarded-for", client);
         request.send().await.unwrap().status().as_u16()
@@ -54,8 +56,9 @@ async fn clients_behind_a_trusted_proxy_have_a_share_each() {
 
 #[tokio::test]
 async fn untrusted_header_gains_no_other_rate_limit() {
-    let database = Database::sqlite();
-    let server = ready(&database, &[("RATE_LIMIT_PER_MINUTE", "1"), ("RATE_LIMIT_BURST", "1")]).await;
+    let database = Database::migrated_sqlite().await;
+    let server =
+        LocalServer::without_provider(&database, &[("RATE_LIMIT_PER_MINUTE", "1"), ("RATE_LIMIT_BURST", "1")]).await;
     let ask = async |client: &str| {
         let request = Client::new().get(&server.base).header("x-forwarded-for", client).header("x-real-ip", client);
         request.send().await.unwrap().status().as_u16()

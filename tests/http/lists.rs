@@ -3,14 +3,11 @@
 //! `auto_explain` sends the plan of every statement, those inside functions too, to the session that ran it, and the
 //! server logs it under the request's id. SQLite has no such thing; its indexes are the same.
 
-use crate::support::key_file;
-use crate::{ready, run, stderr, stdout};
+use crate::support::{TestApp, TestClient};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use reqwest::Client;
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 use serde_json::Value;
-use tempfile::TempDir;
+use test_support::provider::Shape;
 use test_support::{Database, Server, eventually};
 use uuid::Uuid;
 
@@ -23,43 +20,28 @@ const MOST_BUFFERS: u64 = 200;
 /// How often a session plans a statement for its values before it may settle for a plan for any (PostgreSQL: 5 times).
 const PLANNED_ANEW: usize = 6;
 
-/// A database with long tables, and a server on it that logs every plan.
-struct Long {
-    database: Database,
-    owner: DatabaseConnection,
-    /// The tenant with most of the rows.
-    tenant: Uuid,
-    folder: TempDir,
+/// A database with long tables. The app's tenant has most of the rows.
+struct LongTables {
+    app: TestApp,
 }
 
-impl Long {
+impl LongTables {
     async fn new() -> Option<Self> {
-        let database = Database::migrated_postgres().await?;
-        let owner = database.connect().await;
-        let long = Self { database, owner, tenant: Uuid::nil(), folder: tempfile::tempdir().unwrap() };
+        let app = TestApp::without_tenants(Shape::Plain, Database::migrated_postgres().await?).await;
+        let mut long = Self { app };
         let mut tenants = Vec::new();
         for number in 0..ROWS.len() {
-            let name = format!("tenant-{number}");
-            let made = long.run(&["tenant", "create", "--name", &name, "--external-id", &name]).await;
-            tenants.push(made.parse::<Uuid>().unwrap());
+            tenants.push(long.app.make_tenant(&format!("tenant-{number}")).await);
         }
         long.fill(&tenants).await;
         long.explain().await;
-        Some(Self { tenant: tenants[0], ..long })
+        long.app.tenant = tenants[0];
+        Some(long)
     }
 
-    async fn run(&self, arguments: &[&str]) -> String {
-        let key = key_file(self.folder.path());
-        let output = run(arguments, &[("DATABASE_URL", &self.database.url), ("DEVELOPMENT_KEY_FILE", &key)]).await;
-        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
-        stdout(&output).trim().to_owned()
-    }
-
-    async fn server(&self) -> Server<'_> {
-        let key = key_file(self.folder.path());
-        // One session, so that it settles for a plan.
-        let settings = [("DATABASE_MAX_CONNECTIONS", "1"), ("LOG_LEVEL", "info")];
-        ready(&self.database, &[&settings[..], &[("DEVELOPMENT_KEY_FILE", &key)]].concat()).await
+    /// Somebody of that tenant.
+    fn caller<'l>(&self, server: &'l Server<'l>, subject: &str) -> Caller<'l> {
+        Caller { server, client: TestClient::new(&self.app, server, "tenant-0", subject, "admin") }
     }
 
     /// Rows by the hundred thousand, without their triggers. What is rare is old: a walk from the newest finds it last.
@@ -103,7 +85,7 @@ impl Long {
              SET session_replication_role = origin",
             tenants.join(", ")
         );
-        self.owner.execute_unprepared(&sql).await.unwrap();
+        self.app.execute(&sql).await;
     }
 
     /// Has every session from now on say how it runs its statements.
@@ -117,24 +99,19 @@ impl Long {
             "auto_explain.log_timing = off",
             "auto_explain.log_nested_statements = on",
         ] {
-            let sql = format!(
-                "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET {}', current_database()); END $$",
-                setting.replace('\'', "''")
-            );
-            self.owner.execute_unprepared(&sql).await.unwrap();
+            self.app.on_this_database(&format!("ALTER DATABASE %I SET {setting}")).await;
         }
     }
 
-    /// One value that the database works out.
+    /// One value that the database works out, as text.
     async fn value(&self, sql: &str) -> String {
-        let statement = Statement::from_string(DbBackend::Postgres, format!("SELECT ({sql})::text AS value"));
-        self.owner.query_one_raw(statement).await.unwrap().unwrap().try_get("", "value").unwrap()
+        self.app.value(&format!("SELECT ({sql})::text")).await
     }
 
     /// The cursor behind the row at `offset` of the tenant's rows for which `condition` is true; and how many rows
     /// stand behind it.
     async fn cursor(&self, table: &str, condition: &str, offset: usize) -> String {
-        let ours = format!("FROM {table} WHERE tenant_id = '{}' AND {condition}", self.tenant);
+        let ours = format!("FROM {table} WHERE tenant_id = '{}' AND {condition}", self.app.tenant);
         if table == "audit_logs" {
             return self.value(&format!("SELECT sequence {ours} ORDER BY sequence DESC OFFSET {offset} LIMIT 1")).await;
         }
@@ -189,26 +166,24 @@ impl Plan {
 /// A session on a server, and a caller.
 struct Caller<'l> {
     server: &'l Server<'l>,
-    http: Client,
-    token: String,
+    client: TestClient,
 }
 
 impl Caller<'_> {
     /// GETs a page: how many rows it has, and the plans of the statements on long tables that made it.
     async fn page(&self, path: &str) -> (usize, Vec<Plan>) {
-        let answer =
-            self.http.get(format!("{}{path}", self.server.base)).bearer_auth(&self.token).send().await.unwrap();
-        let (status, id) = (answer.status(), answer.headers()["x-request-id"].to_str().unwrap().to_owned());
-        let body: Value = answer.json().await.unwrap();
-        assert_eq!(status, 200, "{path}: {body}");
+        let before = self.server.log().len();
+        let answer = self.client.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
         let lines = eventually("the request is logged, after its plans", async || {
-            let lines = self.server.log().into_iter().filter(|line| line.contains(&id));
-            let lines: Vec<Value> = lines.filter_map(|line| serde_json::from_str(&line).ok()).collect();
+            let lines = self.server.log_after(before);
+            let lines = lines.iter().filter(|line| line.contains(answer.header("x-request-id")));
+            let lines: Vec<Value> = lines.filter_map(|line| serde_json::from_str(line).ok()).collect();
             lines.iter().any(|line| line["message"] == "request").then_some(lines)
         })
         .await;
         let plans = lines.iter().filter_map(|line| Plan::of(line["message"].as_str()?));
-        (body["items"].as_array().map_or(0, Vec::len), plans.filter(Plan::is_of_a_long_table).collect())
+        (answer.items().len(), plans.filter(Plan::is_of_a_long_table).collect())
     }
 
     /// As [`Caller::page`], until the session may have settled for a plan: the list's own plans, each time.
@@ -269,12 +244,7 @@ impl List {
             filters.iter().flat_map(|(name, value)| [" AND ", compare(name), " '", value, "'"]).collect();
         // By which lists a thing was seen, a window of the log is looked through for.
         let indexed = filters.len() < 2 || filters[0].0 == "since";
-        Self {
-            table,
-            path: format!("/api/v1/{path}?limit=50{query}"),
-            condition: format!("{live}{condition}"),
-            indexed,
-        }
+        Self { table, path: format!("{path}?limit=50{query}"), condition: format!("{live}{condition}"), indexed }
     }
 
     fn check(&self, plan: &Plan) {
@@ -313,19 +283,19 @@ fn lists() -> Vec<List> {
 #[tokio::test]
 async fn lists_and_rows_are_read_by_an_index() {
     // Filled once for both.
-    let Some(long) = Long::new().await else { return };
-    let server = long.server().await;
+    let Some(long) = LongTables::new().await else { return };
+    // One session, so that it settles for a plan.
+    let server = long.app.server(&[("DATABASE_MAX_CONNECTIONS", "1"), ("LOG_LEVEL", "info")]).await;
     every_list_walks_an_index_from_where_its_page_begins(&long, &server).await;
     a_caller_and_a_row_are_found_by_an_index(&long, &server).await;
 }
 
-async fn every_list_walks_an_index_from_where_its_page_begins(long: &Long, server: &Server<'_>) {
+async fn every_list_walks_an_index_from_where_its_page_begins(long: &LongTables, server: &Server<'_>) {
     // Not the user whose entries are looked for: to look makes more of them.
-    let token = long.run(&["dev-token", "--tenant", "tenant-0", "--subject", "subject-9"]).await;
-    let caller = Caller { server, http: Client::new(), token };
+    let caller = long.caller(server, "subject-9");
     for list in lists() {
         let List { table, path, condition, .. } = &list;
-        let count = format!("SELECT count(*) FROM {table} WHERE tenant_id = '{}' AND {condition}", long.tenant);
+        let count = format!("SELECT count(*) FROM {table} WHERE tenant_id = '{}' AND {condition}", long.app.tenant);
         let count: usize = long.value(&count).await.parse().unwrap();
         let first = caller.pages(path, count.min(50)).await;
         for plan in &first {
@@ -347,18 +317,17 @@ async fn every_list_walks_an_index_from_where_its_page_begins(long: &Long, serve
     }
 }
 
-async fn a_caller_and_a_row_are_found_by_an_index(long: &Long, server: &Server<'_>) {
+async fn a_caller_and_a_row_are_found_by_an_index(long: &LongTables, server: &Server<'_>) {
     for subject in ["subject-7", "subject-119999", "nobody"] {
-        let token = long.run(&["dev-token", "--tenant", "tenant-0", "--subject", subject]).await;
-        let caller = Caller { server, http: Client::new(), token };
+        let caller = long.caller(server, subject);
         for _ in 0..=PLANNED_ANEW {
-            let (_, plans) = caller.page("/api/v1/auth/validate").await;
+            let (_, plans) = caller.page("auth/validate").await;
             assert_eq!(plans.len(), 1, "{plans:#?}");
             plans[0].must_use_an_index(subject);
             assert!(plans[0].text.contains("Index Scan using users_subject"), "{}", plans[0].text);
             assert!(plans[0].buffers <= 10, "{}", plans[0].text);
             for kind in ["user", "document"] {
-                let path = format!("/api/v1/{kind}s/{}", row_id(kind, 7));
+                let path = format!("{kind}s/{}", row_id(kind, 7));
                 let (_, plans) = caller.page(&path).await;
                 assert_eq!(plans.len(), 2, "{plans:#?}");
                 plans[1].must_walk_an_index(&path);

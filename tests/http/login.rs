@@ -1,7 +1,7 @@
 //! The login and the logout: with each provider's shape, in a real browser, and all that must not lead to a token.
 
 use crate::support::{Answer, Serves, TestApp, assert_log_without};
-use reqwest::header::{CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE};
+use reqwest::header::{CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE, USER_AGENT};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use test_support::provider::{CLIENT_ID, CLIENT_SECRET, Endpoint, Fault, REDIRECT_URL, Shape};
@@ -35,14 +35,16 @@ pub(crate) async fn begin(app: &TestApp, server: &impl Serves) -> Begun {
 }
 
 /// A login to which the person has agreed, and what the front end then posts.
-async fn agreed(app: &TestApp, server: &impl Serves) -> (Begun, Value) {
+pub(crate) async fn agreed(app: &TestApp, server: &impl Serves) -> (Begun, Value) {
     let begun = begin(app, server).await;
     let consent = app.provider.consent(&begun.location).await;
     (begun, json!({"code": consent.code, "state": consent.state}))
 }
 
-async fn callback(app: &TestApp, server: &impl Serves, cookie: Option<&str>, body: &Value) -> Answer {
+/// What a browser is answered, whose name holds an address.
+pub(crate) async fn callback(app: &TestApp, server: &impl Serves, cookie: Option<&str>, body: &Value) -> Answer {
     let mut request = app.http.post(format!("{}/api/v1/auth/callback", server.base())).json(body);
+    request = request.header(USER_AGENT, "browser/1.0 ada@example.org");
     if let Some(cookie) = cookie {
         request = request.header(COOKIE, cookie);
     }
@@ -101,7 +103,7 @@ async fn login_works_with_every_provider() {
 #[tokio::test]
 async fn each_login_has_its_own_state_and_nonce() {
     let app = TestApp::on_sqlite(Shape::Plain).await;
-    let server = app.server(&[]).await;
+    let server = app.serve(&[]).await;
     let (one, two) = (begin(&app, &server).await, begin(&app, &server).await);
     assert!(one.location.starts_with(&format!("{}/authorize?", app.provider.issuer())), "{}", one.location);
     let (first, second) = (one.parameters(), two.parameters());
@@ -129,7 +131,7 @@ async fn each_login_has_its_own_state_and_nonce() {
 #[tokio::test]
 async fn foreign_login_answer_is_refused() {
     let app = TestApp::on_sqlite(Shape::Plain).await;
-    let server = app.server(&[]).await;
+    let server = app.serve(&[]).await;
     let (own, body) = agreed(&app, &server).await;
     // An attacker's login, into which a victim is to be drawn.
     let (other, other_body) = agreed(&app, &server).await;
@@ -161,18 +163,18 @@ async fn foreign_login_answer_is_refused() {
     assert_eq!(callback(&app, &server, Some(&own.cookie), &body).await.status, 200);
 
     // A cookie that another deployment has signed.
-    let elsewhere = app.server(&[("COOKIE_SECRET", "another secret that is long enough for this purpose")]).await;
+    let elsewhere = app.serve(&[("COOKIE_SECRET", "another secret that is long enough for this purpose")]).await;
     let answer = callback(&app, &elsewhere, Some(&other.cookie), &other_body).await;
     answer.assert_error(403, "AUTH_002");
     // And one that another instance of the same has.
-    let replica = app.server(&[]).await;
+    let replica = app.serve(&[]).await;
     assert_eq!(callback(&app, &replica, Some(&other.cookie), &other_body).await.status, 200);
 }
 
 #[tokio::test]
 async fn code_is_good_once() {
     let app = TestApp::on_sqlite(Shape::Plain).await;
-    let server = app.server(&[]).await;
+    let server = app.serve(&[]).await;
     let (begun, body) = agreed(&app, &server).await;
     assert_eq!(callback(&app, &server, Some(&begun.cookie), &body).await.status, 200);
     let replayed = callback(&app, &server, Some(&begun.cookie), &body).await;
@@ -231,7 +233,7 @@ async fn a_provider_that_answers_wrongly_gives_no_login() {
 async fn client_secret_can_go_in_the_body() {
     let app = TestApp::on_sqlite(Shape::Plain).await;
     app.provider.fail(Fault::SecretInBodyOnly);
-    let server = app.server(&[]).await;
+    let server = app.serve(&[]).await;
     let token = log_in(&app, &server).await;
     app.validate(&server, &token).await.assert_status(200);
 }
@@ -258,7 +260,7 @@ async fn odd_provider_metadata_stops_no_token() {
 #[tokio::test]
 async fn a_login_for_a_tenant_that_is_none_is_refused() {
     let app = TestApp::on_sqlite(Shape::Plain).await;
-    let server = app.server(&[]).await;
+    let server = app.serve(&[]).await;
     for (tenant, expected) in [("system", (403, "AUTH_007")), ("no", (403, "AUTH_007"))] {
         let mut person = app.ada();
         person.tenant = tenant.to_owned();
@@ -272,7 +274,7 @@ async fn a_login_for_a_tenant_that_is_none_is_refused() {
 #[tokio::test]
 async fn bodies_that_are_none_are_refused_by_what_they_lack() {
     let app = TestApp::on_sqlite(Shape::Plain).await;
-    let server = app.server(&[]).await;
+    let server = app.serve(&[]).await;
     for path in ["callback", "logout"] {
         let json = Some("application/json");
         let valid = if path == "callback" {
@@ -335,7 +337,7 @@ async fn logout_works_with_every_provider() {
 #[tokio::test]
 async fn logout_names_the_page_as_it_was_sent() {
     let app = TestApp::on_sqlite(Shape::Plain).await;
-    let server = app.server(&[]).await;
+    let server = app.serve(&[]).await;
     // Providers compare letter by letter (RFC 3986, section 6.2.1), also what a URL library would write otherwise.
     for page in ["http://localhost:3000", "http://localhost:3000/", "http://localhost:3000/a/../b"] {
         let answer = logout(&app, &server, &json!({"redirect_uri": page})).await;
@@ -348,7 +350,7 @@ async fn logout_names_the_page_as_it_was_sent() {
 #[tokio::test]
 async fn a_logout_leads_nowhere_else() {
     let app = TestApp::on_sqlite(Shape::Plain).await;
-    let server = app.server(&[]).await;
+    let server = app.serve(&[]).await;
     for target in [
         "",
         "/goodbye",
@@ -388,7 +390,7 @@ async fn a_logout_leads_nowhere_else() {
 #[tokio::test]
 async fn logout_address_is_a_setting() {
     let app = TestApp::on_sqlite(Shape::Plain).await;
-    let server = app.server(&[("OIDC_END_SESSION_ENDPOINT", "http://127.0.0.1:1/logout?realm=a%26b")]).await;
+    let server = app.serve(&[("OIDC_END_SESSION_ENDPOINT", "http://127.0.0.1:1/logout?realm=a%26b")]).await;
     let answer = logout(&app, &server, &json!({"redirect_uri": "http://localhost:3000/"})).await;
     let url = answer.body["logout_url"].as_str().unwrap();
     assert!(url.starts_with("http://127.0.0.1:1/logout?realm=a%26b&"), "{url}");

@@ -60,6 +60,13 @@ async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     Server::command(bulkhead(), environment).args(arguments).output().await.unwrap()
 }
 
+/// Runs a command, which succeeds: what it prints.
+async fn must(arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    let output = run(arguments, environment).await;
+    assert!(output.status.success(), "{arguments:?}: {}{}", stdout(&output), stderr(&output));
+    stdout(&output)
+}
+
 /// Runs a command on `database` to its end.
 async fn run_on(database: &Database, arguments: &[&str]) -> Output {
     run(arguments, &[("DATABASE_URL", &database.url)]).await

@@ -1,22 +1,19 @@
 //! What operators do from the command line: see tenants, suspend and resume them, bring their admins back.
 
-use crate::support::{TestClient, key_file};
-use crate::{ready, run, stderr, stdout};
+use crate::stderr;
+use crate::support::{AuditedTenant, TestApp, at};
 use bulkhead::audit::id_end;
 use bulkhead::entity::{audit_log, user};
-use reqwest::Client;
 use sea_orm::ActiveValue::Set;
 use sea_orm::sqlx::types::time::OffsetDateTime;
-use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait};
-use sea_orm::{QueryFilter, QueryOrder};
+use sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, QueryFilter};
 use serde_json::{Value, json};
-use std::process::Output;
+use std::ops::Deref;
 use std::time::Duration;
-use tempfile::TempDir;
-use test_support::{Database, Server, on_both_databases};
+use test_support::{Database, on_migrated_databases};
 use uuid::Uuid;
 
-on_both_databases!(
+on_migrated_databases!(
     suspended_tenant_is_refused_until_resumed,
     tenants_are_listed_and_shown_with_what_they_hold,
     lost_last_admin_is_restored,
@@ -27,47 +24,24 @@ on_both_databases!(
     a_deleted_tenant_is_shown_and_not_changed
 );
 
-/// A migrated database with the tenant `clinic`, whose admin is Ada, and `other`, whose admin has the same address.
+/// The tenant `clinic`, whose admin is Ada, and `other`, whose admin has the same address.
 struct Service {
-    database: Database,
-    /// Reads and writes whatever the database's owner may.
-    owner: DatabaseConnection,
-    clinic: Uuid,
+    clinic: AuditedTenant,
     other: Uuid,
-    folder: TempDir,
+}
+
+impl Deref for Service {
+    type Target = TestApp;
+
+    fn deref(&self) -> &TestApp {
+        &self.clinic
+    }
 }
 
 impl Service {
     async fn new(database: Database) -> Self {
-        let (folder, owner) = (tempfile::tempdir().unwrap(), database.connect().await);
-        let mut service = Self { database, owner, clinic: Uuid::nil(), other: Uuid::nil(), folder };
-        service.must(&["migrate", "up"]).await;
-        service.clinic = service.make("clinic").await;
-        service.other = service.make("other").await;
-        service
-    }
-
-    async fn make(&self, external_id: &str) -> Uuid {
-        let tenant = ["tenant", "create", "--name", "A clinic", "--external-id", external_id];
-        let admin = ["--admin-email", "ada@example.org", "--admin-subject", "ada"];
-        self.must(&[&tenant[..], &admin].concat()).await.trim().parse().unwrap()
-    }
-
-    fn environment(&self) -> [(&'static str, String); 2] {
-        let key = key_file(self.folder.path());
-        [("DATABASE_URL", self.database.url.clone()), ("DEVELOPMENT_KEY_FILE", key)]
-    }
-
-    async fn run(&self, arguments: &[&str]) -> Output {
-        let environment = self.environment();
-        run(arguments, &environment.each_ref().map(|(name, value)| (*name, value.as_str()))).await
-    }
-
-    /// Runs a command, which succeeds: what it prints.
-    async fn must(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments).await;
-        assert!(output.status.success(), "{arguments:?}: {}{}", stdout(&output), stderr(&output));
-        stdout(&output)
+        let (clinic, _) = AuditedTenant::start(database).await;
+        Self { other: clinic.make_tenant("other").await, clinic }
     }
 
     /// Runs a command, which does nothing and says so.
@@ -88,17 +62,6 @@ impl Service {
         assert_eq!(self.entries().await, before, "{arguments:?} is recorded");
     }
 
-    async fn server(&self) -> Server<'_> {
-        let environment = self.environment();
-        ready(&self.database, &environment.each_ref().map(|(name, value)| (*name, value.as_str()))).await
-    }
-
-    /// Ada of this tenant, who is an admin by her token, too.
-    async fn ada(&self, server: &Server<'_>, tenant: &str) -> TestClient {
-        let token = self.must(&["dev-token", "--tenant", tenant, "--subject", "ada"]).await;
-        TestClient::with_token(&Client::new(), server, token.trim())
-    }
-
     /// How many entries all audit logs have.
     async fn entries(&self) -> usize {
         audit_log::Entity::find().all(&self.owner).await.unwrap().len()
@@ -106,8 +69,7 @@ impl Service {
 
     /// The newest entry of the clinic's log: action, kind, which one, metadata.
     async fn newest(&self) -> (String, String, Option<Uuid>, Value) {
-        let entries = audit_log::Entity::find().filter(audit_log::Column::TenantId.eq(self.clinic));
-        let newest = entries.order_by_desc(audit_log::Column::Sequence).one(&self.owner).await.unwrap().unwrap();
+        let newest = self.clinic.newest().await;
         assert_eq!((&newest.user_id, &newest.ip, &newest.user_agent), (&None, &None, &None));
         (newest.action, newest.resource_type, newest.resource_id, newest.metadata)
     }
@@ -117,7 +79,7 @@ impl Service {
         let ago = |minutes| OffsetDateTime::now_utc() - Duration::from_secs(60 * minutes);
         let row = user::ActiveModel {
             id: Set(Uuid::now_v7().into()),
-            tenant_id: Set(self.clinic.into()),
+            tenant_id: Set(self.tenant.into()),
             email: Set(email.to_owned()),
             external_idp_id: Set(subject.map(str::to_owned)),
             role: Set(user::Role::Member),
@@ -138,12 +100,9 @@ impl Service {
     }
 
     async fn delete(&self, table: &str, id: Uuid) {
-        let id = match self.owner.get_database_backend() {
-            DbBackend::Postgres => format!("'{id}'"),
-            _ => format!("x'{}'", id.simple()),
-        };
+        let id = self.literal(id);
         let sql = format!("UPDATE {table} SET deleted_at = '2026-01-01T00:00:00.000Z' WHERE id = {id}");
-        assert_eq!(self.owner.execute_unprepared(&sql).await.unwrap().rows_affected(), 1);
+        assert_eq!(self.execute(&sql).await, 1);
     }
 
     async fn chains_hold(&self) {
@@ -171,8 +130,7 @@ fn lines(json: &str) -> Vec<Value> {
 
 async fn suspended_tenant_is_refused_until_resumed(database: Database) {
     let service = Service::new(database).await;
-    let server = service.server().await;
-    let (ada, of_other) = (service.ada(&server, "clinic").await, service.ada(&server, "other").await);
+    let (ada, of_other) = (service.client("clinic", "ada", "admin"), service.client("other", "ada", "admin"));
     assert_eq!(ada.get("users").await.status, 200);
     let (suspend, resume) =
         (["tenant", "suspend", "--external-id", "clinic"], ["tenant", "resume", "--external-id", "clinic"]);
@@ -180,7 +138,7 @@ async fn suspended_tenant_is_refused_until_resumed(database: Database) {
 
     assert_eq!(service.must(&suspend).await, "clinic is suspended; it was active\n");
     let metadata = json!({"by": "operator", "fields": ["status"], "status": {"from": "active", "to": "suspended"}});
-    assert_eq!(service.newest().await, entry("UPDATED", "tenants", service.clinic, metadata));
+    assert_eq!(service.newest().await, entry("UPDATED", "tenants", service.tenant, metadata));
     for path in ["users", "tenant", "auth/validate"] {
         assert_eq!(ada.get(path).await.outcome(), (403, "AUTH_009"), "{path}");
     }
@@ -189,7 +147,7 @@ async fn suspended_tenant_is_refused_until_resumed(database: Database) {
 
     assert_eq!(service.must(&[&resume[..], &["--trial"]].concat()).await, "clinic is trial; it was suspended\n");
     let metadata = json!({"by": "operator", "fields": ["status"], "status": {"from": "suspended", "to": "trial"}});
-    assert_eq!(service.newest().await, entry("UPDATED", "tenants", service.clinic, metadata));
+    assert_eq!(service.newest().await, entry("UPDATED", "tenants", service.tenant, metadata));
     assert_eq!(ada.get("tenant").await.body["status"], "trial");
     service.nothing_to_do(&resume).await;
     assert_eq!(service.must(&suspend).await, "clinic is suspended; it was trial\n");
@@ -207,22 +165,21 @@ async fn suspended_tenant_is_refused_until_resumed(database: Database) {
 
 async fn tenants_are_listed_and_shown_with_what_they_hold(database: Database) {
     let service = Service::new(database).await;
-    let server = service.server().await;
-    let ada = service.ada(&server, "clinic").await;
+    let ada = service.client("clinic", "ada", "admin");
     let document =
         json!({"bucket": "files", "filename": "scan.pdf", "content_type": "application/pdf", "size_bytes": 7});
     for _ in 0..3 {
         ada.make("documents", &document).await;
     }
     let gone = ada.make("documents", &document).await;
-    assert_eq!(ada.delete(&crate::support::at("documents", &gone)).await.status, 204);
+    assert_eq!(ada.delete(&at("documents", &gone)).await.status, 204);
     service.user("bob@example.org", None, None).await;
     service.user("gone@example.org", None, Some(1)).await;
-    service.make("a-long-name-of-a-tenant").await;
+    service.make_tenant("a-long-name-of-a-tenant").await;
     service.delete("tenants", service.other).await;
     let before = service.entries().await;
 
-    let (clinic, other) = (service.clinic.to_string(), service.other.to_string());
+    let (clinic, other) = (service.tenant.to_string(), service.other.to_string());
     let table = service.must(&["tenant", "list"]).await;
     let rows = words(&table);
     assert_eq!(rows.len(), 4, "{table}");
@@ -253,9 +210,8 @@ async fn tenants_are_listed_and_shown_with_what_they_hold(database: Database) {
 
 async fn lost_last_admin_is_restored(database: Database) {
     let service = Service::new(database).await;
-    let server = service.server().await;
-    let ada = service.ada(&server, "clinic").await;
-    let id = service.id_of_ada(service.clinic).await;
+    let ada = service.client("clinic", "ada", "admin");
+    let id = service.id_of_ada(service.tenant).await;
     // As it could be before the API refused it.
     service.delete("users", id).await;
     ada.get("users").await.assert_error(403, "AUTH_008");
@@ -288,7 +244,7 @@ async fn lost_last_admin_is_restored(database: Database) {
 
 async fn a_role_is_given_to_a_live_user_of_the_tenant_alone(database: Database) {
     let service = Service::new(database).await;
-    let (ada, namesake) = (service.id_of_ada(service.clinic).await, service.id_of_ada(service.other).await);
+    let (ada, namesake) = (service.id_of_ada(service.tenant).await, service.id_of_ada(service.other).await);
     let grant = async |email: &'static str, role: &'static str| {
         ["user", "grant", "--tenant", "clinic", "--email", email, "--role", role]
     };
@@ -349,7 +305,7 @@ async fn a_restored_user_takes_nothing_from_a_live_one(database: Database) {
 
 async fn whoever_lists_the_users_is_recorded(database: Database) {
     let service = Service::new(database).await;
-    let ada = service.id_of_ada(service.clinic).await;
+    let ada = service.id_of_ada(service.tenant).await;
     let bob = service.user("bob@example.org", None, Some(1)).await;
     let list = ["user", "list", "--tenant", "clinic"];
     let table = service.must(&list).await;
@@ -386,7 +342,7 @@ async fn whoever_lists_the_users_is_recorded(database: Database) {
 
 async fn a_deleted_tenant_is_shown_and_not_changed(database: Database) {
     let service = Service::new(database).await;
-    service.delete("tenants", service.clinic).await;
+    service.delete("tenants", service.tenant).await;
     let shown = service.must(&["tenant", "show", "--external-id", "clinic"]).await;
     assert!(words(&shown).contains(&vec!["DELETED", "2026-01-01T00:00:00Z"]), "{shown}");
     for verb in ["suspend", "resume"] {

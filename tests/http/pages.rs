@@ -1,7 +1,7 @@
 //! Lists: their pages, their order and their filters.
 
 use crate::changes::moment;
-use crate::support::{TestApp, ids, new_document, page};
+use crate::support::{TestTenant, ids, new_document, page};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
@@ -11,8 +11,7 @@ use uuid::Uuid;
 on_migrated_databases!(pages_hold_each_row_once_newest_first, page_has_1_to_200_rows, filters_narrow_a_list);
 
 async fn pages_hold_each_row_once_newest_first(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
+    let (_app, clinic) = TestTenant::start(database).await;
     let owner = clinic.user("owner@example.org").await["id"].clone();
     // At once, so that some have the same time.
     let body = new_document(&owner);
@@ -51,8 +50,7 @@ async fn pages_hold_each_row_once_newest_first(database: Database) {
 }
 
 async fn page_has_1_to_200_rows(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
+    let (_app, clinic) = TestTenant::start(database).await;
     let owner = clinic.user("owner@example.org").await["id"].clone();
     assert_eq!(clinic.viewer.get("documents").await.body, json!({"items": [], "next_cursor": null}));
     let body = new_document(&owner);
@@ -75,8 +73,7 @@ async fn page_has_1_to_200_rows(database: Database) {
 }
 
 async fn filters_narrow_a_list(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
+    let (_app, clinic) = TestTenant::start(database).await;
     let (ada, bob) = (clinic.user("ada@example.org").await, clinic.user("bob@example.org").await);
     let cleo = clinic.admin.make("users", &json!({"email": "cleo@example.org", "role": "admin"})).await;
     let mut made: HashMap<(String, String), Vec<String>> = HashMap::new();

@@ -1,6 +1,6 @@
 //! Which role each operation requires.
 
-use crate::support::{SAMPLES, Sample, TestApp, at};
+use crate::support::{SAMPLES, Sample, TestTenant, at};
 use serde_json::json;
 use test_support::{Database, on_migrated_databases};
 
@@ -12,8 +12,7 @@ const ADMIN: usize = 2;
 on_migrated_databases!(each_operation_requires_its_role);
 
 async fn each_operation_requires_its_role(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
+    let (_app, clinic) = TestTenant::start(database).await;
     let owner = clinic.user("owner@example.org").await["id"].clone();
     let mut operations = vec![
         (VIEWER, "GET", "tenant".to_owned(), None),

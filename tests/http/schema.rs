@@ -1,6 +1,5 @@
 //! The tables: the entities fit them, and they hold what they promise, on both databases alike.
 
-use crate::run_on;
 use bulkhead::entity::{JsonText, audit_log, tenant, user};
 use bulkhead::ids::{TenantId, UserId};
 use bulkhead::resources::documents as document;
@@ -10,10 +9,11 @@ use sea_orm::{
     Value,
 };
 use serde_json::json;
-use test_support::{Database, on_both_databases};
+use test_support::{Database, on_both_databases, on_migrated_databases};
 use uuid::Uuid;
 
-on_both_databases!(
+on_both_databases!(each_migration_is_undone_and_redone);
+on_migrated_databases!(
     rows_come_back_as_they_went_in,
     email_is_unique_in_any_case,
     user_needs_a_tenant,
@@ -21,14 +21,8 @@ on_both_databases!(
     documents_out_of_range_are_refused,
     no_row_cites_another_tenants_user,
     row_stays_in_its_tenant,
-    each_change_is_later_than_the_last,
-    each_migration_is_undone_and_redone
+    each_change_is_later_than_the_last
 );
-
-async fn migrated(database: &Database) -> DatabaseConnection {
-    assert!(run_on(database, &["migrate", "up"]).await.status.success());
-    database.connect().await
-}
 
 fn a_tenant(external_id: &str) -> tenant::ActiveModel {
     tenant::ActiveModel {
@@ -49,7 +43,7 @@ fn a_user(tenant: TenantId, email: &str) -> user::ActiveModel {
 }
 
 async fn rows_come_back_as_they_went_in(database: Database) {
-    let connection = migrated(&database).await;
+    let connection = database.connect().await;
     let tenant = a_tenant("clinic-1").insert(&connection).await.unwrap();
     assert_eq!(tenant.status, tenant::Status::Active, "the default");
     let mut user = a_user(tenant.id, "Ada@example.org");
@@ -64,7 +58,7 @@ async fn rows_come_back_as_they_went_in(database: Database) {
 }
 
 async fn email_is_unique_in_any_case(database: Database) {
-    let connection = migrated(&database).await;
+    let connection = database.connect().await;
     let one = a_tenant("one").insert(&connection).await.unwrap();
     let two = a_tenant("two").insert(&connection).await.unwrap();
     let first = a_user(one.id, "ada@example.org").insert(&connection).await.unwrap();
@@ -78,7 +72,7 @@ async fn email_is_unique_in_any_case(database: Database) {
 }
 
 async fn user_needs_a_tenant(database: Database) {
-    let connection = migrated(&database).await;
+    let connection = database.connect().await;
     assert!(a_user(Uuid::now_v7().into(), "ada@example.org").insert(&connection).await.is_err());
     let tenant = a_tenant("clinic-1").insert(&connection).await.unwrap();
     a_user(tenant.id, "ada@example.org").insert(&connection).await.unwrap();
@@ -86,7 +80,7 @@ async fn user_needs_a_tenant(database: Database) {
 }
 
 async fn values_out_of_range_are_refused(database: Database) {
-    let connection = migrated(&database).await;
+    let connection = database.connect().await;
     let tenant = a_tenant("clinic-1").insert(&connection).await.unwrap();
     assert!(a_tenant("clinic-1").insert(&connection).await.is_err(), "an external id taken");
     let mut long = a_tenant("clinic-2");
@@ -143,7 +137,7 @@ async fn run_sql(connection: &DatabaseConnection, sql: &str, values: Vec<Value>)
 }
 
 async fn documents_out_of_range_are_refused(database: Database) {
-    let connection = migrated(&database).await;
+    let connection = database.connect().await;
     let (tenant, user) = inhabited(&connection, "one").await;
     let (other, _) = inhabited(&connection, "two").await;
     let document = a_document(tenant, user).insert(&connection).await.unwrap();
@@ -203,7 +197,7 @@ async fn documents_out_of_range_are_refused(database: Database) {
 }
 
 async fn no_row_cites_another_tenants_user(database: Database) {
-    let connection = migrated(&database).await;
+    let connection = database.connect().await;
     let (one, ada) = inhabited(&connection, "one").await;
     let (two, bob) = inhabited(&connection, "two").await;
     for (tenant, user, stands) in
@@ -220,7 +214,7 @@ async fn no_row_cites_another_tenants_user(database: Database) {
 }
 
 async fn row_stays_in_its_tenant(database: Database) {
-    let connection = migrated(&database).await;
+    let connection = database.connect().await;
     let (one, ada) = inhabited(&connection, "one").await;
     let (two, _) = inhabited(&connection, "two").await;
     a_document(one, ada).insert(&connection).await.unwrap();
@@ -236,8 +230,8 @@ async fn row_stays_in_its_tenant(database: Database) {
 #[tokio::test]
 async fn uncited_user_stays_in_its_tenant_on_sqlite() {
     // On PostgreSQL the API's role has no right to move one.
-    let database = Database::sqlite();
-    let connection = migrated(&database).await;
+    let database = Database::migrated_sqlite().await;
+    let connection = database.connect().await;
     let (one, _) = inhabited(&connection, "one").await;
     let two = a_tenant("two").insert(&connection).await.unwrap().id;
     let moved = "UPDATE users SET tenant_id = $1 WHERE tenant_id = $2";
@@ -245,7 +239,7 @@ async fn uncited_user_stays_in_its_tenant_on_sqlite() {
 }
 
 async fn each_change_is_later_than_the_last(database: Database) {
-    let connection = migrated(&database).await;
+    let connection = database.connect().await;
     let (tenant, user) = inhabited(&connection, "one").await;
     let document = a_document(tenant, user).insert(&connection).await.unwrap().id;
     let changed_at = async |table: &str, id: Uuid| {
@@ -316,14 +310,10 @@ async fn outline(database: &Database) -> Vec<String> {
 }
 
 async fn each_migration_is_undone_and_redone(database: Database) {
-    let migrate = async |arguments: &[&str]| {
-        let output = run_on(&database, &[&["migrate"], arguments].concat()).await;
-        assert!(output.status.success(), "{arguments:?}: {}", crate::stderr(&output));
-    };
     let migrations = bulkhead_migration::all().len();
     let mut outlines = Vec::new();
     for _ in 0..migrations {
-        migrate(&["up", "-n", "1"]).await;
+        database.migrate_one_up().await;
         outlines.push(outline(&database).await);
     }
     let connection = database.connect().await;
@@ -337,13 +327,13 @@ async fn each_migration_is_undone_and_redone(database: Database) {
     connection.close().await.unwrap();
     // Not beneath the first one, with which the tenants go.
     for applied in (1..migrations).rev() {
-        migrate(&["down"]).await;
+        database.migrate_one_down().await;
         assert_eq!(outline(&database).await, outlines[applied - 1], "after {applied} migrations");
-        migrate(&["up", "-n", "1"]).await;
+        database.migrate_one_up().await;
         assert_eq!(outline(&database).await, outlines[applied], "after {applied} migrations and one again");
-        migrate(&["down"]).await;
+        database.migrate_one_down().await;
     }
-    migrate(&["up"]).await;
+    database.migrate().await;
     assert_eq!(&outline(&database).await, outlines.last().unwrap());
     // Whoever was there has a chain to go on with, whichever tables were gone meanwhile.
     let connection = database.connect().await;

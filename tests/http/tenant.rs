@@ -1,16 +1,14 @@
 //! /api/v1/tenant, and what becomes of a tenant's callers once it is suspended.
 
 use crate::changes::with;
-use crate::support::{TestApp, at};
-use sea_orm::ConnectionTrait;
+use crate::support::{TestTenant, at};
 use serde_json::json;
 use test_support::{Database, on_migrated_databases};
 
 on_migrated_databases!(only_its_name_is_changeable, suspended_tenant_is_refused);
 
 async fn only_its_name_is_changeable(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
+    let (_app, clinic) = TestTenant::start(database).await;
     let read = clinic.viewer.get("tenant").await;
     assert_eq!(read.status, 200);
     let members: Vec<&str> = read.body.as_object().unwrap().keys().map(String::as_str).collect();
@@ -31,14 +29,10 @@ async fn only_its_name_is_changeable(database: Database) {
 }
 
 async fn suspended_tenant_is_refused(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
-    let user = clinic.user("ada@example.org").await;
-    let document = clinic.document(&user["id"]).await;
-    let connection = app.database.connect().await;
+    let (app, clinic, user, document) = TestTenant::with_rows(database).await;
     let set = async |status: &str| {
         let sql = format!("UPDATE tenants SET status = '{status}' WHERE external_id = '{}'", clinic.external_id);
-        connection.execute_unprepared(&sql).await.unwrap();
+        app.execute(&sql).await;
     };
     let paths = ["tenant", "users", "documents", "audit-logs", &at("users", &user), &at("documents", &document)];
     set("suspended").await;
@@ -57,5 +51,4 @@ async fn suspended_tenant_is_refused(database: Database) {
     for path in paths {
         assert_eq!(clinic.admin.get(path).await.status, 200, "{path}");
     }
-    connection.close().await.unwrap();
 }

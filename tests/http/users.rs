@@ -1,6 +1,6 @@
 //! /api/v1/users: an e-mail address and a subject belong to one live user.
 
-use crate::support::{TestApp, at};
+use crate::support::{TestTenant, at};
 use bulkhead::entity::user;
 use bulkhead::resources::documents as document;
 use bulkhead::tenancy::Table;
@@ -11,8 +11,7 @@ use test_support::{Database, on_migrated_databases};
 on_migrated_databases!(email_is_unique_among_live_users, subject_is_unique_among_live_users);
 
 async fn email_is_unique_among_live_users(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
+    let (_app, clinic) = TestTenant::start(database).await;
     let conflict = (409, "RES_002", "email");
     let first = clinic.user("ada@example.org").await;
     let other = clinic.user("other@example.org").await;
@@ -34,8 +33,7 @@ async fn email_is_unique_among_live_users(database: Database) {
 }
 
 async fn subject_is_unique_among_live_users(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
+    let (_app, clinic) = TestTenant::start(database).await;
     let conflict = (409, "RES_002", "external_idp_id");
     let body = |email: &str| json!({"email": email, "external_idp_id": "idp|ada"});
     let first = clinic.admin.make("users", &body("one@example.org")).await;

@@ -186,8 +186,7 @@ async fn unreadable_body_is_refused(database: Database) {
 }
 
 async fn wrong_query_parameter_is_named(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
+    let (_app, clinic) = TestTenant::start(database).await;
     clinic.user("ada@example.org").await;
     let no_time = |micros: i64| BASE64_URL_SAFE_NO_PAD.encode([&micros.to_be_bytes()[..], &[0xff; 16]].concat());
     let (ancient, future) = (no_time(i64::MIN / 32), no_time(i64::MAX));
@@ -237,8 +236,7 @@ async fn wrong_query_parameter_is_named(database: Database) {
 }
 
 async fn longest_values_are_accepted(database: Database) {
-    let app = TestApp::start(database).await;
-    let clinic = app.new_tenant().await;
+    let (_app, clinic) = TestTenant::start(database).await;
     let owner = clinic.user("owner@example.org").await;
     let body = json!({"email": "edge@example.org", "full_name": long(255), "external_idp_id": long(255)});
     assert_eq!(clinic.admin.make("users", &body).await["full_name"], long(255));

@@ -1,16 +1,17 @@
 //! What an instance says that it was built from.
 
-use crate::{bulkhead, ready};
+use crate::bulkhead;
+use crate::support::{LocalServer, Serves};
 use aws_lc_rs::digest::{SHA256, digest};
 use std::path::Path;
 use test_support::{Database, Server};
 
 #[tokio::test]
 async fn version_names_sources_and_dependencies() {
-    let database = Database::sqlite();
-    let server = ready(&database, &[("SOURCE_REVISION", "0123456789abcdef")]).await;
-    let (status, version) = server.get_json("/api/v1/version").await;
-    assert_eq!((status.as_u16(), &version["version"]), (200, &env!("CARGO_PKG_VERSION").into()));
+    let database = Database::migrated_sqlite().await;
+    let server = LocalServer::without_provider(&database, &[("SOURCE_REVISION", "0123456789abcdef")]).await;
+    let (status, version) = server.json("/api/v1/version").await;
+    assert_eq!((status, &version["version"]), (200, &env!("CARGO_PKG_VERSION").into()));
     assert_eq!(version["source_revision"], "0123456789abcdef");
     for (field, file) in [("cargo_lock_sha256", "Cargo.lock"), ("flake_lock_sha256", "flake.lock")] {
         let text = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();

@@ -1,6 +1,7 @@
 //! The log only grows, and only at its end, for whoever writes to it, as long as the triggers stand.
 
-use super::tenant::{AuditedTenant, made_up};
+use super::operations::make;
+use crate::support::AuditedTenant;
 use bulkhead::audit::GENESIS;
 use sea_orm::ConnectionTrait;
 use test_support::{Database, on_migrated_databases};
@@ -20,13 +21,13 @@ impl AuditedTenant {
         }
     }
 
-    async fn some_entries(&self) -> usize {
-        let server = self.serve().await;
-        let admin = self.admin();
+    /// One with some entries in its log.
+    async fn with_entries(database: Database) -> Self {
+        let (clinic, admin) = Self::start(database).await;
         for _ in 0..3 {
-            super::operations::make(self, &server, &admin, "users").await;
+            make(&clinic, &admin, "users").await;
         }
-        self.log().await.len()
+        clinic
     }
 
     async fn is_whole(&self, entries: usize) {
@@ -36,9 +37,9 @@ impl AuditedTenant {
 }
 
 async fn nobody_changes_or_deletes_an_entry(database: Database) {
-    let clinic = AuditedTenant::new(database).await;
-    let entries = clinic.some_entries().await;
+    let clinic = AuditedTenant::with_entries(database).await;
     let log = clinic.log().await;
+    let entries = log.len();
     let id = clinic.literal(log[1].id);
     let why = "audit_logs is append-only";
     for sql in [
@@ -50,10 +51,8 @@ async fn nobody_changes_or_deletes_an_entry(database: Database) {
     ] {
         clinic.refuses(&sql, why).await;
     }
-    let tenant = clinic.tenant;
-    let backend = clinic.owner.get_database_backend();
     let last = log.last().unwrap();
-    let (insert, _) = made_up(backend, tenant, (last.sequence, &last.hash), 1, |entry| entry.id = log[1].id);
+    let (insert, _) = clinic.made_up(clinic.tenant, (last.sequence, &last.hash), 1, |entry| entry.id = log[1].id);
     if clinic.on_postgres() {
         // Also where there is nothing to change.
         for sql in ["UPDATE audit_logs SET action = 'x' WHERE false", "DELETE FROM audit_logs WHERE false"] {
@@ -84,20 +83,20 @@ async fn nobody_changes_or_deletes_an_entry(database: Database) {
 
 /// On PostgreSQL nobody chooses where an entry stands: see `isolation::escalation` for whom the API runs as.
 async fn entry_must_continue_the_chain(database: Database) {
-    let clinic = AuditedTenant::new(database).await;
-    let entries = clinic.some_entries().await;
+    let clinic = AuditedTenant::with_entries(database).await;
     let log = clinic.log().await;
+    let entries = log.len();
     if clinic.on_postgres() {
-        let made_up = made_up(clinic.owner.get_database_backend(), clinic.tenant, (40, GENESIS), 2, |_| ()).0;
+        let made_up = clinic.made_up(clinic.tenant, (40, GENESIS), 2, |_| ()).0;
         clinic.execute(&made_up).await;
         assert_eq!(clinic.log().await.last().unwrap().sequence, log.last().unwrap().sequence + 2);
         clinic.is_whole(entries + 2).await;
         return;
     }
-    let (last, backend) = (log.last().unwrap(), clinic.owner.get_database_backend());
+    let last = log.last().unwrap();
     let (sequence, hash) = (last.sequence, last.hash.as_str());
     let shouted = hash.to_uppercase();
-    let insert = |after, how_many| made_up(backend, clinic.tenant, after, how_many, |_| ()).0;
+    let insert = |after, how_many| clinic.made_up(clinic.tenant, after, how_many, |_| ()).0;
     let why = "continue the chain";
     for (sql, why) in [
         (insert((sequence + 1, hash), 1), why),
@@ -123,9 +122,9 @@ async fn entry_must_continue_the_chain(database: Database) {
 }
 
 async fn nobody_moves_a_chains_end_by_hand(database: Database) {
-    let clinic = AuditedTenant::new(database).await;
-    let entries = clinic.some_entries().await;
+    let clinic = AuditedTenant::with_entries(database).await;
     let log = clinic.log().await;
+    let entries = log.len();
     let (tenant, other) = (clinic.literal(clinic.tenant), clinic.make_tenant("other").await);
     let other = clinic.literal(other);
     let (sequence, hash) = (log.last().unwrap().sequence, &log.last().unwrap().hash);

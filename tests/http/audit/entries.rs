@@ -1,11 +1,11 @@
 //! Which requests leave which entry.
 
-use super::operations::{Operation, Request, a_document, a_user, make, operation, secured};
-use super::tenant::{ADDRESS, AuditedTenant, PROGRAM, chain};
-use crate::support::{Answer, SAMPLES, Serves};
+use super::operations::{Operation, a_document, a_user, make, operation, secured};
+use crate::support::{ADDRESS, Answer, AuditedTenant, PROGRAM, Request, SAMPLES, TestClient, chain};
 use bulkhead::audit::{SYSTEM_TENANT, id_end};
 use bulkhead::entity::audit_log::Model;
-use reqwest::Method;
+use bulkhead::entity::user;
+use sea_orm::EntityTrait;
 use serde_json::json;
 use test_support::{Database, Signal, on_migrated_databases};
 use uuid::Uuid;
@@ -20,15 +20,15 @@ on_migrated_databases!(
 );
 
 /// What a request adds to the chain of `clinic`.
-async fn added(clinic: &AuditedTenant, server: &impl Serves, token: &str, request: &Request) -> (Answer, Vec<Model>) {
+async fn added(clinic: &AuditedTenant, caller: &TestClient, request: &Request) -> (Answer, Vec<Model>) {
     let before = clinic.log().await.len();
-    let answer = clinic.call(server, token, request).await;
+    let answer = request.by(caller).await;
     (answer, clinic.log().await.split_off(before))
 }
 
 /// The one entry that a request adds, which is from here and Ada's.
-async fn one(clinic: &AuditedTenant, server: &impl Serves, token: &str, request: &Request) -> (Answer, Model) {
-    let (answer, mut entries) = added(clinic, server, token, request).await;
+async fn one(clinic: &AuditedTenant, caller: &TestClient, request: &Request) -> (Answer, Model) {
+    let (answer, mut entries) = added(clinic, caller, request).await;
     assert_eq!(entries.len(), 1, "{request:?} has left {entries:#?}");
     let entry = entries.remove(0);
     assert_eq!(entry.user_id, Some(clinic.ada.into()), "{request:?}");
@@ -47,16 +47,14 @@ fn names(entry: &Model) -> Vec<&str> {
 }
 
 async fn each_operation_leaves_one_entry(database: Database) {
-    let clinic = AuditedTenant::new(database).await;
-    let server = clinic.serve().await;
-    let admin = clinic.admin();
+    let (clinic, admin) = AuditedTenant::start(database).await;
     for sample in SAMPLES {
-        make(&clinic, &server, &admin, &sample.path()).await;
+        make(&clinic, &admin, &sample.path()).await;
     }
     for name in secured() {
         let Operation { request, status, action, resource, mut id, metadata, .. } =
-            operation(&clinic, &server, &admin, &name).await;
-        let (answer, entry) = one(&clinic, &server, &admin, &request).await;
+            operation(&clinic, &admin, &name).await;
+        let (answer, entry) = one(&clinic, &admin, &request).await;
         assert_eq!(answer.status, status, "{name}: {}", answer.body);
         if action == "CREATED" {
             id = Some(answer.body["id"].as_str().unwrap().parse().unwrap());
@@ -83,15 +81,13 @@ async fn each_operation_leaves_one_entry(database: Database) {
 }
 
 async fn failed_requests_are_recorded(database: Database) {
-    let clinic = AuditedTenant::new(database).await;
-    let server = clinic.serve().await;
-    let admin = clinic.admin();
-    let call = async |request: &Request| one(&clinic, &server, &admin, request).await;
+    let (clinic, admin) = AuditedTenant::start(database).await;
+    let call = async |request: &Request| one(&clinic, &admin, request).await;
     for name in secured() {
         if !name.contains("{id}") {
             continue;
         }
-        let Operation { request, resource, id, .. } = operation(&clinic, &server, &admin, &name).await;
+        let Operation { request, resource, id, .. } = operation(&clinic, &admin, &name).await;
         let (known, unknown) = (id.unwrap().to_string(), Uuid::now_v7());
         let request = Request { path: request.path.replace(&known, &unknown.to_string()), ..request };
         let (answer, entry) = call(&request).await;
@@ -100,9 +96,9 @@ async fn failed_requests_are_recorded(database: Database) {
         assert_eq!((entry.resource_id, &entry.metadata["found"]), (Some(unknown), &json!(false)), "{name}");
 
         // A lost race tells that the row is there, and that it has another version.
-        if matches!(request.method, Method::PATCH | Method::DELETE) {
+        if matches!(request.method.as_str(), "PATCH" | "DELETE") {
             let path = request.path.replace(&unknown.to_string(), &known);
-            let request = Request { path, if_match: Some("\"1\"".to_owned()), ..request };
+            let request = Request { path, ..request }.if_match("\"1\"");
             let (answer, entry) = call(&request).await;
             assert_eq!(answer.outcome(), (412, "RES_003"), "{name}");
             assert_eq!((entry.action.as_str(), entry.resource_type.as_str()), ("DATA_ACCESS", resource), "{name}");
@@ -111,23 +107,23 @@ async fn failed_requests_are_recorded(database: Database) {
     }
 
     // A conflict tells that there is such a row.
-    let grace = make(&clinic, &server, &admin, "users").await;
+    let grace = make(&clinic, &admin, "users").await;
     let taken = a_user("ada");
-    let (answer, entry) = call(&Request::new(Method::POST, "/api/v1/users", Some(taken.clone()))).await;
+    let (answer, entry) = call(&Request::new("POST", "users").body(taken.clone())).await;
     answer.assert_error(409, "RES_002");
     assert_eq!(
         (entry.action.as_str(), entry.resource_id, &entry.metadata),
         ("DATA_ACCESS", None, &json!({"code": "RES_002"}))
     );
-    let (answer, entry) = call(&Request::new(Method::PATCH, format!("/api/v1/users/{grace}"), Some(taken))).await;
+    let (answer, entry) = call(&Request::new("PATCH", format!("users/{grace}")).body(taken)).await;
     answer.assert_error(409, "RES_002");
     assert_eq!((entry.resource_id, &entry.metadata), (Some(grace), &json!({"code": "RES_002"})));
-    let delete = Request::new(Method::DELETE, format!("/api/v1/users/{grace}"), None);
+    let delete = Request::new("DELETE", format!("users/{grace}"));
     assert_eq!(call(&delete).await.0.status, 204);
     let mut again = a_user("again");
-    again["email"] = clinic_email(&clinic, grace).await;
-    assert_eq!(call(&Request::new(Method::POST, "/api/v1/users", Some(again))).await.0.status, 201);
-    let restore = Request::new(Method::POST, format!("/api/v1/users/{grace}/restore"), None);
+    again["email"] = json!(user::Entity::find_by_id(grace).one(&clinic.owner).await.unwrap().unwrap().email);
+    assert_eq!(call(&Request::new("POST", "users").body(again)).await.0.status, 201);
+    let restore = Request::new("POST", format!("users/{grace}/restore"));
     let (answer, entry) = call(&restore).await;
     answer.assert_error(409, "RES_002");
     assert_eq!((entry.resource_id, &entry.metadata), (Some(grace), &json!({"code": "RES_002"})));
@@ -136,20 +132,14 @@ async fn failed_requests_are_recorded(database: Database) {
     let nobody = Uuid::now_v7();
     let mut body = a_document();
     body["user_id"] = json!(nobody);
-    let (answer, entry) = call(&Request::new(Method::POST, "/api/v1/documents", Some(body.clone()))).await;
+    let (answer, entry) = call(&Request::new("POST", "documents").body(body)).await;
     answer.assert_error(404, "RES_001");
     assert_eq!((entry.resource_type.as_str(), entry.resource_id), ("users", Some(nobody)));
-    let document = make(&clinic, &server, &admin, "documents").await;
-    let body = Some(json!({"user_id": nobody}));
-    let (answer, entry) = call(&Request::new(Method::PATCH, format!("/api/v1/documents/{document}"), body)).await;
+    let document = make(&clinic, &admin, "documents").await;
+    let give = Request::new("PATCH", format!("documents/{document}")).body(json!({"user_id": nobody}));
+    let (answer, entry) = call(&give).await;
     answer.assert_error(404, "RES_001");
     assert_eq!((entry.resource_type.as_str(), entry.resource_id), ("users", Some(nobody)));
-}
-
-async fn clinic_email(clinic: &AuditedTenant, user: Uuid) -> serde_json::Value {
-    use bulkhead::entity::user::Entity;
-    use sea_orm::EntityTrait;
-    json!(Entity::find_by_id(user).one(&clinic.owner).await.unwrap().unwrap().email)
 }
 
 /// The one refusal that a request leaves, and what it says.
@@ -162,16 +152,15 @@ fn assert_refusal(entry: &Model, name: &str, code: &str) {
 }
 
 async fn role_refusals_are_recorded(database: Database) {
-    let clinic = AuditedTenant::new(database).await;
-    let admin = clinic.admin();
+    let (clinic, admin) = AuditedTenant::start(database).await;
     let mut refused = [0, 0];
     for (role, refused) in ["viewer", "member"].iter().zip(&mut refused) {
         // One of its own for each: refusals that repeat are counted.
         let server = clinic.serve().await;
-        let token = clinic.token("ada", role);
+        let caller = clinic.caller(&server, "ada", role);
         for name in secured() {
-            let Operation { request, status, .. } = operation(&clinic, &server, &admin, &name).await;
-            let (answer, entry) = one(&clinic, &server, &token, &request).await;
+            let Operation { request, status, .. } = operation(&clinic, &admin, &name).await;
+            let (answer, entry) = one(&clinic, &caller, &request).await;
             if answer.status == status {
                 assert_ne!(entry.action, "ACCESS_REFUSED", "{name}");
                 continue;
@@ -185,24 +174,23 @@ async fn role_refusals_are_recorded(database: Database) {
 }
 
 async fn suspended_tenants_callers_are_recorded(database: Database) {
-    let clinic = AuditedTenant::new(database).await;
-    let server = clinic.serve().await;
-    let admin = clinic.admin();
+    let (clinic, admin) = AuditedTenant::start(database).await;
     let mut operations = Vec::new();
     for name in secured() {
-        operations.push(operation(&clinic, &server, &admin, &name).await);
+        operations.push(operation(&clinic, &admin, &name).await);
     }
     operations.push(Operation {
         name: "get /api/v1/auth/validate".to_owned(),
-        request: Request::get("/api/v1/auth/validate"),
+        request: Request::new("GET", "auth/validate"),
         ..operations[0].clone()
     });
     for how in ["status = 'suspended'", "status = 'active', deleted_at = updated_at"] {
         // One of its own for each: refusals that repeat are counted.
         let server = clinic.serve().await;
+        let admin = clinic.caller(&server, "ada", "admin");
         clinic.execute(&format!("UPDATE tenants SET {how} WHERE external_id = 'clinic'")).await;
         for Operation { name, request, .. } in &operations {
-            let (answer, entry) = one(&clinic, &server, &admin, request).await;
+            let (answer, entry) = one(&clinic, &admin, request).await;
             assert_eq!(answer.outcome(), (403, "AUTH_009"), "{name}");
             assert_refusal(&entry, name, "AUTH_009");
         }
@@ -212,25 +200,24 @@ async fn suspended_tenants_callers_are_recorded(database: Database) {
 async fn refusals_that_repeat_are_one_entry_and_a_count(database: Database) {
     let clinic = AuditedTenant::new(database).await;
     let mut server = clinic.server(&[]).await;
-    let (viewer, admin) = (clinic.token("ada", "viewer"), clinic.admin());
-    let other = clinic.token("grace", "viewer");
-    let (lists, makes) = (Request::get("/api/v1/audit-logs"), Request::new(Method::POST, "/api/v1/users", None));
+    let caller = |subject, role| clinic.caller(&server, subject, role);
+    let (viewer, admin, other) = (caller("ada", "viewer"), caller("ada", "admin"), caller("grace", "viewer"));
+    let (lists, makes) = (Request::new("GET", "audit-logs"), Request::new("POST", "users"));
     let before = clinic.log().await.len();
     // Each differs from the ones before: by what was asked for, by who asked.
-    for (token, request) in [(&viewer, &lists), (&viewer, &makes), (&other, &lists)] {
-        let (answer, entries) = added(&clinic, &server, token, request).await;
+    for (caller, request) in [(&viewer, &lists), (&viewer, &makes), (&other, &lists)] {
+        let (answer, entries) = added(&clinic, caller, request).await;
         assert_eq!((answer.outcome(), entries.len()), ((403, "AUTH_008"), 1), "{request:?}");
     }
-    let all = futures_util::future::join_all((0..50).map(|_| clinic.call(&server, &viewer, &lists))).await;
+    let all = futures_util::future::join_all((0..50).map(|_| lists.by(&viewer))).await;
     assert!(all.iter().all(|answer| answer.outcome() == (403, "AUTH_008")), "counted or not, they are refused");
-    let elsewhere = clinic.http.get(format!("{}{}", server.base(), lists.path)).bearer_auth(&other);
-    let elsewhere = elsewhere.header("x-forwarded-for", "192.0.2.1");
+    let elsewhere = other.request("GET", &lists.path).header("x-forwarded-for", "192.0.2.1");
     assert_eq!(elsewhere.send().await.unwrap().status(), 403);
-    clinic.call(&server, &other, &lists).await.assert_status(403);
+    lists.by(&other).await.assert_status(403);
     assert_eq!(clinic.log().await.len(), before + 3);
     // What is read is no refusal, and is recorded each time.
     for _ in 0..2 {
-        assert_eq!(added(&clinic, &server, &admin, &lists).await.1.len(), 1);
+        assert_eq!(added(&clinic, &admin, &lists).await.1.len(), 1);
     }
     let now = clinic.log().await.len();
     server.signal(Signal::TERM);
@@ -251,14 +238,11 @@ async fn refusals_that_repeat_are_one_entry_and_a_count(database: Database) {
 }
 
 async fn unknown_tenant_is_recorded_in_the_system_log(database: Database) {
-    let clinic = AuditedTenant::new(database).await;
-    let server = clinic.serve().await;
-    let admin = clinic.admin();
+    let (clinic, admin) = AuditedTenant::start(database).await;
     clinic.execute("UPDATE tenants SET external_id = 'renamed' WHERE external_id = 'clinic'").await;
     for (at, name) in ["get /api/v1/tenant", "post /api/v1/users", "get /api/v1/auth/validate"].iter().enumerate() {
-        let (method, path) = name.split_once(' ').unwrap();
-        let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-        let (answer, entries) = added(&clinic, &server, &admin, &Request::new(method, path, None)).await;
+        let (method, path) = name.split_once(" /api/v1/").unwrap();
+        let (answer, entries) = added(&clinic, &admin, &Request::new(&method.to_uppercase(), path)).await;
         assert_eq!((answer.outcome(), entries), ((403, "AUTH_009"), Vec::new()), "{name}");
         let entries = chain(&clinic.owner, SYSTEM_TENANT).await;
         assert_eq!(entries.len(), at + 1, "{name}");
@@ -271,7 +255,7 @@ async fn unknown_tenant_is_recorded_in_the_system_log(database: Database) {
         );
     }
     // Who has no token at all is for the access log.
-    let answer = clinic.http.get(format!("{}/api/v1/tenant", server.base())).send().await.unwrap();
+    let answer = clinic.http.get(format!("{}/api/v1/tenant", clinic.own().base)).send().await.unwrap();
     assert_eq!(answer.status(), 401);
     assert_eq!(chain(&clinic.owner, SYSTEM_TENANT).await.len(), 3);
 }

@@ -1,7 +1,7 @@
 //! What cannot be recorded is neither answered nor done.
 
 use super::operations::{Operation, operation, secured};
-use super::tenant::AuditedTenant;
+use crate::support::AuditedTenant;
 use bulkhead::entity::audit_log::Model;
 use sea_orm::{ConnectionTrait, Statement};
 use test_support::{Database, Signal, on_migrated_databases};
@@ -63,10 +63,10 @@ fn faults(postgres: bool) -> Vec<(&'static str, &'static str)> {
 async fn without_audit_log_nothing_is_answered(database: Database) {
     let clinic = AuditedTenant::new(database).await;
     let mut server = clinic.server(&[]).await;
-    let (admin, viewer) = (clinic.admin(), clinic.token("ada", "viewer"));
+    let (admin, viewer) = (clinic.caller(&server, "ada", "admin"), clinic.caller(&server, "ada", "viewer"));
     let mut operations = Vec::new();
     for name in secured() {
-        operations.push(operation(&clinic, &server, &admin, &name).await);
+        operations.push(operation(&clinic, &admin, &name).await);
     }
     let (rows, log) = (clinic.rows().await, clinic.log_without_refusals().await);
     assert!(rows.len() > 6 && log.len() > 6);
@@ -74,12 +74,12 @@ async fn without_audit_log_nothing_is_answered(database: Database) {
     for (fault, repair) in faults(clinic.on_postgres()) {
         clinic.execute(fault).await;
         for Operation { name, request, .. } in &operations {
-            let answer = clinic.call(&server, &admin, request).await;
+            let answer = request.by(&admin).await;
             assert_eq!(answer.outcome(), (500, "SYS_003"), "{name} after {fault}: {}", answer.body);
             // Nothing but the error: no row that was read, no version of it.
             assert_eq!(answer.body.as_object().unwrap().keys().collect::<Vec<_>>(), ["error"], "{name}");
             assert_eq!(answer.header("etag"), "", "{name}");
-            let refused = clinic.call(&server, &viewer, request).await;
+            let refused = request.by(&viewer).await;
             // A refusal stays one, and what a viewer may read is not answered either.
             assert!(matches!(refused.outcome(), (403, "AUTH_008") | (500, "SYS_003")), "{name}: {}", refused.body);
             refusals += u64::from(refused.status == 403);
@@ -90,7 +90,7 @@ async fn without_audit_log_nothing_is_answered(database: Database) {
     }
     // And then everything goes on where it was.
     for Operation { name, request, status, .. } in &operations {
-        let answer = clinic.call(&server, &admin, request).await;
+        let answer = request.by(&admin).await;
         assert_eq!(answer.status, *status, "{name}: {}", answer.body);
     }
     assert_eq!(clinic.log_without_refusals().await.len(), log.len() + operations.len());

@@ -9,12 +9,10 @@ fn confirmed_writes_survive_a_full_disk() {
 
 #[cfg(target_os = "linux")]
 mod on_linux {
-    use crate::audit::operations::{Request, a_document, make};
-    use crate::audit::tenant::AuditedTenant;
+    use crate::audit::operations::{a_document, make};
     use crate::bulkhead;
-    use crate::support::{Serves, borrowed};
+    use crate::support::{AuditedTenant, TestClient, borrowed};
     use bulkhead::resources::documents as document;
-    use reqwest::Method;
     use sea_orm::{EntityTrait, QuerySelect};
     use serde_json::json;
     use std::collections::HashSet;
@@ -33,25 +31,25 @@ mod on_linux {
 
     /// Starts the server so that a write beyond the limit on a file's size is an error, as on a full disk, and no signal.
     async fn start(clinic: &AuditedTenant) -> Server<'_> {
-        let environment = clinic.app.environment(&[]);
+        let environment = clinic.environment(&[]);
         let arguments = ["-c", "trap '' XFSZ; exec \"$0\"", bulkhead().to_str().unwrap()];
         let server =
-            Server::listening(Path::new("/bin/sh"), &arguments, &clinic.app.database, &borrowed(&environment)).await;
+            Server::listening(Path::new("/bin/sh"), &arguments, &clinic.database, &borrowed(&environment)).await;
         server.wait_until_ready().await;
         server
     }
 
     /// Makes a document of some 8 KB: its id, or the status of the refusal.
-    async fn write(clinic: &AuditedTenant, server: &impl Serves, token: &str) -> Result<Uuid, u16> {
+    async fn write(admin: &TestClient) -> Result<Uuid, u16> {
         let mut body = a_document();
         body["metadata"] = json!({"note": "x".repeat(8000)});
-        let answer = clinic.call(server, token, &Request::new(Method::POST, "/api/v1/documents", Some(body))).await;
+        let answer = admin.post("documents", &body).await;
         if answer.status == 201 { Ok(answer.body["id"].as_str().unwrap().parse().unwrap()) } else { Err(answer.status) }
     }
 
     /// The size of the largest of the database's files.
     fn largest(clinic: &AuditedTenant) -> u64 {
-        let file = clinic.app.database.url.trim_start_matches("sqlite://").split('?').next().unwrap().to_owned();
+        let file = clinic.database.url.trim_start_matches("sqlite://").split('?').next().unwrap().to_owned();
         let sizes =
             ["", "-wal", "-shm"].map(|end| std::fs::metadata(format!("{file}{end}")).map_or(0, |file| file.len()));
         sizes.into_iter().max().unwrap()
@@ -78,15 +76,15 @@ mod on_linux {
     async fn confirmed_writes_survive_a_full_disk() {
         let clinic = AuditedTenant::new(Database::sqlite()).await;
         let mut server = start(&clinic).await;
-        let admin = clinic.admin();
-        make(&clinic, &server, &admin, "documents").await;
+        let admin = clinic.caller(&server, "ada", "admin");
+        make(&clinic, &admin, "documents").await;
 
         server.limit_file_size(Some(largest(&clinic) + 256 * 1024));
         let failures = AtomicUsize::new(0);
         let until_full = async |_| {
             let mut acknowledged = Vec::new();
             while failures.load(Ordering::Relaxed) < FAILURES {
-                match write(&clinic, &server, &admin).await {
+                match write(&admin).await {
                     Ok(id) => acknowledged.push(id),
                     Err(status) => {
                         assert_eq!(status, 503);
@@ -94,7 +92,7 @@ mod on_linux {
                     }
                 }
                 // What reads begins a transaction and rolls it back.
-                clinic.call(&server, &admin, &Request::get("/api/v1/documents?limit=1")).await;
+                admin.get("documents?limit=1").await;
             }
             acknowledged
         };
@@ -103,7 +101,7 @@ mod on_linux {
 
         // Not even what changes nothing can be written.
         server.limit_file_size(Some(0));
-        assert_eq!(write(&clinic, &server, &admin).await, Err(503));
+        assert_eq!(write(&admin).await, Err(503));
         let (status, body) = server.get_json("/api/v1/health/ready").await;
         assert_eq!((status.as_u16(), &body["checks"]["database"]["error"]), (503, &"SYS_008".into()), "{body}");
         server.limit_file_size(None);
@@ -112,7 +110,7 @@ mod on_linux {
         let afterwards = async |_| {
             let (mut acknowledged, mut refused) = (Vec::new(), Vec::new());
             for _ in 0..AFTERWARDS {
-                match write(&clinic, &server, &admin).await {
+                match write(&admin).await {
                     Ok(id) => acknowledged.push(id),
                     Err(status) => refused.push(status),
                 }
@@ -130,9 +128,10 @@ mod on_linux {
         server.signal(Signal::TERM);
         assert!(server.ended().await.success());
         let server = start(&clinic).await;
+        let admin = clinic.caller(&server, "ada", "admin");
         assert_eq!(missing(&clinic, &acknowledged).await, (0, 0), "lost by the restart");
         for id in acknowledged {
-            let answer = clinic.call(&server, &admin, &Request::get(format!("/api/v1/documents/{id}"))).await;
+            let answer = admin.get(&format!("documents/{id}")).await;
             assert_eq!(answer.status, 200, "{id}: {}", answer.body);
         }
         clinic.must(&["audit", "verify"]).await;

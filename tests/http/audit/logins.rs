@@ -1,20 +1,16 @@
 //! Logins and refused logins in the log.
 
-use super::tenant::chain;
-use crate::support::{Answer, Serves, TestApp};
-use crate::{run_on, stdout};
+use crate::login::{agreed, callback};
+use crate::support::{Answer, Serves, TestApp, chain};
 use bulkhead::audit::SYSTEM_TENANT;
 use bulkhead::entity::audit_log::Model;
 use bulkhead::entity::user;
-use reqwest::header::{COOKIE, LOCATION, SET_COOKIE, USER_AGENT};
-use sea_orm::ActiveValue::Set;
-use sea_orm::{ActiveModelTrait, ConnectionTrait, DbBackend, EntityTrait};
+use sea_orm::EntityTrait;
 use serde_json::{Value, json};
 use test_support::provider::{Person, Shape};
 use test_support::{Database, Signal, on_migrated_databases};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use uuid::Uuid;
 
 on_migrated_databases!(
     login_is_recorded_without_changing_the_user,
@@ -23,24 +19,9 @@ on_migrated_databases!(
     a_login_that_cannot_be_recorded_gives_no_token
 );
 
-/// A login up to the front end's callback: cookie and body.
-async fn agreed(app: &TestApp, server: &impl Serves) -> (String, Value) {
-    let answer = app.http.get(format!("{}/api/v1/auth/login", server.base())).send().await.unwrap();
-    let header = |name| answer.headers()[name].to_str().unwrap().to_owned();
-    let cookie = header(SET_COOKIE).split(';').next().unwrap().to_owned();
-    let consent = app.provider.consent(&header(LOCATION)).await;
-    (cookie, json!({"code": consent.code, "state": consent.state}))
-}
-
-async fn callback(app: &TestApp, server: &impl Serves, cookie: &str, body: &Value) -> Answer {
-    let request = app.http.post(format!("{}/api/v1/auth/callback", server.base())).json(body);
-    let request = request.header(USER_AGENT, "browser/1.0 ada@example.org").header(COOKIE, cookie);
-    Answer::read(request.send().await.unwrap()).await
-}
-
 async fn log_in(app: &TestApp, server: &impl Serves) -> Answer {
-    let (cookie, body) = agreed(app, server).await;
-    callback(app, server, &cookie, &body).await
+    let (begun, body) = agreed(app, server).await;
+    callback(app, server, Some(&begun.cookie), &body).await
 }
 
 fn assert_from_here(entry: &Model, action: &str) {
@@ -49,40 +30,28 @@ fn assert_from_here(entry: &Model, action: &str) {
     assert_eq!(entry.user_agent.as_deref(), Some("browser/1.0 [redacted]"), "{entry:?}");
 }
 
-async fn a_user(app: &TestApp, subject: &str) -> Uuid {
-    let connection = app.database.connect().await;
-    let row = user::ActiveModel {
-        id: Set(Uuid::now_v7().into()),
-        tenant_id: Set(app.tenant.into()),
-        email: Set("ada@example.org".to_owned()),
-        external_idp_id: Set(Some(subject.to_owned())),
-        ..Default::default()
-    };
-    row.insert(&connection).await.unwrap().id.into()
-}
-
 async fn login_is_recorded_without_changing_the_user(database: Database) {
-    let app = TestApp::new(Shape::Plain, database).await;
-    let server = app.serve(&[]).await;
-    let ours = async || chain(&app.database.connect().await, app.tenant).await;
+    let app = TestApp::start(database).await;
+    let server = app.own();
+    let ours = async || chain(&app.owner, app.tenant).await;
     // Nobody whom the tenant has a row for: by the provider's name.
-    assert_eq!(log_in(&app, &server).await.status, 200);
+    assert_eq!(log_in(&app, server).await.status, 200);
     let log = ours().await;
     assert_eq!(log.len(), 1, "{log:?}");
     assert_from_here(&log[0], "LOGIN");
     let said = (log[0].user_id, log[0].resource_id, &log[0].metadata);
     assert_eq!(said, (None, None, &json!({"subject": "provider|ada"})));
 
-    let ada = a_user(&app, "provider|ada").await;
+    let ada = app.insert_user(app.tenant, "provider|ada", user::Role::Member).await;
     let read = async || {
-        let url = format!("{}/api/v1/users/{ada}", server.base());
+        let url = format!("{}/api/v1/users/{ada}", server.base);
         let answer = Answer::read(app.http.get(url).bearer_auth(app.good()).send().await.unwrap()).await;
         answer.assert_status(200);
         answer
     };
     let before = read().await;
     assert!(before.body["last_login_at"].is_null());
-    assert_eq!(log_in(&app, &server).await.status, 200);
+    assert_eq!(log_in(&app, server).await.status, 200);
     let after = read().await;
     // As text, .12Z would come after .123Z.
     let time = |value: &Value| OffsetDateTime::parse(value.as_str().unwrap(), &Rfc3339).unwrap();
@@ -90,7 +59,7 @@ async fn login_is_recorded_without_changing_the_user(database: Database) {
     assert!(first >= time(&before.body["updated_at"]), "{first}");
     assert_eq!(after.header("etag"), before.header("etag"));
     assert_eq!(after.body["updated_at"], before.body["updated_at"]);
-    assert_eq!(log_in(&app, &server).await.status, 200);
+    assert_eq!(log_in(&app, server).await.status, 200);
     assert!(time(&read().await.body["last_login_at"]) > first, "each login is the last one");
     let log = ours().await;
     let actions: Vec<&str> = log.iter().map(|entry| entry.action.as_str()).collect();
@@ -101,37 +70,36 @@ async fn login_is_recorded_without_changing_the_user(database: Database) {
     }
 
     // A user who is deleted has logged in at the provider, and may do nothing here.
-    let connection = app.database.connect().await;
-    connection.execute_unprepared("UPDATE users SET deleted_at = updated_at").await.unwrap();
-    assert_eq!(log_in(&app, &server).await.status, 200);
+    app.execute("UPDATE users SET deleted_at = updated_at").await;
+    assert_eq!(log_in(&app, server).await.status, 200);
     let log = ours().await;
     assert_from_here(&log[6], "LOGIN");
     assert_eq!((log.len(), log[6].user_id), (7, Some(ada.into())));
 
     // Of a tenant that nobody knows.
     app.provider.seat(Person { tenant: "nobody-knows".to_owned(), ..app.ada() });
-    assert_eq!(log_in(&app, &server).await.status, 200);
-    let system = chain(&connection, SYSTEM_TENANT).await;
+    assert_eq!(log_in(&app, server).await.status, 200);
+    let system = chain(&app.owner, SYSTEM_TENANT).await;
     assert_eq!(system.len(), 1);
     assert_from_here(&system[0], "LOGIN");
     assert_eq!(system[0].metadata, json!({"subject": "provider|ada", "tenant": "nobody-knows"}));
-    assert!(run_on(&app.database, &["audit", "verify"]).await.status.success());
+    app.must(&["audit", "verify"]).await;
 }
 
 async fn a_refused_login_is_in_the_systems_log(database: Database) {
-    let app = TestApp::new(Shape::Plain, database).await;
-    let server = app.serve(&[]).await;
-    let (cookie, body) = agreed(&app, &server).await;
+    let app = TestApp::start(database).await;
+    let server = app.own();
+    let (begun, body) = agreed(&app, server).await;
     let (code, state) = (&body["code"], &body["state"]);
-    for (at, (cookie, body, outcome)) in [
-        (cookie.as_str(), json!({"code": code, "state": "guess"}), (403, "AUTH_002")),
-        (cookie.as_str(), json!({"code": "guess", "state": state}), (400, "AUTH_001")),
+    for (at, (body, outcome)) in [
+        (json!({"code": code, "state": "guess"}), (403, "AUTH_002")),
+        (json!({"code": "guess", "state": state}), (400, "AUTH_001")),
     ]
     .into_iter()
     .enumerate()
     {
-        assert_eq!(callback(&app, &server, cookie, &body).await.outcome(), outcome);
-        let log = chain(&app.database.connect().await, SYSTEM_TENANT).await;
+        assert_eq!(callback(&app, server, Some(&begun.cookie), &body).await.outcome(), outcome);
+        let log = chain(&app.owner, SYSTEM_TENANT).await;
         assert_eq!(log.len(), at + 1, "{log:?}");
         assert_from_here(&log[at], "LOGIN_REFUSED");
         let said = (log[at].user_id, log[at].resource_id, &log[at].metadata);
@@ -139,67 +107,64 @@ async fn a_refused_login_is_in_the_systems_log(database: Database) {
     }
     // A token without a tenant.
     app.provider.seat(Person { tenant: String::new(), ..app.ada() });
-    let answer = log_in(&app, &server).await;
+    let answer = log_in(&app, server).await;
     answer.assert_status(403);
-    let connection = app.database.connect().await;
-    let log = chain(&connection, SYSTEM_TENANT).await;
+    let log = chain(&app.owner, SYSTEM_TENANT).await;
     assert_eq!((log.len(), &log[2].metadata["code"]), (3, &answer.body["error"]["code"]));
-    assert!(chain(&connection, app.tenant).await.is_empty());
+    assert!(chain(&app.owner, app.tenant).await.is_empty());
     // It is nobody's of any tenant.
-    let output = run_on(&app.database, &["audit", "export", "--tenant", "system"]).await;
-    assert_eq!(stdout(&output).lines().count(), 3);
+    assert_eq!(app.must(&["audit", "export", "--tenant", "system"]).await.lines().count(), 3);
 }
 
 async fn strangers_leave_nothing_in_the_log(database: Database) {
     let app = TestApp::new(Shape::Plain, database).await;
     let mut server = app.server(&[]).await;
-    let (cookie, body) = agreed(&app, &server).await;
-    let (name, value) = cookie.split_once('=').unwrap();
+    let (begun, body) = agreed(&app, &server).await;
+    let (name, value) = begun.cookie.split_once('=').unwrap();
     for cookie in ["none=1", "", &format!("{name}=x"), &format!("{name}=x{value}"), &format!("{name}x={value}")] {
         for body in [&body, &json!({"code": "x", "state": "y"})] {
-            assert_eq!(callback(&app, &server, cookie, body).await.outcome(), (403, "AUTH_002"), "{cookie}");
+            assert_eq!(callback(&app, &server, Some(cookie), body).await.outcome(), (403, "AUTH_002"), "{cookie}");
         }
     }
-    let connection = app.database.connect().await;
-    assert!(chain(&connection, SYSTEM_TENANT).await.is_empty());
+    assert!(chain(&app.owner, SYSTEM_TENANT).await.is_empty());
     // Who begins a login, which anyone can, leaves one entry, and a count.
     let guess = json!({"code": "guess", "state": "guess"});
     for _ in 0..5 {
-        callback(&app, &server, &cookie, &guess).await.assert_error(403, "AUTH_002");
+        callback(&app, &server, Some(&begun.cookie), &guess).await.assert_error(403, "AUTH_002");
     }
-    assert_eq!(chain(&connection, SYSTEM_TENANT).await.len(), 1);
+    assert_eq!(chain(&app.owner, SYSTEM_TENANT).await.len(), 1);
     server.signal(Signal::TERM);
     assert_eq!(server.ended().await.code(), Some(0));
-    let log = chain(&connection, SYSTEM_TENANT).await;
+    let log = chain(&app.owner, SYSTEM_TENANT).await;
     assert_eq!(log.len(), 2, "{log:?}");
     assert_eq!(log[1].metadata, json!({"code": "AUTH_002", "count": 4}));
     for entry in &log {
         assert_from_here(entry, "LOGIN_REFUSED");
     }
-    assert!(run_on(&app.database, &["audit", "verify"]).await.status.success());
+    app.must(&["audit", "verify"]).await;
 }
 
 async fn a_login_that_cannot_be_recorded_gives_no_token(database: Database) {
-    let app = TestApp::new(Shape::Plain, database).await;
-    let server = app.serve(&[]).await;
-    let connection = app.database.connect().await;
-    let fault = match connection.get_database_backend() {
-        DbBackend::Postgres => "REVOKE INSERT ON audit_logs FROM bulkhead_app",
-        _ => "CREATE TRIGGER full BEFORE INSERT ON audit_logs BEGIN SELECT RAISE(ABORT, 'no'); END",
-    };
-    connection.execute_unprepared(fault).await.unwrap();
+    let app = TestApp::start(database).await;
+    let server = app.own();
+    app.execute(if app.on_postgres() {
+        "REVOKE INSERT ON audit_logs FROM bulkhead_app"
+    } else {
+        "CREATE TRIGGER full BEFORE INSERT ON audit_logs BEGIN SELECT RAISE(ABORT, 'no'); END"
+    })
+    .await;
     for with_a_row in [false, true] {
         if with_a_row {
-            a_user(&app, "provider|ada").await;
+            app.insert_user(app.tenant, "provider|ada", user::Role::Member).await;
         }
-        let answer = log_in(&app, &server).await;
+        let answer = log_in(&app, server).await;
         assert_eq!(answer.outcome(), (500, "SYS_003"), "{}", answer.body);
         assert!(answer.body["access_token"].is_null() && answer.header("set-cookie").is_empty());
     }
-    let users = user::Entity::find().all(&connection).await.unwrap();
+    let users = user::Entity::find().all(&app.owner).await.unwrap();
     assert_eq!((users.len(), users[0].last_login_at), (1, None));
     // What is refused stays refused.
-    let (cookie, body) = agreed(&app, &server).await;
+    let (begun, body) = agreed(&app, server).await;
     let body = json!({"code": body["code"], "state": "guess"});
-    callback(&app, &server, &cookie, &body).await.assert_error(403, "AUTH_002");
+    callback(&app, server, Some(&begun.cookie), &body).await.assert_error(403, "AUTH_002");
 }

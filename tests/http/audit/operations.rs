@@ -1,30 +1,9 @@
 //! Every operation of the API that asks for a token: how it is asked, and what it leaves in the log.
 
-use super::tenant::AuditedTenant;
-use crate::support::{SAMPLES, Sample, Serves};
+use crate::support::{AuditedTenant, Request, SAMPLES, Sample, TestClient};
 use bulkhead::server::api_document;
-use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
-
-/// A request of the API.
-#[derive(Debug, Clone)]
-pub(super) struct Request {
-    pub(super) method: Method,
-    pub(super) path: String,
-    pub(super) body: Option<Value>,
-    pub(super) if_match: Option<String>,
-}
-
-impl Request {
-    pub(super) fn new(method: Method, path: impl Into<String>, body: Option<Value>) -> Self {
-        Self { method, path: path.into(), body, if_match: None }
-    }
-
-    pub(super) fn get(path: impl Into<String>) -> Self {
-        Self::new(Method::GET, path, None)
-    }
-}
 
 /// An operation, and what it leaves.
 #[derive(Debug, Clone)]
@@ -69,27 +48,24 @@ pub(super) fn a_document() -> Value {
 }
 
 /// Makes a row by the API: its id.
-pub(super) async fn make(clinic: &AuditedTenant, server: &impl Serves, token: &str, kind: &str) -> Uuid {
+pub(super) async fn make(clinic: &AuditedTenant, admin: &TestClient, kind: &str) -> Uuid {
     let sample = SAMPLES.iter().find(|sample| sample.path() == kind).unwrap();
-    let body = (sample.new)(&json!(clinic.ada));
-    let answer = clinic.call(server, token, &Request::new(Method::POST, format!("/api/v1/{kind}"), Some(body))).await;
-    answer.assert_status(201);
-    answer.body["id"].as_str().unwrap().parse().unwrap()
+    let row = admin.make(kind, &(sample.new)(&json!(clinic.ada))).await;
+    row["id"].as_str().unwrap().parse().unwrap()
 }
 
 /// Makes a row, and deletes it where it is to be restored.
-async fn prepare(clinic: &AuditedTenant, server: &impl Serves, token: &str, kind: &str, name: &str) -> Uuid {
-    let id = make(clinic, server, token, kind).await;
+async fn prepare(clinic: &AuditedTenant, admin: &TestClient, kind: &str, name: &str) -> Uuid {
+    let id = make(clinic, admin, kind).await;
     if name.ends_with("/restore") {
-        let delete = Request::new(Method::DELETE, format!("/api/v1/{kind}/{id}"), None);
-        clinic.call(server, token, &delete).await.assert_status(204);
+        admin.delete(&format!("{kind}/{id}")).await.assert_status(204);
     }
     id
 }
 
 /// The operation of this name, ready to succeed once: what it needs is made. A new operation of another kind fails the tests
 /// until it has a line here.
-pub(super) async fn operation(clinic: &AuditedTenant, server: &impl Serves, admin: &str, name: &str) -> Operation {
+pub(super) async fn operation(clinic: &AuditedTenant, admin: &TestClient, name: &str) -> Operation {
     let (method, path) = name.split_once(' ').unwrap();
     let kind = path.split('/').nth(3).unwrap();
     let sample = SAMPLES.iter().find(|sample| sample.path() == kind);
@@ -103,7 +79,7 @@ pub(super) async fn operation(clinic: &AuditedTenant, server: &impl Serves, admi
     if kind == "audit-logs" && path.contains("{id}") {
         id = Some(clinic.log().await[0].id.into());
     } else if path.contains("{id}") {
-        id = Some(prepare(clinic, server, admin, kind, name).await);
+        id = Some(prepare(clinic, admin, kind, name).await);
     }
     let address = path.replace("{id}", &id.unwrap_or_default().to_string());
     let body_of = |of: fn(&Sample, &Value) -> Value| sample.map(|sample| of(sample, &json!(clinic.ada)));
@@ -121,7 +97,7 @@ pub(super) async fn operation(clinic: &AuditedTenant, server: &impl Serves, admi
     if kind == "tenant" {
         id = Some(clinic.tenant);
     }
-    let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-    let request = Request::new(method, address, body);
+    let path = address.strip_prefix("/api/v1/").unwrap();
+    let request = Request { body, ..Request::new(&method.to_uppercase(), path) };
     Operation { name: name.to_owned(), request, status, action, resource, id, metadata }
 }

@@ -1,10 +1,8 @@
 //! No patient's data is in the log, wherever a client puts it.
 
-use super::operations::{Request, a_document, a_user, make};
-use super::tenant::AuditedTenant;
-use crate::support::Serves;
+use super::operations::{a_document, a_user, make};
+use crate::support::{AuditedTenant, Request};
 use bulkhead::entity::audit_log::Entity;
-use reqwest::Method;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::json;
 use test_support::{Database, on_migrated_databases};
@@ -16,11 +14,9 @@ const PATIENT: [&str; 7] =
     ["219-09-9999", "219099999", "patient@example.org", "Grace", "mrn-4711", "leukaemia", "555-867-5309"];
 
 async fn audit_log_holds_no_patient_data(database: Database) {
-    let clinic = AuditedTenant::new(database).await;
-    let server = clinic.serve().await;
-    let (admin, viewer) = (clinic.admin(), clinic.token("ada", "viewer"));
-    let (user, document) =
-        (make(&clinic, &server, &admin, "users").await, make(&clinic, &server, &admin, "documents").await);
+    let (clinic, admin) = AuditedTenant::start(database).await;
+    let viewer = clinic.caller(clinic.own(), "ada", "viewer");
+    let (user, document) = (make(&clinic, &admin, "users").await, make(&clinic, &admin, "documents").await);
     let mut new_user = a_user("patient");
     new_user["full_name"] = json!("Grace 219-09-9999");
     new_user["external_idp_id"] = json!("mrn-4711 219-09-9999");
@@ -35,26 +31,25 @@ async fn audit_log_holds_no_patient_data(database: Database) {
         changes.as_object_mut().unwrap().remove(name);
     }
     let unknown = json!({"ssn 219-09-9999": "Grace", "full_name": 219_099_999});
-    let (post, patch) = (Method::POST, Method::PATCH);
     let requests = [
-        (201, Request::new(post.clone(), "/api/v1/users", Some(new_user.clone()))),
-        (409, Request::new(post.clone(), "/api/v1/users", Some(new_user.clone()))),
-        (201, Request::new(post.clone(), "/api/v1/documents", Some(new_document.clone()))),
-        (409, Request::new(post, "/api/v1/documents", Some(new_document))),
-        (409, Request::new(patch.clone(), format!("/api/v1/users/{user}"), Some(new_user.clone()))),
-        (200, Request::new(patch.clone(), format!("/api/v1/users/{user}"), Some(json!({"full_name": "Grace"})))),
-        (400, Request::new(patch.clone(), format!("/api/v1/users/{user}"), Some(unknown))),
-        (200, Request::new(patch.clone(), format!("/api/v1/documents/{document}"), Some(changes))),
-        (200, Request::new(patch, "/api/v1/tenant", Some(json!({"name": "Grace of 219-09-9999"})))),
-        (200, Request::get("/api/v1/users")),
-        (200, Request::get("/api/v1/documents")),
-        (200, Request::get("/api/v1/audit-logs?resource_type=Grace%20219-09-9999")),
-        (400, Request::get("/api/v1/users?patient=Grace%20219-09-9999")),
-        (400, Request::get("/api/v1/users/219-09-9999")),
-        (400, Request::get("/api/v1/documents/patient@example.org")),
-        (400, Request::get("/api/v1/documents?cursor=219-09-9999")),
-        (404, Request::get("/api/v1/patients/219-09-9999")),
-        (405, Request::new(Method::PUT, "/api/v1/users/219-09-9999?name=Grace", None)),
+        (201, Request::new("POST", "users").body(new_user.clone())),
+        (409, Request::new("POST", "users").body(new_user.clone())),
+        (201, Request::new("POST", "documents").body(new_document.clone())),
+        (409, Request::new("POST", "documents").body(new_document)),
+        (409, Request::new("PATCH", format!("users/{user}")).body(new_user.clone())),
+        (200, Request::new("PATCH", format!("users/{user}")).body(json!({"full_name": "Grace"}))),
+        (400, Request::new("PATCH", format!("users/{user}")).body(unknown)),
+        (200, Request::new("PATCH", format!("documents/{document}")).body(changes)),
+        (200, Request::new("PATCH", "tenant").body(json!({"name": "Grace of 219-09-9999"}))),
+        (200, Request::new("GET", "users")),
+        (200, Request::new("GET", "documents")),
+        (200, Request::new("GET", "audit-logs?resource_type=Grace%20219-09-9999")),
+        (400, Request::new("GET", "users?patient=Grace%20219-09-9999")),
+        (400, Request::new("GET", "users/219-09-9999")),
+        (400, Request::new("GET", "documents/patient@example.org")),
+        (400, Request::new("GET", "documents?cursor=219-09-9999")),
+        (404, Request::new("GET", "patients/219-09-9999")),
+        (405, Request::new("PUT", "users/219-09-9999?name=Grace")),
     ];
     let agents = [
         "clinic/1.0".to_owned(),
@@ -65,12 +60,12 @@ async fn audit_log_holds_no_patient_data(database: Database) {
     ];
     let before = clinic.log().await.len();
     for (status, request) in &requests {
-        let answer = clinic.call(&server, &admin, request).await;
+        let answer = request.by(&admin).await;
         assert_eq!(answer.status, *status, "{request:?}: {}", answer.body);
     }
     for agent in &agents {
-        for token in [&admin, &viewer] {
-            let send = clinic.http.get(format!("{}/api/v1/audit-logs?limit=1", server.base())).bearer_auth(token);
+        for caller in [&admin, &viewer] {
+            let send = caller.request("GET", "audit-logs?limit=1");
             // Nor what a proxy says that knows no better.
             let send = send.header("user-agent", agent).header("x-forwarded-for", "patient@example.org, 219-09-9999");
             assert!(matches!(send.send().await.unwrap().status().as_u16(), 200 | 403));

@@ -1,14 +1,13 @@
 //! A chain that does not hold is repaired by an operator: what was broken is named for ever, and what is broken later shows.
 
-use super::operations::{Request, make};
-use super::tenant::{AuditedTenant, chain, made_up};
+use super::operations::make;
+use crate::support::{AuditedTenant, BEGINNING, chain};
 use crate::{stderr, stdout};
 use bulkhead::audit::{AuditEntry, SYSTEM_TENANT};
 use bulkhead::entity::audit_log::Model;
 use sea_orm::{ConnectionTrait, Statement};
 use serde_json::json;
 use test_support::{Database, on_migrated_databases};
-use uuid::Uuid;
 
 on_migrated_databases!(
     tenant_is_served_again_after_a_repair,
@@ -20,11 +19,11 @@ on_migrated_databases!(
 );
 
 /// A name of a trigger, and the SQL that makes it again.
-type Triggers = Vec<(String, String)>;
+pub(super) type Triggers = Vec<(String, String)>;
 
 impl AuditedTenant {
     /// The triggers of the log, which are taken away.
-    async fn disarm(&self) -> Triggers {
+    pub(super) async fn disarm(&self) -> Triggers {
         if self.on_postgres() {
             self.execute("ALTER TABLE audit_logs DISABLE TRIGGER ALL; ALTER TABLE audit_heads DISABLE TRIGGER ALL")
                 .await;
@@ -68,31 +67,20 @@ impl AuditedTenant {
     async fn repair(&self, tenant: &str, reason: &str) -> String {
         self.must(&["audit", "repair", "--tenant", tenant, "--reason", reason]).await
     }
-
-    /// A tenant with a chain of six, as it is tampered with.
-    async fn six(&self, external_id: &str) -> (Uuid, Vec<Model>) {
-        let tenant = self.make_tenant(external_id).await;
-        let last = chain(&self.owner, tenant).await.pop().unwrap();
-        let after = (last.sequence, last.hash.as_str());
-        let (insert, _) = made_up(self.owner.get_database_backend(), tenant, after, 6 - last.sequence, |_| ());
-        self.execute(&insert).await;
-        (tenant, chain(&self.owner, tenant).await)
-    }
 }
 
 async fn tenant_is_served_again_after_a_repair(database: Database) {
     let clinic = AuditedTenant::new(database).await;
     let server = clinic.server(&[]).await;
-    let admin = clinic.admin();
-    make(&clinic, &server, &admin, "documents").await;
-    let last = clinic.log().await.pop().unwrap();
+    let admin = clinic.caller(&server, "ada", "admin");
+    make(&clinic, &admin, "documents").await;
+    let last = clinic.newest().await;
     let after = (last.sequence, last.hash.as_str());
     // As a load of data with the triggers off does.
-    let (insert, _) = made_up(clinic.owner.get_database_backend(), clinic.tenant, after, 2, |_| ());
+    let (insert, _) = clinic.made_up(clinic.tenant, after, 2, |_| ());
     clinic.tamper(&insert).await;
     let strange = last.sequence + 2;
-    let look = Request::get("/api/v1/documents");
-    assert_eq!(clinic.call(&server, &admin, &look).await.outcome(), (500, "SYS_003"), "nothing can be recorded");
+    assert_eq!(admin.get("documents").await.outcome(), (500, "SYS_003"), "nothing can be recorded");
     let (code, said) = clinic.verify("clinic").await;
     assert_eq!(code, Some(1));
     assert!(said.contains(&format!("entry {strange} was inserted behind the chain's end")), "{said}");
@@ -100,7 +88,7 @@ async fn tenant_is_served_again_after_a_repair(database: Database) {
     let told = clinic.repair("clinic", "restored a dump with --disable-triggers, see ticket 7").await;
     let what = format!("entry {strange} was inserted behind the chain's end; repaired by entry {} at ", strange + 1);
     assert!(told.starts_with(&format!("clinic: {what}")), "{told}");
-    let entry = clinic.log().await.pop().unwrap();
+    let entry = clinic.newest().await;
     assert_eq!((entry.action.as_str(), entry.resource_type.as_str()), ("CHAIN_REPAIRED", "audit_logs"));
     assert_eq!((entry.sequence, &entry.prev_hash), (strange + 1, &last.hash));
     let at = json!({"sequence": last.sequence, "hash": last.hash});
@@ -114,8 +102,8 @@ async fn tenant_is_served_again_after_a_repair(database: Database) {
         assert_eq!(entry.metadata[name], value, "{name}");
     }
 
-    assert_eq!(clinic.call(&server, &admin, &look).await.status, 200, "the tenant is served again");
-    make(&clinic, &server, &admin, "documents").await;
+    assert_eq!(admin.get("documents").await.status, 200, "the tenant is served again");
+    make(&clinic, &admin, "documents").await;
     let log = clinic.log().await;
     let (code, said) = clinic.verify("clinic").await;
     let begins = format!("REPAIRED clinic ({}): {what}", clinic.tenant);
@@ -162,7 +150,8 @@ fn breaks(way: &str, id: &str, log: &[Model]) -> String {
 async fn every_break_is_named_for_ever(database: Database) {
     let clinic = AuditedTenant::new(database).await;
     for (way, _) in BREAKS {
-        let (tenant, log) = clinic.six(way).await;
+        let tenant = clinic.chained(way).await;
+        let log = chain(&clinic.owner, tenant).await;
         clinic.tamper(&breaks(way, &clinic.literal(tenant), &log)).await;
     }
     let output = clinic.run(&["audit", "verify"]).await;
@@ -201,7 +190,7 @@ async fn a_repair_covers_what_it_names_and_nothing_else(database: Database) {
     ];
     let mut tenants = Vec::new();
     for (way, ..) in &ways {
-        let (tenant, _) = clinic.six(way).await;
+        let tenant = clinic.chained(way).await;
         let id = clinic.literal(tenant);
         clinic.tamper(&format!("UPDATE audit_logs SET action = 'x' WHERE tenant_id = {id} AND sequence = 4")).await;
         clinic.repair(way, "tested").await;
@@ -220,7 +209,7 @@ async fn a_repair_covers_what_it_names_and_nothing_else(database: Database) {
     for (way, gone, what) in
         [("gone", 5, "entry 7 repairs something else"), ("repair-gone", 7, "entry 4 is not what its hash was made of")]
     {
-        let (tenant, _) = clinic.six(way).await;
+        let tenant = clinic.chained(way).await;
         let id = clinic.literal(tenant);
         clinic.tamper(&format!("UPDATE audit_logs SET action = 'x' WHERE tenant_id = {id} AND sequence = 4")).await;
         clinic.repair(way, "tested").await;
@@ -232,7 +221,7 @@ async fn a_repair_covers_what_it_names_and_nothing_else(database: Database) {
 
 async fn a_repaired_chain_breaks_and_is_repaired_again(database: Database) {
     let clinic = AuditedTenant::new(database).await;
-    let (tenant, _) = clinic.six("twice").await;
+    let tenant = clinic.chained("twice").await;
     let id = clinic.literal(tenant);
     let edit = |sequence: i64| {
         format!("UPDATE audit_logs SET user_agent = 'x' WHERE tenant_id = {id} AND sequence = {sequence}")
@@ -282,7 +271,7 @@ async fn a_chain_that_holds_is_not_repaired(database: Database) {
     clinic.tamper(&format!("UPDATE audit_logs SET action = 'x' WHERE tenant_id = {literal} AND sequence = 1")).await;
     clinic.repair("clinic", "SSN 078-05-1120 \u{e9}").await;
     refused(&["--tenant", "clinic", "--reason", "why"], 1, holds).await;
-    let entry = clinic.log().await.pop().unwrap();
+    let entry = clinic.newest().await;
     assert!(!entry.metadata.to_string().contains("078-05-1120"), "{}", entry.metadata);
     let (entry, hash) = AuditEntry::from_row(entry);
     assert_eq!(entry.hash().unwrap(), hash);
@@ -290,7 +279,7 @@ async fn a_chain_that_holds_is_not_repaired(database: Database) {
 
 async fn the_systems_chain_is_repaired_like_any_other(database: Database) {
     let clinic = AuditedTenant::new(database).await;
-    let (insert, _) = made_up(clinic.owner.get_database_backend(), SYSTEM_TENANT, super::tenant::BEGINNING, 1, |_| ());
+    let (insert, _) = clinic.made_up(SYSTEM_TENANT, BEGINNING, 1, |_| ());
     clinic.tamper(&insert).await;
     assert_eq!(clinic.verify("system").await.0, Some(1));
     clinic.repair("system", "tested").await;

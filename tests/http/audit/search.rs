@@ -1,11 +1,9 @@
 //! Who saw this, when, and what was changed to what: questions that the log answers.
 
-use super::operations::{Request, a_document, make};
-use super::tenant::{AuditedTenant, BEGINNING, chain, made_up};
-use crate::support::{Serves, page};
+use super::operations::make;
+use crate::support::{AuditedTenant, BEGINNING, TestClient, chain, page};
+use bulkhead::audit::AuditEntry;
 use bulkhead::entity::audit_log::Model;
-use reqwest::Method;
-use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use test_support::{Database, on_migrated_databases};
 use uuid::Uuid;
@@ -20,23 +18,17 @@ on_migrated_databases!(
     entries_are_found_between_two_times
 );
 
-async fn get(clinic: &AuditedTenant, server: &impl Serves, token: &str, path: &str) -> Value {
-    let answer = clinic.call(server, token, &Request::get(format!("/api/v1/{path}"))).await;
+async fn get(client: &TestClient, path: &str) -> Value {
+    let answer = client.get(path).await;
     assert_eq!(answer.status, 200, "{path}: {}", answer.body);
     answer.body
 }
 
 /// All entries that a search finds, page by page, and how many pages there are.
-async fn search(
-    clinic: &AuditedTenant,
-    server: &impl Serves,
-    token: &str,
-    query: &str,
-    limit: usize,
-) -> (Vec<Value>, usize) {
+async fn search(client: &TestClient, query: &str, limit: usize) -> (Vec<Value>, usize) {
     let (mut found, mut cursor, mut pages) = (Vec::new(), Value::Null, 0);
     loop {
-        let body = get(clinic, server, token, &page(&format!("audit-logs?{query}"), limit, &cursor)).await;
+        let body = get(client, &page(&format!("audit-logs?{query}"), limit, &cursor)).await;
         found.extend(body["items"].as_array().unwrap().iter().cloned());
         (cursor, pages) = (body["next_cursor"].clone(), pages + 1);
         if cursor.is_null() {
@@ -50,11 +42,8 @@ fn numbers(entries: &[Value]) -> Vec<i64> {
 }
 
 async fn role_and_status_changes_name_both_values(database: Database) {
-    let clinic = AuditedTenant::new(database).await;
-    let server = clinic.serve().await;
-    let admin = clinic.admin();
-    let (user, document) =
-        (make(&clinic, &server, &admin, "users").await, make(&clinic, &server, &admin, "documents").await);
+    let (clinic, admin) = AuditedTenant::start(database).await;
+    let (user, document) = (make(&clinic, &admin, "users").await, make(&clinic, &admin, "documents").await);
     for (path, body, metadata) in [
         (
             format!("users/{user}"),
@@ -73,26 +62,23 @@ async fn role_and_status_changes_name_both_values(database: Database) {
             json!({"fields": ["filename", "status"], "status": {"from": "failed", "to": "completed"}}),
         ),
     ] {
-        let request = Request::new(Method::PATCH, format!("/api/v1/{path}"), Some(body));
-        let answer = clinic.call(&server, &admin, &request).await;
+        let answer = admin.patch(&path, &body).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
-        let newest = clinic.log().await.pop().unwrap();
+        let newest = clinic.newest().await;
         assert_eq!((newest.action.as_str(), newest.metadata), ("UPDATED", metadata), "{path}");
     }
-    let nobody =
-        Request::new(Method::PATCH, format!("/api/v1/users/{}", Uuid::now_v7()), Some(json!({"role": "admin"})));
-    clinic.call(&server, &admin, &nobody).await.assert_error(404, "RES_001");
+    let nobody = admin.patch(&format!("users/{}", Uuid::now_v7()), &json!({"role": "admin"})).await;
+    nobody.assert_error(404, "RES_001");
     clinic.must(&["audit", "verify"]).await;
 }
 
 async fn who_saw_a_row_in_a_list_is_found_by_the_row(database: Database) {
-    let clinic = AuditedTenant::new(database).await;
-    let server = clinic.serve().await;
-    let (admin, viewer) = (clinic.admin(), clinic.token("mallory", "viewer"));
-    let document = make(&clinic, &server, &admin, "documents").await;
-    let other = make(&clinic, &server, &admin, "documents").await;
+    let (clinic, admin) = AuditedTenant::start(database).await;
+    let viewer = clinic.caller(clinic.own(), "mallory", "viewer");
+    let document = make(&clinic, &admin, "documents").await;
+    let other = make(&clinic, &admin, "documents").await;
     let seen = async |path: &str| {
-        get(&clinic, &server, &viewer, path).await;
+        get(&viewer, path).await;
         clinic.log().await.last().unwrap().sequence
     };
     let both = seen("documents").await;
@@ -104,25 +90,23 @@ async fn who_saw_a_row_in_a_list_is_found_by_the_row(database: Database) {
     let query = format!("resource_type=documents&resource_id={document}");
     let created = clinic.log().await.iter().find(|entry| entry.resource_id == Some(document)).unwrap().sequence;
     for limit in [1, 2, 50] {
-        let (found, _) = search(&clinic, &server, &admin, &query, limit).await;
+        let (found, _) = search(&admin, &query, limit).await;
         assert_eq!(numbers(&found), [again, one, both, created], "{limit} at once");
         assert_eq!(found[0]["metadata"]["subject"], "mallory");
         assert_eq!((&found[0]["resource_id"], &found[0]["metadata"]["count"]), (&Value::Null, &json!(2)));
     }
-    let (found, _) = search(&clinic, &server, &admin, &format!("{query}&action=CREATED"), 50).await;
+    let (found, _) = search(&admin, &format!("{query}&action=CREATED"), 50).await;
     assert_eq!(numbers(&found), [created]);
     let ada = clinic.ada;
-    let (found, _) = search(&clinic, &server, &admin, &format!("{query}&user_id={ada}"), 50).await;
+    let (found, _) = search(&admin, &format!("{query}&user_id={ada}"), 50).await;
     assert_eq!(numbers(&found), [created], "the viewer has no user");
     // Of users, from the command line, too; deleted or not.
     clinic.must(&["user", "list", "--tenant", "clinic"]).await;
     let listed = clinic.log().await.last().unwrap().sequence;
-    let (found, _) = search(&clinic, &server, &admin, &format!("resource_type=users&resource_id={ada}"), 50).await;
+    let (found, _) = search(&admin, &format!("resource_type=users&resource_id={ada}"), 50).await;
     assert_eq!(numbers(&found)[0], listed);
-    let delete = Request::new(Method::DELETE, format!("/api/v1/documents/{other}"), None);
-    clinic.call(&server, &admin, &delete).await.assert_status(204);
-    let (found, _) =
-        search(&clinic, &server, &admin, &format!("resource_type=documents&resource_id={other}"), 50).await;
+    admin.delete(&format!("documents/{other}")).await.assert_status(204);
+    let (found, _) = search(&admin, &format!("resource_type=documents&resource_id={other}"), 50).await;
     assert_eq!(found.len(), 5, "made, three lists, deleted: {found:#?}");
     clinic.must(&["audit", "verify"]).await;
 }
@@ -130,9 +114,7 @@ async fn who_saw_a_row_in_a_list_is_found_by_the_row(database: Database) {
 async fn an_entry_of_200_rows_is_small_and_names_them_all(database: Database) {
     // A program's name of this length is kept.
     const LONGEST: usize = 256;
-    let clinic = AuditedTenant::new(database).await;
-    let server = clinic.serve().await;
-    let admin = clinic.admin();
+    let (clinic, admin) = AuditedTenant::start(database).await;
     let owner = clinic.ada;
     let rows: Vec<String> = (0..201)
         .map(|_| {
@@ -144,56 +126,47 @@ async fn an_entry_of_200_rows_is_small_and_names_them_all(database: Database) {
         .collect();
     let columns = "id, tenant_id, user_id, storage_key, bucket, filename, content_type, size_bytes";
     clinic.execute(&format!("INSERT INTO documents ({columns}) VALUES {}", rows.join(", "))).await;
-    let request = clinic.http.get(format!("{}/api/v1/documents?limit=200", server.base())).bearer_auth(&admin);
-    let answer: Value = request.header("user-agent", "x".repeat(LONGEST)).send().await.unwrap().json().await.unwrap();
+    let request = admin.request("GET", "documents?limit=200").header("user-agent", "x".repeat(LONGEST));
+    let answer: Value = request.send().await.unwrap().json().await.unwrap();
     let shown = answer["items"].as_array().unwrap();
-    let entry = clinic.log().await.pop().unwrap();
+    let entry = clinic.newest().await;
     assert_eq!((shown.len(), entry.metadata["count"].as_i64()), (200, Some(200)));
     if clinic.on_postgres() {
-        let sql = format!(
-            "SELECT pg_column_size(audit_logs.*)::text AS bytes FROM audit_logs WHERE sequence = {} AND \
-                           tenant_id = '{}'",
-            entry.sequence, clinic.tenant
-        );
-        let statement = sea_orm::Statement::from_string(clinic.owner.get_database_backend(), sql);
-        let row = clinic.owner.query_one_raw(statement).await.unwrap().unwrap();
-        let bytes: usize = row.try_get::<String>("", "bytes").unwrap().parse().unwrap();
+        let sql = format!("SELECT pg_column_size(audit_logs.*) FROM audit_logs WHERE id = '{}'", entry.id);
+        let bytes: i32 = clinic.value(&sql).await;
         assert!(bytes <= 2048, "{bytes} bytes");
     }
     for at in [0, 99, 199] {
         let query = format!("resource_type=documents&resource_id={}", shown[at]["id"].as_str().unwrap());
-        let (found, _) = search(&clinic, &server, &admin, &query, 50).await;
+        let (found, _) = search(&admin, &query, 50).await;
         assert_eq!(numbers(&found), [entry.sequence], "row {at}");
     }
     clinic.must(&["audit", "verify"]).await;
 }
 
 async fn entry_names_the_ids_that_its_list_showed(database: Database) {
-    let clinic = AuditedTenant::new(database).await;
-    let server = clinic.serve().await;
-    let admin = clinic.admin();
+    let (clinic, admin) = AuditedTenant::start(database).await;
     let mut documents = Vec::new();
     for _ in 0..5 {
-        documents.push(make(&clinic, &server, &admin, "documents").await);
+        documents.push(make(&clinic, &admin, "documents").await);
     }
     documents.reverse();
-    let first = get(&clinic, &server, &admin, "documents?limit=3").await;
-    let list = clinic.log().await.pop().unwrap();
+    let first = get(&admin, "documents?limit=3").await;
+    let list = clinic.newest().await;
     let cursor = first["next_cursor"].as_str().unwrap();
-    get(&clinic, &server, &admin, &format!("documents?limit=3&cursor={cursor}")).await;
-    let rest = clinic.log().await.pop().unwrap();
-    get(&clinic, &server, &admin, "documents?status=completed").await;
-    let none = clinic.log().await.pop().unwrap();
-    get(&clinic, &server, &admin, &format!("documents/{}", documents[0])).await;
-    let one = clinic.log().await.pop().unwrap();
-    let users = get(&clinic, &server, &admin, "users").await;
-    let people = clinic.log().await.pop().unwrap();
+    get(&admin, &format!("documents?limit=3&cursor={cursor}")).await;
+    let rest = clinic.newest().await;
+    get(&admin, "documents?status=completed").await;
+    let none = clinic.newest().await;
+    get(&admin, &format!("documents/{}", documents[0])).await;
+    let one = clinic.newest().await;
+    let users = get(&admin, "users").await;
+    let people = clinic.newest().await;
     // What is deleted later was shown all the same.
-    let delete = Request::new(Method::DELETE, format!("/api/v1/documents/{}", documents[1]), None);
-    clinic.call(&server, &admin, &delete).await.assert_status(204);
+    admin.delete(&format!("documents/{}", documents[1])).await.assert_status(204);
     let strange = Uuid::now_v7();
     put(&clinic, &[json!({"ids": [documents[4], strange]})]).await;
-    let old = clinic.log().await.pop().unwrap();
+    let old = clinic.newest().await;
     for (entry, ids) in [
         (&list, json!(documents[..3])),
         (&rest, json!(documents[3..])),
@@ -203,7 +176,7 @@ async fn entry_names_the_ids_that_its_list_showed(database: Database) {
         (&old, json!([documents[4], strange])),
     ] {
         let before = clinic.log().await.len();
-        let body = get(&clinic, &server, &admin, &format!("audit-logs/{}", entry.id)).await;
+        let body = get(&admin, &format!("audit-logs/{}", entry.id)).await;
         assert_eq!((&body["sequence"], &body["resource_ids"]), (&json!(entry.sequence), &ids), "{body}");
         assert_eq!(body["hash"], json!(entry.hash));
         let recorded = clinic.log().await.split_off(before);
@@ -216,23 +189,22 @@ async fn entry_names_the_ids_that_its_list_showed(database: Database) {
     // Another tenant's entry is none.
     let other = clinic.make_tenant("other").await;
     let theirs = chain(&clinic.owner, other).await.pop().unwrap().id;
-    let refused = clinic.call(&server, &admin, &Request::get(format!("/api/v1/audit-logs/{theirs}"))).await;
+    let refused = admin.get(&format!("audit-logs/{theirs}")).await;
     refused.assert_error(404, "RES_001");
 }
 
 /// Entries of lists, with these members; they are put behind the chain's end.
 async fn put(clinic: &AuditedTenant, metadata: &[Value]) -> Vec<i64> {
-    let last = clinic.log().await.pop().unwrap();
+    let last = clinic.newest().await;
     let mut at = (last.sequence, last.hash);
     let mut numbers = Vec::new();
     for members in metadata {
-        let backend = clinic.owner.get_database_backend();
-        let (insert, _) = made_up(backend, clinic.tenant, (at.0, &at.1), 1, |entry| {
+        let (insert, _) = clinic.made_up(clinic.tenant, (at.0, &at.1), 1, |entry| {
             entry.resource_id = None;
             entry.metadata = members.clone();
         });
         clinic.execute(&insert).await;
-        let last = clinic.log().await.pop().unwrap();
+        let last = clinic.newest().await;
         at = (last.sequence, last.hash);
         numbers.push(at.0);
     }
@@ -240,9 +212,7 @@ async fn put(clinic: &AuditedTenant, metadata: &[Value]) -> Vec<i64> {
 }
 
 async fn older_list_entries_are_found(database: Database) {
-    let clinic = AuditedTenant::new(database).await;
-    let server = clinic.serve().await;
-    let admin = clinic.admin();
+    let (clinic, admin) = AuditedTenant::start(database).await;
     // Its last six bytes are 33 44 55 66 77 88.
     let id: Uuid = "0193b7a6-7c1e-7d4c-9f1b-334455667788".parse().unwrap();
     let numbers_put = put(
@@ -258,10 +228,10 @@ async fn older_list_entries_are_found(database: Database) {
     .await;
     let query = format!("resource_type=documents&resource_id={id}");
     for limit in [1, 50] {
-        let (found, _) = search(&clinic, &server, &admin, &query, limit).await;
+        let (found, _) = search(&admin, &query, limit).await;
         assert_eq!(numbers(&found), [numbers_put[1], numbers_put[0]], "{limit} at once");
     }
-    let (found, _) = search(&clinic, &server, &admin, &format!("resource_type=users&resource_id={id}"), 50).await;
+    let (found, _) = search(&admin, &format!("resource_type=users&resource_id={id}"), 50).await;
     assert_eq!(numbers(&found), [0_i64; 0], "a document is no user");
 }
 
@@ -274,49 +244,36 @@ async fn a_long_log_is_looked_through_in_steps_to_its_end(database: Database) {
     let sql = format!("INSERT INTO tenants (id, name, external_id) VALUES ({literal}, 'A', 'long')");
     clinic.execute(&sql).await;
     let id: Uuid = "0193b7a6-7c1e-7d4c-9f1b-334455667788".parse().unwrap();
-    let (mut after, full) = ((BEGINNING.0, BEGINNING.1.to_owned()), "A".repeat(1400));
-    while after.0 < ENTRIES {
-        let backend = clinic.owner.get_database_backend();
-        let (insert, hash) = made_up(backend, tenant, (after.0, &after.1), 1000, |entry| {
-            entry.resource_id = None;
-            let ends = if entry.sequence == 1 { "M0RVZne" } else { &full };
-            entry.metadata = json!({"count": 200, "id_ends": ends});
-        });
-        clinic.execute(&insert).await;
-        after = (after.0 + 1000, hash);
-        if clinic.on_postgres() {
-            let sql = format!("SELECT hash FROM audit_heads WHERE tenant_id = '{tenant}'");
-            let statement = sea_orm::Statement::from_string(backend, sql);
-            after.1 = clinic.owner.query_one_raw(statement).await.unwrap().unwrap().try_get("", "hash").unwrap();
-        }
-    }
+    let (beginning, full) = ((BEGINNING.0, BEGINNING.1.to_owned()), "A".repeat(1400));
+    let lists = |entry: &mut AuditEntry| {
+        entry.resource_id = None;
+        let ends = if entry.sequence == 1 { "M0RVZne" } else { &full };
+        entry.metadata = json!({"count": 200, "id_ends": ends});
+    };
+    clinic.fill(tenant, beginning, ENTRIES, lists).await;
     let server = clinic.serve().await;
-    let admin = clinic.app.token("long", "ada", "admin");
+    let admin = TestClient::new(&clinic, &server, "long", "ada", "admin");
     let query = format!("resource_type=documents&resource_id={id}");
     for query in [query.clone(), format!("{query}&since=2020-01-01T00:00:00Z")] {
-        let (found, pages) = search(&clinic, &server, &admin, &query, 50).await;
+        let (found, pages) = search(&admin, &query, 50).await;
         assert_eq!((numbers(&found), pages), (vec![1], 2), "{query}");
-        let body = get(&clinic, &server, &admin, &format!("audit-logs?{query}")).await;
+        let body = get(&admin, &format!("audit-logs?{query}")).await;
         assert_eq!(body["items"], json!([]), "{query}: a page may be empty");
         assert!(body["next_cursor"].is_string(), "{query}: and not be the last");
     }
 }
 
 async fn entries_are_found_between_two_times(database: Database) {
-    let clinic = AuditedTenant::new(database).await;
-    let server = clinic.serve().await;
-    let admin = clinic.admin();
-    let body = Some(a_document());
+    let (clinic, admin) = AuditedTenant::start(database).await;
     for _ in 0..6 {
-        let post = Request::new(Method::POST, "/api/v1/documents", body.clone());
-        clinic.call(&server, &admin, &post).await.assert_status(201);
+        make(&clinic, &admin, "documents").await;
     }
     let entries = clinic.log().await;
     let at = |number: usize| {
-        let at = bulkhead::audit::AuditEntry::from_row(entries[number - 1].clone()).0.created_at;
+        let at = AuditEntry::from_row(entries[number - 1].clone()).0.created_at;
         at.replace(':', "%3A")
     };
-    let find = async |query: &str, limit| numbers(&search(&clinic, &server, &admin, query, limit).await.0);
+    let find = async |query: &str, limit| numbers(&search(&admin, query, limit).await.0);
     for limit in [1, 2, 50] {
         let query = format!("since={}&until={}", at(4), at(6));
         assert_eq!(find(&query, limit).await, [5, 4], "from the first time on, before the last");
@@ -351,7 +308,7 @@ async fn entries_are_found_between_two_times(database: Database) {
         ("since=2026-11-25T00:00:00Z&until=2026-11-24T00:00:00Z", "VAL_001", "since"),
         ("since=2026-11-25T00:00:00Z&cursor=99999999", "VAL_003", "cursor"),
     ] {
-        let refused = clinic.call(&server, &admin, &Request::get(format!("/api/v1/audit-logs?{query}"))).await;
+        let refused = admin.get(&format!("audit-logs?{query}")).await;
         assert_eq!(refused.refusal(), (400, code, field), "{query}");
     }
 }

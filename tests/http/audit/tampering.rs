@@ -1,9 +1,8 @@
 //! Whoever takes the triggers away can change the log, and `audit verify` says whose and where.
 
-use super::tenant::{AuditedTenant, BEGINNING, chain, made_up};
+use crate::support::{AuditedTenant, BEGINNING, chain};
 use crate::{stderr, stdout};
 use bulkhead::entity::audit_log::Model;
-use sea_orm::{ConnectionTrait, Statement};
 use test_support::{Database, on_migrated_databases};
 use uuid::Uuid;
 
@@ -17,28 +16,12 @@ on_migrated_databases!(
 const ENTRIES: i64 = 6;
 
 impl AuditedTenant {
-    /// From here on nothing is refused.
-    async fn without_triggers(&self) {
-        if self.on_postgres() {
-            for table in ["audit_logs", "audit_heads"] {
-                self.execute(&format!("ALTER TABLE {table} DISABLE TRIGGER ALL")).await;
-            }
-            return;
-        }
-        let sql = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN ('audit_logs', 'audit_heads')";
-        let statement = Statement::from_string(self.owner.get_database_backend(), sql);
-        for row in self.owner.query_all_raw(statement).await.unwrap() {
-            let name: String = row.try_get("", "name").unwrap();
-            self.execute(&format!("DROP TRIGGER {name}")).await;
-        }
-    }
-
     /// A tenant with a chain of [`ENTRIES`].
-    async fn chained(&self, external_id: &str) -> Uuid {
+    pub(super) async fn chained(&self, external_id: &str) -> Uuid {
         let tenant = Uuid::now_v7();
         let id = self.literal(tenant);
         self.execute(&format!("INSERT INTO tenants (id, name, external_id) VALUES ({id}, 'A', '{external_id}')")).await;
-        let (insert, _) = made_up(self.owner.get_database_backend(), tenant, BEGINNING, ENTRIES, |_| ());
+        let (insert, _) = self.made_up(tenant, BEGINNING, ENTRIES, |_| ());
         self.execute(&insert).await;
         tenant
     }
@@ -77,7 +60,7 @@ impl Victim<'_> {
 
     /// Puts an entry after `after` whose hash is right.
     async fn put(&self, after: (i64, &str)) -> String {
-        let (insert, hash) = made_up(self.clinic.owner.get_database_backend(), self.tenant, after, 1, |_| ());
+        let (insert, hash) = self.clinic.made_up(self.tenant, after, 1, |_| ());
         self.execute(insert).await;
         hash
     }
@@ -216,7 +199,7 @@ async fn every_way_to_tamper_is_named_with_tenant_and_entry(database: Database) 
         victims.push(Victim { clinic: &clinic, tenant, id: clinic.literal(tenant), log });
     }
     clinic.must(&["audit", "verify"]).await;
-    clinic.without_triggers().await;
+    clinic.disarm().await;
     for ((way, _), victim) in WAYS.iter().zip(&victims) {
         tamper(way, victim).await;
     }
@@ -238,7 +221,7 @@ async fn every_way_to_tamper_is_named_with_tenant_and_entry(database: Database) 
 async fn a_truncated_log_is_missed(database: Database) {
     let clinic = AuditedTenant::new(database).await;
     let tenant = clinic.chained("truncated").await;
-    clinic.without_triggers().await;
+    clinic.disarm().await;
     clinic.execute(if clinic.on_postgres() { "TRUNCATE audit_logs" } else { "DELETE FROM audit_logs" }).await;
     let output = clinic.run(&["audit", "verify"]).await;
     let said = stdout(&output);
@@ -251,7 +234,7 @@ async fn a_truncated_log_is_missed(database: Database) {
 async fn verify_looks_at_all_tenants_or_at_one(database: Database) {
     let clinic = AuditedTenant::new(database).await;
     let tenant = clinic.chained("edited").await;
-    clinic.without_triggers().await;
+    clinic.disarm().await;
     clinic.execute(&format!("UPDATE audit_logs SET action = 'x' WHERE tenant_id = {}", clinic.literal(tenant))).await;
     let verify = async |arguments: &[&str]| {
         let output = clinic.run(&[&["audit", "verify"], arguments].concat()).await;

@@ -1,12 +1,11 @@
 //! Ten thousand attempts on another tenant's rows: none succeeds, and none can tell a row from none.
 
 use crate::isolation::rows_of;
-use crate::support::{Answer, TestApp, TestClient, TestTenant, at, new_document, page};
+use crate::support::{Answer, Request, TestApp, TestTenant, at, new_document, page};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
 use test_support::Database;
-use test_support::provider::Shape;
 use uuid::Uuid;
 
 const ATTEMPTS: usize = 10_000;
@@ -63,44 +62,17 @@ impl Side {
     }
 }
 
-/// One request that a tenant's admin makes for what is not theirs.
-#[derive(Debug, Clone)]
-struct Attempt {
-    method: &'static str,
-    path: String,
-    if_match: Option<String>,
-    body: Option<Value>,
-}
-
-impl Attempt {
-    fn new(method: &'static str, path: String) -> Self {
-        Self { method, path, if_match: None, body: None }
-    }
-
-    fn body(self, body: Value) -> Self {
-        Self { body: Some(body), ..self }
-    }
-
-    fn if_match(self, tag: &str) -> Self {
-        Self { if_match: Some(tag.to_owned()), ..self }
-    }
-
-    async fn make(&self, caller: &TestClient) -> Answer {
-        caller.send(self.method, &self.path, self.if_match.as_deref(), self.body.as_ref()).await
-    }
-}
-
 /// Every way to address `id`, which `tag` is a version of, by name.
-fn ways(kind: &'static str, id: &Value, tag: &str, own: &Side) -> Vec<(String, Attempt)> {
+fn ways(kind: &'static str, id: &Value, tag: &str, own: &Side) -> Vec<(String, Request)> {
     let path = format!("{kind}/{}", id.as_str().unwrap());
     let changes = if kind == "users" { json!({"full_name": "taken"}) } else { json!({"filename": "taken"}) };
     let mut ways = vec![
-        ("read".to_owned(), Attempt::new("GET", path.clone())),
-        ("restore".to_owned(), Attempt::new("POST", format!("{path}/restore"))),
-        ("change nothing".to_owned(), Attempt::new("PATCH", path.clone()).body(json!({}))),
+        ("read".to_owned(), Request::new("GET", &path)),
+        ("restore".to_owned(), Request::new("POST", format!("{path}/restore"))),
+        ("change nothing".to_owned(), Request::new("PATCH", path.clone()).body(json!({}))),
     ];
     for (name, tag) in [("any version", None), ("*", Some("*")), ("its version", Some(tag))] {
-        for attempt in [Attempt::new("PATCH", path.clone()).body(changes.clone()), Attempt::new("DELETE", path.clone())]
+        for attempt in [Request::new("PATCH", path.clone()).body(changes.clone()), Request::new("DELETE", path.clone())]
         {
             let attempt = tag.map_or(attempt.clone(), |tag| attempt.if_match(tag));
             ways.push((format!("{} {name}", attempt.method), attempt));
@@ -109,22 +81,22 @@ fn ways(kind: &'static str, id: &Value, tag: &str, own: &Side) -> Vec<(String, A
     if kind == "users" {
         let document = at("documents", &own.documents[0].body);
         ways.extend([
-            ("own a new document".to_owned(), Attempt::new("POST", "documents".to_owned()).body(new_document(id))),
-            ("own a document".to_owned(), Attempt::new("PATCH", document).body(json!({"user_id": id}))),
-            ("documents of".to_owned(), Attempt::new("GET", format!("documents?user_id={}", id.as_str().unwrap()))),
-            ("deeds of".to_owned(), Attempt::new("GET", format!("audit-logs?user_id={}", id.as_str().unwrap()))),
+            ("own a new document".to_owned(), Request::new("POST", "documents".to_owned()).body(new_document(id))),
+            ("own a document".to_owned(), Request::new("PATCH", document).body(json!({"user_id": id}))),
+            ("documents of".to_owned(), Request::new("GET", format!("documents?user_id={}", id.as_str().unwrap()))),
+            ("deeds of".to_owned(), Request::new("GET", format!("audit-logs?user_id={}", id.as_str().unwrap()))),
         ]);
     }
     ways.into_iter().map(|(name, attempt)| (format!("{kind}: {name}"), attempt)).collect()
 }
 
 /// Ways to address another tenant as a whole, or a place in its lists.
-fn ways_to_tenant(tenant: Uuid, tag: &str, own: &Side) -> Vec<(String, Attempt)> {
+fn ways_to_tenant(tenant: Uuid, tag: &str, own: &Side) -> Vec<(String, Request)> {
     let mut body = new_document(&own.users[0].body["id"]);
     body["storage_key"] = json!(format!("{tenant}/file"));
-    let rename = Attempt::new("PATCH", "tenant".to_owned()).body(json!({"name": "taken"})).if_match(tag);
+    let rename = Request::new("PATCH", "tenant".to_owned()).body(json!({"name": "taken"})).if_match(tag);
     vec![
-        ("lie under".to_owned(), Attempt::new("POST", "documents".to_owned()).body(body)),
+        ("lie under".to_owned(), Request::new("POST", "documents".to_owned()).body(body)),
         ("rename by its version".to_owned(), rename),
     ]
 }
@@ -144,25 +116,25 @@ fn seen(answer: &Answer) -> Seen {
 }
 
 /// All ways of `own` to what is `other`'s, each with what the same way to nothing at all is answered.
-async fn attempts(own: &Side, other: &Side) -> Vec<(Attempt, String, Seen)> {
+async fn attempts(own: &Side, other: &Side) -> Vec<(Request, String, Seen)> {
     let no_tag = "\"0123456789abc\"";
     let mut controls = BTreeMap::new();
     for kind in ["users", "documents"] {
         for _ in 0..2 {
             for (name, attempt) in ways(kind, &json!(Uuid::now_v7()), no_tag, own) {
-                let answer = seen(&attempt.make(&own.clinic.admin).await);
+                let answer = seen(&attempt.by(&own.clinic.admin).await);
                 assert_eq!(controls.entry(name.clone()).or_insert_with(|| answer.clone()), &answer, "{name}");
             }
         }
     }
     for (name, attempt) in ways_to_tenant(Uuid::now_v7(), no_tag, own) {
-        controls.insert(name, seen(&attempt.make(&own.clinic.admin).await));
+        controls.insert(name, seen(&attempt.by(&own.clinic.admin).await));
     }
     let mut all = ways_to_tenant(other.clinic.id, other.clinic.admin.get("tenant").await.etag(), own);
     for (kind, rows) in [("users", &other.users), ("documents", &other.documents)] {
         all.extend(rows.iter().flat_map(|row| ways(kind, &row.body["id"], &row.etag, own)));
     }
-    let with_control = |(name, attempt): (String, Attempt)| {
+    let with_control = |(name, attempt): (String, Request)| {
         let control = controls[&name].clone();
         (attempt, name, control)
     };
@@ -172,12 +144,9 @@ async fn attempts(own: &Side, other: &Side) -> Vec<(Attempt, String, Seen)> {
 #[tokio::test]
 async fn another_tenants_rows_look_absent() {
     let Some(database) = Database::migrated_postgres().await else { return };
-    let app = TestApp::new(Shape::Plain, database).await;
-    let server = app.serve(&[]).await;
-    let connection = app.database.connect().await;
-    let one = Side::fill(TestTenant::open(&connection, &app, &server).await).await;
-    let two = Side::fill(TestTenant::open(&connection, &app, &server).await).await;
-    let before = (rows_of(&connection, one.clinic.id).await, rows_of(&connection, two.clinic.id).await);
+    let app = TestApp::start(database).await;
+    let (one, two) = (Side::fill(app.new_tenant().await).await, Side::fill(app.new_tenant().await).await);
+    let before = (rows_of(&app.owner, one.clinic.id).await, rows_of(&app.owner, two.clinic.id).await);
 
     let mut all = Vec::new();
     for (own, other) in [(&one, &two), (&two, &one)] {
@@ -190,14 +159,14 @@ async fn another_tenants_rows_look_absent() {
         for cursor in &other.cursors {
             for list in ["users", "documents", "users?role=member", "documents?status=processing"] {
                 let path = page(list, 200, &json!(cursor));
-                all.push((own, Attempt::new("GET", path), None));
+                all.push((own, Request::new("GET", path), None));
             }
         }
     }
     let kinds = all.len();
     let attempts = all.iter().cycle().take(ATTEMPTS);
     let made = futures_util::stream::iter(attempts).map(async |(own, attempt, control)| {
-        let answer = attempt.make(&own.clinic.admin).await;
+        let answer = attempt.by(&own.clinic.admin).await;
         if let Some((name, control)) = control {
             assert_eq!(&seen(&answer), control, "{name}: {attempt:?}");
             return;
@@ -211,7 +180,6 @@ async fn another_tenants_rows_look_absent() {
     let made = made.buffer_unordered(AT_ONCE).count().await;
     assert!(made == ATTEMPTS && kinds > 700, "{made} attempts of {kinds} kinds");
 
-    let after = (rows_of(&connection, one.clinic.id).await, rows_of(&connection, two.clinic.id).await);
+    let after = (rows_of(&app.owner, one.clinic.id).await, rows_of(&app.owner, two.clinic.id).await);
     assert_eq!(before, after);
-    connection.close().await.unwrap();
 }

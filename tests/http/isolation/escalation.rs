@@ -1,13 +1,14 @@
 //! Whoever holds the run-time login, by a stolen URL or an injection, gets no right that the login has not got.
 
-use super::logins::Deployment;
+use super::logins::{CREATE, deployment, succeed};
+use crate::support::{TestApp, value};
 use bulkhead_migrator::code;
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
+use sea_orm::{ConnectionTrait, DatabaseConnection};
 
 const REFUSED: &str = "42501";
 
 struct Attacker {
-    deployment: Deployment,
+    app: TestApp,
     owner: String,
     connection: DatabaseConnection,
 }
@@ -15,28 +16,20 @@ struct Attacker {
 impl Attacker {
     /// At the database of an owner who is a superuser, or is not; may make temporary objects, or may not.
     async fn new(superuser: bool, temporary: bool) -> Option<Self> {
-        let deployment = Deployment::new().await?;
-        let (owner, login) = if superuser {
-            (deployment.login("SUPERUSER").await, deployment.login("").await)
-        } else {
-            (deployment.login("CREATEROLE").await, deployment.login("").await)
-        };
-        deployment.execute(&format!("GRANT bulkhead_app TO {owner}; GRANT bulkhead_app TO {login}")).await;
-        deployment.give_to(&owner).await;
-        deployment.execute(&format!("GRANT ALL ON SCHEMA public TO {owner}")).await;
-        let settings = deployment.settings(&login, &owner);
-        deployment.succeed(&settings, &["migrate", "up"]).await;
-        deployment.succeed(&settings, &["tenant", "create", "--name", "A", "--external-id", "clinic-1"]).await;
+        let app = deployment().await?;
+        let owner = app.owning_login(if superuser { "SUPERUSER" } else { "CREATEROLE" }).await;
+        let login = app.login("").await;
+        app.execute(&format!("GRANT ALL ON SCHEMA public TO {owner}")).await;
+        let roles = app.roles(&login, &owner);
+        succeed(&roles, &["migrate", "up"]).await;
+        succeed(&roles, &CREATE[..6]).await;
         if temporary {
-            let grant = format!(
-                "DO $$ BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO {login}', current_database()); END $$"
-            );
-            deployment.execute(&grant).await;
+            app.on_this_database(&format!("GRANT TEMPORARY ON DATABASE %I TO {login}")).await;
         }
-        let options = sea_orm::ConnectOptions::new(deployment.url(&login)).max_connections(1).to_owned();
+        let options = sea_orm::ConnectOptions::new(app.url(&login)).max_connections(1).to_owned();
         let connection = sea_orm::Database::connect(options).await.unwrap();
         connection.execute_unprepared("SET ROLE bulkhead_app").await.unwrap();
-        Some(Self { deployment, owner, connection })
+        Some(Self { app, owner, connection })
     }
 
     async fn tries(&self, sql: &str) -> Result<(), String> {
@@ -45,8 +38,7 @@ impl Attacker {
     }
 
     async fn text(&self, sql: &str) -> String {
-        let row = self.connection.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
-        row.unwrap().try_get_by_index(0).unwrap()
+        value(&self.connection, sql).await
     }
 
     /// Names the tenant, for this session.
@@ -56,9 +48,13 @@ impl Attacker {
         tenant
     }
 
+    /// What a command of the owner prints, which succeeds.
+    async fn operates(&self, arguments: &[&str]) -> String {
+        succeed(&self.app.roles(&self.owner, &self.owner), arguments).await
+    }
+
     async fn chains_hold(&self) {
-        let settings = self.deployment.settings(&self.owner, &self.owner);
-        self.deployment.succeed(&settings, &["audit", "verify"]).await;
+        self.operates(&["audit", "verify"]).await;
     }
 }
 
@@ -197,14 +193,12 @@ async fn an_owner_who_is_no_superuser_repairs_a_chain() {
              FROM audit_heads WHERE tenant_id = '{tenant}';
          ALTER TABLE audit_logs ENABLE TRIGGER ALL"
     );
-    attacker.deployment.execute(&strange).await;
-    let settings = attacker.deployment.settings(&attacker.owner, &attacker.owner);
-    let repair = ["audit", "repair", "--tenant", "clinic-1", "--reason", "tested"];
-    let said = attacker.deployment.succeed(&settings, &repair).await;
+    attacker.app.execute(&strange).await;
+    let said = attacker.operates(&["audit", "repair", "--tenant", "clinic-1", "--reason", "tested"]).await;
     assert!(said.contains(" was inserted behind the chain's end; repaired by entry "), "{said}");
     attacker.chains_hold().await;
     // The chain's end has its trigger again.
     let moved = format!("UPDATE audit_heads SET sequence = sequence + 1 WHERE tenant_id = '{tenant}'");
-    let refused = attacker.deployment.database.connect().await.execute_unprepared(&moved).await.unwrap_err();
+    let refused = attacker.app.owner.execute_unprepared(&moved).await.unwrap_err();
     assert!(refused.to_string().contains("append-only"), "{refused}");
 }

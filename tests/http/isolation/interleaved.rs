@@ -2,14 +2,13 @@
 //! says that it must see, and the other's rows stay as they are.
 
 use crate::isolation::rows_of;
-use crate::support::{Answer, Serves, TestApp, TestTenant, new_document, page};
+use crate::support::{Answer, TestApp, TestTenant, new_document, page};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 use sea_orm::DatabaseConnection;
 use serde_json::{Value, json};
 use test_support::Database;
-use test_support::provider::Shape;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::runtime::Runtime;
@@ -168,10 +167,11 @@ fn name_of(kind: Kind) -> &'static str {
 }
 
 impl<'w> Game<'w> {
-    async fn new(connection: &'w DatabaseConnection, app: &TestApp, server: &impl Serves) -> Self {
+    async fn new(app: &'w TestApp) -> Self {
+        let connection = &app.owner;
         // Not from nothing: who has nothing has nothing that the other could reach for.
         let side = async || {
-            let clinic = TestTenant::open(connection, app, server).await;
+            let clinic = app.new_tenant().await;
             let tenant = Row::of(&clinic.admin.get("tenant").await);
             let (mut users, mut documents) = (Vec::new(), Vec::new());
             for name in 0..2 {
@@ -472,9 +472,7 @@ fn refused(answer: &Answer, expected: (u16, &str, &str)) -> Result<(), TestCaseE
 fn play(database: impl AsyncFnOnce() -> Option<Database>) {
     let runtime = Runtime::new().unwrap();
     let Some(database) = runtime.block_on(database()) else { return };
-    let app = runtime.block_on(TestApp::new(Shape::Plain, database));
-    let server = runtime.block_on(app.serve(&[]));
-    let connection = runtime.block_on(app.database.connect());
+    let app = runtime.block_on(TestApp::start(database));
     let default = Config::default();
     let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { CASES };
     let config =
@@ -482,14 +480,13 @@ fn play(database: impl AsyncFnOnce() -> Option<Database>) {
     let games = prop::collection::vec((0..2_usize, ask()), 1..60);
     let played = TestRunner::new(config).run(&games, |game| {
         runtime.block_on(async {
-            let mut table = Game::new(&connection, &app, &server).await;
+            let mut table = Game::new(&app).await;
             for (who, ask) in &game {
                 table.play(*who, ask).await?;
             }
             Ok(())
         })
     });
-    runtime.block_on(connection.close()).unwrap();
     match played {
         Ok(()) => {}
         Err(TestError::Fail(reason, game)) => panic!("{reason}\nafter {game:#?}"),
@@ -499,7 +496,7 @@ fn play(database: impl AsyncFnOnce() -> Option<Database>) {
 
 #[test]
 fn interleaved_tenants_stay_apart_on_sqlite() {
-    play(async || Some(Database::sqlite()));
+    play(async || Some(Database::migrated_sqlite().await));
 }
 
 #[test]

@@ -1,51 +1,52 @@
 //! Whatever login the server has: a superuser's, the tables' owner's, one of its own. It acts as `bulkhead_app` or not at all.
 
 use super::readiness::isolation;
-use crate::support::{TestApp, TestClient, TestTenant, at, borrowed, key_file, new_document};
-use crate::{bulkhead, ready, run, stderr, stdout};
-use reqwest::Client;
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
+use crate::support::{TestApp, TestClient, TestTenant, at, borrowed, new_document, value};
+use crate::{bulkhead, must, run, stderr};
+use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tempfile::TempDir;
 use test_support::provider::Shape;
 use test_support::{Database, Server, eventually};
 
-/// A database of PostgreSQL, the superuser's connection to it, and logins that it lets in without a password.
-pub(crate) struct Deployment {
-    pub(crate) database: Database,
-    superuser: DatabaseConnection,
-    folder: TempDir,
+/// The settings of a deployment that serves by one role and migrates by another.
+pub(crate) type Roles = [(&'static str, String); 2];
+
+/// An empty database of PostgreSQL, which lets in every role without a password.
+pub(crate) async fn deployment() -> Option<TestApp> {
+    let app = TestApp::not_migrated(Shape::Plain, Database::postgres_of_our_own().await?).await;
+    // Roles belong to the server, which other tests use at the same time: one of them may have made it.
+    let sql = "DO $$ BEGIN CREATE ROLE bulkhead_app NOLOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$";
+    app.execute(sql).await;
+    Some(app)
 }
 
-impl Deployment {
-    pub(crate) async fn new() -> Option<Self> {
-        let database = Database::postgres_of_our_own().await?;
-        let superuser = database.connect().await;
-        let deployment = Self { database, superuser, folder: tempfile::tempdir().unwrap() };
-        // Roles belong to the server, which other tests use at the same time: one of them may have made it.
-        let sql = "DO $$ BEGIN CREATE ROLE bulkhead_app NOLOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$";
-        deployment.execute(sql).await;
-        Some(deployment)
-    }
-
-    pub(crate) async fn execute(&self, sql: &str) {
-        self.superuser.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+impl TestApp {
+    /// A new role, which may do as `bulkhead_app` may; it is gone with the server.
+    pub(crate) async fn login(&self, rights: &str) -> String {
+        let name = self.stranger(rights).await;
+        self.execute(&format!("GRANT bulkhead_app TO {name}")).await;
+        name
     }
 
     /// A new role; it is gone with the server.
-    pub(crate) async fn login(&self, rights: &str) -> String {
+    pub(crate) async fn stranger(&self, rights: &str) -> String {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("login_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
         self.execute(&format!("CREATE ROLE {name} LOGIN {rights}")).await;
         name
     }
 
-    /// Makes the database this role's own.
-    pub(crate) async fn give_to(&self, owner: &str) {
-        let sql = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I OWNER TO ".to_owned()
-            + owner
-            + "', current_database()); END $$";
+    /// A new login that owns the database.
+    pub(crate) async fn owning_login(&self, rights: &str) -> String {
+        let owner = self.login(rights).await;
+        self.on_this_database(&format!("ALTER DATABASE %I OWNER TO {owner}")).await;
+        owner
+    }
+
+    /// Executes a statement in which `%I` stands for the database's name.
+    pub(crate) async fn on_this_database(&self, sql: &str) {
+        let sql = format!("DO $$ BEGIN EXECUTE format('{}', current_database()); END $$", sql.replace('\'', "''"));
         self.execute(&sql).await;
     }
 
@@ -54,31 +55,26 @@ impl Deployment {
         self.database.url.replacen("postgres://postgres@", &format!("postgres://{role}@"), 1)
     }
 
-    /// The settings of a deployment that serves by one role and migrates by another.
-    pub(crate) fn settings(&self, serves: &str, migrates: &str) -> [(&'static str, String); 3] {
-        [
-            ("DATABASE_URL", self.url(serves)),
-            ("MIGRATION_DATABASE_URL", self.url(migrates)),
-            ("DEVELOPMENT_KEY_FILE", key_file(self.folder.path())),
-        ]
+    pub(crate) fn roles(&self, serves: &str, migrates: &str) -> Roles {
+        [("DATABASE_URL", self.url(serves)), ("MIGRATION_DATABASE_URL", self.url(migrates))]
     }
 
-    pub(crate) async fn succeed(&self, settings: &[(&str, String)], arguments: &[&str]) -> String {
-        let output = run(arguments, &borrowed(settings)).await;
-        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
-        stdout(&output)
-    }
-
-    async fn server(&self, settings: &[(&str, String)]) -> Server<'_> {
-        ready(&self.database, &borrowed(settings)).await
-    }
-
-    /// Someone with a token that `dev-token` printed.
-    async fn admin(&self, settings: &[(&str, String)], server: &Server<'_>) -> TestClient {
-        let token = self.succeed(settings, &["dev-token", "--tenant", "clinic-1"]).await;
-        TestClient::with_token(&Client::new(), server, token.trim())
+    /// The program as a process that serves by these roles, and an admin of `clinic-1`.
+    async fn served_by(&self, roles: &Roles) -> (Server<'_>, TestClient) {
+        let server = self.server(&borrowed(roles)).await;
+        let admin = TestClient::new(self, &server, "clinic-1", "developer", "admin");
+        (server, admin)
     }
 }
+
+/// Runs a command as these roles, which succeeds: what it prints.
+pub(crate) async fn succeed(roles: &Roles, arguments: &[&str]) -> String {
+    must(arguments, &borrowed(roles)).await
+}
+
+/// What makes `clinic-1` with an admin.
+pub(crate) const CREATE: [&str; 8] =
+    ["tenant", "create", "--name", "One", "--external-id", "clinic-1", "--admin-email", "ada@example.org"];
 
 /// Makes a document and finds it again.
 async fn works(admin: &TestClient) {
@@ -99,20 +95,15 @@ async fn assert_good(server: &Server<'_>) {
 
 #[tokio::test]
 async fn superuser_login_is_confined_to_the_role() {
-    let Some(database) = Database::postgres().await else { return };
+    let Some(database) = Database::migrated_postgres().await else { return };
     let app = TestApp::new(Shape::Plain, database).await;
     let server = app.server(&[]).await;
-    let connection = app.database.connect().await;
-    let clinic = TestTenant::open(&connection, &app, &server).await;
+    let clinic = TestTenant::open(&app, &server).await;
     let user = clinic.user("ada@example.org").await;
     let document = clinic.document(&user["id"]).await;
-    let superuser = Statement::from_string(
-        DbBackend::Postgres,
-        "SELECT bool_and(r.rolsuper) AS super FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid
-         WHERE a.datname = current_database() AND a.application_name = 'bulkhead'",
-    );
-    let row = connection.query_one_raw(superuser).await.unwrap().unwrap();
-    assert!(row.try_get::<bool>("", "super").unwrap(), "the server's login is a superuser");
+    let superuser = "SELECT bool_and(r.rolsuper) FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid
+         WHERE a.datname = current_database() AND a.application_name = 'bulkhead'";
+    assert!(app.value::<bool>(superuser).await, "the server's login is a superuser");
     let path = at("documents", &document);
 
     // What the role may not do, the server cannot, though its login could.
@@ -122,78 +113,67 @@ async fn superuser_login_is_confined_to_the_role() {
         ("INSERT (action) ON audit_logs", "GET", &"users".to_owned(), None),
         ("EXECUTE ON FUNCTION find_caller(text, text)", "GET", &"tenant".to_owned(), None),
     ] {
-        connection.execute_unprepared(&format!("REVOKE {right} FROM bulkhead_app")).await.unwrap();
+        app.execute(&format!("REVOKE {right} FROM bulkhead_app")).await;
         let refused = clinic.admin.send(method, path, None, body.as_ref()).await;
         assert!(refused.status >= 500, "{method} {path} without {right}: {} {}", refused.status, refused.body);
-        connection.execute_unprepared(&format!("GRANT {right} TO bulkhead_app")).await.unwrap();
+        app.execute(&format!("GRANT {right} TO bulkhead_app")).await;
         let good = clinic.admin.send(method, path, None, body.as_ref()).await;
         assert_eq!(good.status, 200, "{method} {path} with {right}: {}", good.body);
     }
     // A policy that shows nobody anything binds it, too: a superuser would pass it by.
-    connection.execute_unprepared("CREATE POLICY nobody ON documents AS RESTRICTIVE USING (false)").await.unwrap();
+    app.execute("CREATE POLICY nobody ON documents AS RESTRICTIVE USING (false)").await;
     clinic.viewer.get(&path).await.assert_error(404, "RES_001");
     assert!(clinic.viewer.all("documents").await.is_empty());
-    connection.execute_unprepared("DROP POLICY nobody ON documents").await.unwrap();
+    app.execute("DROP POLICY nobody ON documents").await;
     assert_eq!(clinic.viewer.all("documents").await.len(), 1);
-    connection.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn plain_owner_serves_and_sees_no_rows() {
-    let Some(deployment) = Deployment::new().await else { return };
+    let Some(app) = deployment().await else { return };
     // One that may make roles and hand them out, as far as its PostgreSQL lets it; one to whom a superuser has handed it.
     for rights in ["CREATEROLE", "NOCREATEROLE"] {
-        let owner = deployment.login(rights).await;
-        let admin_option = if rights == "CREATEROLE" { "WITH ADMIN OPTION" } else { "" };
-        deployment.execute(&format!("GRANT bulkhead_app TO {owner} {admin_option}")).await;
-        deployment.give_to(&owner).await;
-        let settings = deployment.settings(&owner, &owner);
-        deployment.succeed(&settings, &["migrate", "up"]).await;
-        let create =
-            ["tenant", "create", "--name", "One", "--external-id", "clinic-1", "--admin-email", "ada@example.org"];
-        let id = deployment.succeed(&settings, &create).await;
-        let server = deployment.server(&settings).await;
+        let owner = app.owning_login(rights).await;
+        if rights == "CREATEROLE" {
+            app.execute(&format!("GRANT bulkhead_app TO {owner} WITH ADMIN OPTION")).await;
+        }
+        let roles = app.roles(&owner, &owner);
+        succeed(&roles, &["migrate", "up"]).await;
+        let id = succeed(&roles, &CREATE).await;
+        let (server, admin) = app.served_by(&roles).await;
         assert_good(&server).await;
-        let admin = deployment.admin(&settings, &server).await;
         assert_eq!(admin.get("tenant").await.body["id"], id.trim());
         works(&admin).await;
-        let verified = deployment.succeed(&settings, &["audit", "verify"]).await;
+        let verified = succeed(&roles, &["audit", "verify"]).await;
         assert!(verified.lines().any(|line| line.starts_with("good    clinic-1 ")), "{verified}");
-        assert!(!deployment.succeed(&settings, &["audit", "export", "--tenant", "clinic-1"]).await.is_empty());
+        assert!(!succeed(&roles, &["audit", "export", "--tenant", "clinic-1"]).await.is_empty());
 
-        let connection = sea_orm::Database::connect(deployment.url(&owner)).await.unwrap();
+        let connection = sea_orm::Database::connect(app.url(&owner)).await.unwrap();
         for table in ["tenants", "users", "documents", "audit_logs", "audit_heads"] {
-            let count = async |connection: &DatabaseConnection| {
-                let sql = format!("SELECT count(*) FROM {table}");
-                let row = connection.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
-                row.unwrap().try_get::<i64>("", "count").unwrap()
-            };
-            assert_eq!(count(&connection).await, 0, "{table}: FORCE binds the owner");
-            assert!(count(&deployment.superuser).await > 0, "{table}");
+            let count = format!("SELECT count(*) FROM {table}");
+            assert_eq!(value::<i64>(&connection, &count).await, 0, "{table}: FORCE binds the owner");
+            assert!(app.value::<i64>(&count).await > 0, "{table}");
         }
         assert_eq!(connection.execute_unprepared("UPDATE users SET full_name = 'x'").await.unwrap().rows_affected(), 0);
         connection.close().await.unwrap();
         drop(server);
-        deployment.succeed(&settings, &["migrate", "reset"]).await;
+        succeed(&roles, &["migrate", "reset"]).await;
     }
 }
 
 #[tokio::test]
 async fn plain_owner_operates_by_command_line() {
-    let Some(deployment) = Deployment::new().await else { return };
-    let (owner, api) = (deployment.login("NOCREATEROLE").await, deployment.login("").await);
-    deployment.execute(&format!("GRANT bulkhead_app TO {owner}, {api}")).await;
-    deployment.give_to(&owner).await;
-    let settings = deployment.settings(&api, &owner);
-    let succeed = async |arguments: &[&str]| deployment.succeed(&settings, arguments).await;
+    let Some(app) = deployment().await else { return };
+    let (owner, api) = (app.owning_login("NOCREATEROLE").await, app.login("").await);
+    let roles = app.roles(&api, &owner);
+    let succeed = async |arguments: &[&str]| succeed(&roles, arguments).await;
     succeed(&["migrate", "up"]).await;
     for tenant in ["clinic-1", "clinic-2"] {
         let create = ["tenant", "create", "--name", "One", "--external-id", tenant];
         let admin = ["--admin-email", "ada@example.org", "--admin-subject", "developer"];
         succeed(&[&create[..], &admin].concat()).await;
     }
-    let server = deployment.server(&settings).await;
-    let admin = deployment.admin(&settings, &server).await;
+    let (server, admin) = app.served_by(&roles).await;
     works(&admin).await;
     assert_eq!(succeed(&["tenant", "list", "--json"]).await.lines().count(), 2);
     let shown: Value =
@@ -205,7 +185,7 @@ async fn plain_owner_operates_by_command_line() {
     succeed(&["tenant", "resume", "--external-id", "clinic-1"]).await;
     assert_eq!(admin.get("users").await.status, 200);
     // Only this tenant's, of two with the same address.
-    deployment.execute("UPDATE users SET deleted_at = now()").await;
+    app.execute("UPDATE users SET deleted_at = now()").await;
     admin.get("users").await.assert_error(403, "AUTH_008");
     let ada = ["--tenant", "clinic-1", "--email", "ada@example.org"];
     succeed(&[&["user", "restore"], &ada[..], &["--role", "viewer"]].concat()).await;
@@ -222,66 +202,65 @@ async fn plain_owner_operates_by_command_line() {
 
 #[tokio::test]
 async fn a_login_of_its_own_needs_nothing_but_the_role() {
-    let Some(deployment) = Deployment::new().await else { return };
+    let Some(app) = deployment().await else { return };
     for rights in ["INHERIT", "NOINHERIT"] {
-        let login = deployment.login(rights).await;
-        deployment.execute(&format!("GRANT bulkhead_app TO {login}")).await;
-        let settings = deployment.settings(&login, "postgres");
-        deployment.succeed(&settings, &["migrate", "up"]).await;
-        let server = deployment.server(&settings).await;
+        let roles = app.roles(&app.login(rights).await, "postgres");
+        succeed(&roles, &["migrate", "up"]).await;
+        let (server, admin) = app.served_by(&roles).await;
         assert_good(&server).await;
-        deployment
-            .succeed(
-                &settings,
-                &["tenant", "create", "--name", "One", "--external-id", "clinic-1", "--admin-email", "ada@example.org"],
-            )
-            .await;
-        works(&deployment.admin(&settings, &server).await).await;
+        succeed(&roles, &CREATE).await;
+        works(&admin).await;
         drop(server);
-        deployment.succeed(&settings, &["migrate", "reset"]).await;
+        succeed(&roles, &["migrate", "reset"]).await;
     }
 }
 
 #[tokio::test]
 async fn login_without_the_role_is_told_what_to_grant() {
-    let Some(deployment) = Deployment::new().await else { return };
-    let login = deployment.login("").await;
-    deployment.execute(&format!("GRANT bulkhead_app TO {login}")).await;
-    let settings = deployment.settings(&login, "postgres");
-    deployment.succeed(&settings, &["migrate", "up"]).await;
+    let Some(app) = deployment().await else { return };
+    let login = app.login("").await;
+    let roles = app.roles(&login, "postgres");
+    succeed(&roles, &["migrate", "up"]).await;
+    succeed(&roles, &CREATE).await;
     // A connection that is opened after the loss may not even read the history, and makes the instance unavailable.
-    let one_connection = [&settings[..], &[("DATABASE_MAX_CONNECTIONS", "1".to_owned())]].concat();
-    let server = deployment.server(&one_connection).await;
-    let admin = deployment.admin(&settings, &server).await;
+    let one_connection = [&borrowed(&roles)[..], &[("DATABASE_MAX_CONNECTIONS", "1")]].concat();
+    let server = app.server(&one_connection).await;
+    let admin = TestClient::new(&app, &server, "clinic-1", "developer", "admin");
     assert_eq!(admin.get("users").await.status, 200);
     assert_good(&server).await;
-    deployment.execute(&format!("REVOKE bulkhead_app FROM {login}")).await;
+    app.execute(&format!("REVOKE bulkhead_app FROM {login}")).await;
     assert_refused_and_told(&server, &admin).await;
-    deployment.execute(&format!("GRANT bulkhead_app TO {login}")).await;
+    app.execute(&format!("GRANT bulkhead_app TO {login}")).await;
     assert_eq!(admin.get("users").await.status, 200);
     assert_good(&server).await;
 }
 
 #[tokio::test]
 async fn login_with_history_alone_serves_nobody() {
-    let Some(deployment) = Deployment::new().await else { return };
-    let login = deployment.login("").await;
-    let settings = deployment.settings(&login, "postgres");
-    deployment.succeed(&settings, &["migrate", "up"]).await;
+    let Some(app) = deployment().await else { return };
+    let login = app.stranger("").await;
+    let roles = app.roles(&login, "postgres");
+    succeed(&roles, &["migrate", "up"]).await;
+    succeed(&roles, &CREATE).await;
     // Without that, it does not start.
-    let output = run(&["start"], &[&borrowed(&settings)[..], &[("PORT", "0")]].concat()).await;
+    let output = run(&["start"], &[&borrowed(&roles)[..], &[("PORT", "0")]].concat()).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("GRANT bulkhead_app TO"), "{}", stderr(&output));
     // Or it waits, and says so.
-    let server = Server::listening(bulkhead(), &["serve"], &deployment.database, &borrowed(&settings)).await;
-    server.log_line("not ready", "GRANT bulkhead_app TO").await;
-    drop(server);
+    let environment = app.environment(&borrowed(&roles));
+    let serve = async || Server::listening(bulkhead(), &["serve"], &app.database, &borrowed(&environment)).await;
+    serve().await.log_line("not ready", "GRANT bulkhead_app TO").await;
 
-    deployment.execute(&format!("GRANT SELECT ON seaql_migrations, seaql_migrations_meta TO {login}")).await;
-    let server = Server::listening(bulkhead(), &["serve"], &deployment.database, &borrowed(&settings)).await;
-    let admin = deployment.admin(&settings, &server).await;
+    app.execute(&format!("GRANT SELECT ON seaql_migrations, seaql_migrations_meta TO {login}")).await;
+    let server = serve().await;
+    eventually("it knows the schema and the provider's keys", async || {
+        let (_, health) = server.get_json("/api/v1/health/ready").await;
+        ["process", "auth"].iter().all(|check| health["checks"][check]["status"] == "ok").then_some(())
+    })
+    .await;
+    let admin = TestClient::new(&app, &server, "clinic-1", "developer", "admin");
     assert_refused_and_told(&server, &admin).await;
-    deployment.execute(&format!("REVOKE ALL ON seaql_migrations, seaql_migrations_meta FROM {login}")).await;
+    app.execute(&format!("REVOKE ALL ON seaql_migrations, seaql_migrations_meta FROM {login}")).await;
 }
 
 async fn assert_refused_and_told(server: &Server<'_>, admin: &TestClient) {

@@ -1,11 +1,10 @@
 //! Through PgBouncer in transaction mode, where a connection to the database is another tenant's the next moment.
 
 use crate::isolation::rows_of;
-use crate::support::{Answer, TestApp, TestClient, TestTenant, at};
+use crate::support::{Answer, TestApp, TestClient, at};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use test_support::provider::Shape;
 use test_support::{Database, PgBouncer};
 
 /// How often each caller asks for everything.
@@ -54,13 +53,11 @@ async fn tenants_sharing_connections_stay_apart() {
     // Fewer connections than callers.
     let Some(pooler) = PgBouncer::start(&database, "transaction", 3).await else { return };
     let direct = database.url.clone();
-    let app = TestApp::new(Shape::Plain, database).await;
-    let connection = app.database.connect().await;
-    let filling = app.server(&[]).await;
+    let app = TestApp::start(database).await;
     let server = app.server(&[("DATABASE_URL", &pooler.url), ("MIGRATION_DATABASE_URL", &direct)]).await;
     let mut clinics = Vec::new();
     for _ in 0..2 {
-        let clinic = TestTenant::open(&connection, &app, &filling).await;
+        let clinic = app.new_tenant().await;
         let owner = clinic.user("ada@example.org").await["id"].clone();
         let mut rows = vec![owner.clone(), json!(clinic.id)];
         let document = clinic.document(&owner).await;
@@ -76,19 +73,17 @@ async fn tenants_sharing_connections_stay_apart() {
         };
         clinics.push((0..4).map(visitor).collect::<Vec<_>>());
     }
-    drop(filling);
 
     let pairs = clinics[0].iter().zip(&clinics[1]);
     let visits = pairs.flat_map(|(one, two)| [one.visit(two), two.visit(one)]);
     let answers: usize = join_all(visits).await.into_iter().sum();
     for visitors in &clinics {
         let tenant = &visitors[0].tenant;
-        let rows = rows_of(&connection, serde_json::from_value(tenant.clone()).unwrap()).await;
+        let rows = rows_of(&app.owner, serde_json::from_value(tenant.clone()).unwrap()).await;
         let other = if tenant == &clinics[0][0].tenant { &clinics[1] } else { &clinics[0] };
         assert_eq!(rows.len(), visitors[0].rows.len());
         assert!(!rows.iter().any(|row| row.contains(&format!("of {} in turn", other[0].tenant))), "{rows:?}");
     }
-    connection.close().await.unwrap();
     // An older one mixes up prepared statements: requests get errors, and statements that were meant for others. That no
     // row is another's holds all the same.
     if pooler.version >= PgBouncer::WITH_PREPARED_STATEMENTS {

@@ -1,6 +1,7 @@
 //! PostgreSQL's own part: what a query that forgets its tenant can do as `bulkhead_app`, and what that role cannot.
 
 use crate::isolation::rows_of;
+use crate::support::value;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, Statement, TransactionTrait,
 };
@@ -23,14 +24,14 @@ struct Rows {
 }
 
 /// Two such tenants, in a database of PostgreSQL.
-struct Scene {
+struct TwoTenants {
     connection: DatabaseConnection,
     a: Rows,
     b: Rows,
     _database: Database,
 }
 
-impl Scene {
+impl TwoTenants {
     async fn new() -> Option<Self> {
         let database = Database::migrated_postgres().await?;
         let connection = database.connect().await;
@@ -79,22 +80,21 @@ async fn rows(connection: &DatabaseConnection) -> Rows {
     Rows { tenant, user }
 }
 
-async fn count(connection: &impl ConnectionTrait, sql: &str) -> i64 {
-    let row = connection.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
-    row.unwrap().try_get("", "count").unwrap()
+async fn count(connection: &impl ConnectionTrait, from: &str) -> i64 {
+    value(connection, &format!("SELECT count(*) FROM {from}")).await
 }
 
 #[tokio::test]
 async fn unfiltered_select_shows_its_tenant_alone() {
-    let Some(scene) = Scene::new().await else { return };
-    for (rows, other) in [(&scene.a, &scene.b), (&scene.b, &scene.a)] {
-        let transaction = scene.begin(Some(&rows.tenant.to_string())).await;
+    let Some(tenants) = TwoTenants::new().await else { return };
+    for (rows, other) in [(&tenants.a, &tenants.b), (&tenants.b, &tenants.a)] {
+        let transaction = tenants.begin(Some(&rows.tenant.to_string())).await;
         for (table, column) in TABLES {
             let own = if table == "documents" { 2 } else { 1 };
-            let all = count(&scene.connection, &format!("SELECT count(*) FROM {table}")).await;
+            let all = count(&tenants.connection, table).await;
             assert!(all >= 2 * own, "{table}: there is something to hide");
-            assert_eq!(count(&transaction, &format!("SELECT count(*) FROM {table}")).await, own, "{table}");
-            let of = |tenant: Uuid| format!("SELECT count(*) FROM {table} WHERE {column} = '{tenant}'");
+            assert_eq!(count(&transaction, table).await, own, "{table}");
+            let of = |tenant: Uuid| format!("{table} WHERE {column} = '{tenant}'");
             assert_eq!(count(&transaction, &of(rows.tenant)).await, own, "{table}");
             assert_eq!(count(&transaction, &of(other.tenant)).await, 0, "{table}");
         }
@@ -104,13 +104,13 @@ async fn unfiltered_select_shows_its_tenant_alone() {
 
 #[tokio::test]
 async fn no_tenant_means_no_rows() {
-    let Some(scene) = Scene::new().await else { return };
+    let Some(tenants) = TwoTenants::new().await else { return };
     // The second time, the connection has named a tenant before.
     for turn in 0..2 {
         for tenant in [None, Some(""), Some("00000000-0000-0000-0000-000000000000")] {
-            let transaction = scene.begin(tenant).await;
+            let transaction = tenants.begin(tenant).await;
             for (table, _) in TABLES {
-                let seen = count(&transaction, &format!("SELECT count(*) FROM {table}")).await;
+                let seen = count(&transaction, table).await;
                 assert_eq!(seen, 0, "{table} with {tenant:?}, turn {turn}");
             }
             for sql in [
@@ -122,24 +122,19 @@ async fn no_tenant_means_no_rows() {
             }
             transaction.rollback().await.unwrap();
         }
-        scene.begin(Some(&scene.a.tenant.to_string())).await.commit().await.unwrap();
+        tenants.begin(Some(&tenants.a.tenant.to_string())).await.commit().await.unwrap();
     }
     // What is no id is an error, not everybody.
-    let transaction = scene.begin(Some("x' OR 'x' = 'x")).await;
-    drop(
-        transaction
-            .query_all_raw(Statement::from_string(DbBackend::Postgres, "SELECT 1 FROM users"))
-            .await
-            .unwrap_err(),
-    );
+    let transaction = tenants.begin(Some("x' OR 'x' = 'x")).await;
+    assert!(transaction.execute_unprepared("SELECT 1 FROM users").await.is_err());
 }
 
 #[tokio::test]
 async fn unfiltered_change_reaches_its_tenant_alone() {
-    let Some(scene) = Scene::new().await else { return };
-    let (a, b) = (&scene.a, &scene.b);
-    let before = rows_of(&scene.connection, b.tenant).await;
-    let transaction = scene.begin(Some(&a.tenant.to_string())).await;
+    let Some(tenants) = TwoTenants::new().await else { return };
+    let (a, b) = (&tenants.a, &tenants.b);
+    let before = rows_of(&tenants.connection, b.tenant).await;
+    let transaction = tenants.begin(Some(&a.tenant.to_string())).await;
     for (sql, own) in [
         ("UPDATE tenants SET name = 'mine'", 1),
         ("UPDATE users SET full_name = 'mine', deleted_at = now()", 1),
@@ -148,12 +143,12 @@ async fn unfiltered_change_reaches_its_tenant_alone() {
         assert_eq!(transaction.execute_unprepared(sql).await.unwrap().rows_affected(), own, "{sql}");
     }
     transaction.commit().await.unwrap();
-    assert_eq!(rows_of(&scene.connection, b.tenant).await, before);
-    assert!(rows_of(&scene.connection, a.tenant).await.iter().all(|row| row.contains("mine")));
+    assert_eq!(rows_of(&tenants.connection, b.tenant).await, before);
+    assert!(rows_of(&tenants.connection, a.tenant).await.iter().all(|row| row.contains("mine")));
     for (table, column) in [("tenants", "id"), ("users", "tenant_id"), ("documents", "tenant_id")] {
         let set = if table == "tenants" { "name" } else { "deleted_at" };
         let sql = format!("UPDATE {table} SET {set} = NULL WHERE {column} = '{}'", b.tenant);
-        assert_eq!(scene.as_a(&sql).await, Ok(0), "{table}");
+        assert_eq!(tenants.as_a(&sql).await, Ok(0), "{table}");
     }
 }
 
@@ -161,8 +156,8 @@ async fn unfiltered_change_reaches_its_tenant_alone() {
 async fn rows_cannot_enter_or_cite_another_tenant() {
     const REFUSED: &str = "42501";
     const DANGLING: &str = "23503";
-    let Some(scene) = Scene::new().await else { return };
-    let (a, b) = (&scene.a, &scene.b);
+    let Some(tenants) = TwoTenants::new().await else { return };
+    let (a, b) = (&tenants.a, &tenants.b);
     let id = Uuid::now_v7;
     let document = |tenant: Uuid, user: Uuid| {
         format!(
@@ -183,7 +178,7 @@ async fn rows_cannot_enter_or_cite_another_tenant() {
     };
     // As far as A may go; the same with B in it fails.
     for own in [user(a.tenant), document(a.tenant, a.user), entry(a.tenant, a.user)] {
-        assert_eq!(scene.as_a(&own).await, Ok(1), "{own}");
+        assert_eq!(tenants.as_a(&own).await, Ok(1), "{own}");
     }
     for (sql, code) in [
         (user(b.tenant), REFUSED),
@@ -194,16 +189,16 @@ async fn rows_cannot_enter_or_cite_another_tenant() {
         (entry(a.tenant, b.user), DANGLING),
         (format!("UPDATE documents SET user_id = '{}'", b.user), DANGLING),
     ] {
-        assert_eq!(scene.as_a(&sql).await, Err(code.to_owned()), "{sql}");
+        assert_eq!(tenants.as_a(&sql).await, Err(code.to_owned()), "{sql}");
     }
-    assert_eq!(count(&scene.connection, "SELECT count(*) FROM users").await, 2);
+    assert_eq!(count(&tenants.connection, "users").await, 2);
 }
 
 #[tokio::test]
 async fn the_role_has_no_right_that_the_api_does_not_need() {
-    let Some(scene) = Scene::new().await else { return };
+    let Some(tenants) = TwoTenants::new().await else { return };
     let (before_a, before_b) =
-        (rows_of(&scene.connection, scene.a.tenant).await, rows_of(&scene.connection, scene.b.tenant).await);
+        (rows_of(&tenants.connection, tenants.a.tenant).await, rows_of(&tenants.connection, tenants.b.tenant).await);
     let mut forbidden: Vec<String> = Vec::new();
     for (table, _) in TABLES {
         forbidden.push(format!("TRUNCATE {table} CASCADE"));
@@ -241,31 +236,30 @@ async fn the_role_has_no_right_that_the_api_does_not_need() {
     ];
     forbidden.extend(more.map(str::to_owned));
     for sql in forbidden {
-        assert_eq!(scene.as_a(&sql).await, Err("42501".to_owned()), "{sql}");
+        assert_eq!(tenants.as_a(&sql).await, Err("42501".to_owned()), "{sql}");
     }
     // Whoever holds every right is bound by the triggers.
     for table in ["audit_logs", "audit_heads"] {
         for sql in [format!("DELETE FROM {table}"), format!("TRUNCATE {table}")] {
-            let error = scene.connection.execute_unprepared(&sql).await.unwrap_err();
+            let error = tenants.connection.execute_unprepared(&sql).await.unwrap_err();
             assert!(error.to_string().contains("is append-only"), "{sql}: {error}");
         }
     }
-    assert!(scene.connection.execute_unprepared("UPDATE audit_logs SET action = 'x'").await.is_err());
-    assert_eq!(rows_of(&scene.connection, scene.a.tenant).await, before_a);
-    assert_eq!(rows_of(&scene.connection, scene.b.tenant).await, before_b);
+    assert!(tenants.connection.execute_unprepared("UPDATE audit_logs SET action = 'x'").await.is_err());
+    assert_eq!(rows_of(&tenants.connection, tenants.a.tenant).await, before_a);
+    assert_eq!(rows_of(&tenants.connection, tenants.b.tenant).await, before_b);
 }
 
 #[tokio::test]
 async fn who_looks_for_a_caller_finds_one_and_lists_none() {
-    let Some(scene) = Scene::new().await else { return };
-    let transaction = scene.begin(None).await;
+    let Some(tenants) = TwoTenants::new().await else { return };
+    let transaction = tenants.begin(None).await;
     let found = async |external_id: &str, subject: &str| {
-        count(&transaction, &format!("SELECT count(*) FROM find_caller('{external_id}', '{subject}')")).await
+        count(&transaction, &format!("find_caller('{external_id}', '{subject}')")).await
     };
-    for rows in [&scene.a, &scene.b] {
+    for rows in [&tenants.a, &tenants.b] {
         let sql = format!("SELECT user_id FROM find_caller('{}', 'idp|ada')", rows.tenant);
-        let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap().unwrap();
-        assert_eq!(row.try_get::<Uuid>("", "user_id").unwrap(), rows.user);
+        assert_eq!(value::<Uuid>(&transaction, &sql).await, rows.user);
         assert_eq!(found(&rows.tenant.to_string(), "nobody").await, 1, "the tenant, and no user");
     }
     for external_id in ["", "%", "_"] {
@@ -275,7 +269,7 @@ async fn who_looks_for_a_caller_finds_one_and_lists_none() {
     for set in ["SELECT 1", "SET LOCAL app.directory = 'on'"] {
         transaction.execute_unprepared(set).await.unwrap();
         for (table, _) in TABLES {
-            assert_eq!(count(&transaction, &format!("SELECT count(*) FROM {table}")).await, 0, "{table} after {set}");
+            assert_eq!(count(&transaction, table).await, 0, "{table} after {set}");
         }
     }
     transaction.rollback().await.unwrap();

@@ -1,7 +1,7 @@
 //! Every table with rows of tenants has all that keeps them apart and recorded. Whoever adds a table and forgets a part of it
 //! is told the file to change.
 
-use crate::support::{SAMPLES, TestApp, at};
+use crate::support::{SAMPLES, TestTenant, at};
 use crate::{run_on, stderr};
 use bulkhead::server::api_document;
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
@@ -93,8 +93,8 @@ async fn tables_of_tenants_are_complete(database: Database) {
 }
 
 async fn another_tenants_row_looks_absent_in_every_resource(database: Database) {
-    let app = TestApp::start(database).await;
-    let (clinic, other) = (app.new_tenant().await, app.new_tenant().await);
+    let (app, clinic) = TestTenant::start(database).await;
+    let other = app.new_tenant().await;
     let owner = clinic.user("ada@example.org").await["id"].clone();
     let foreign = other.user("eve@example.org").await["id"].clone();
     for sample in SAMPLES {

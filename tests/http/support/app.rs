@@ -1,13 +1,17 @@
 //! A database, an identity provider, and servers on both.
 
 use super::{Answer, LocalServer, Serves, TestClient, TestTenant};
-use crate::ready;
-use bulkhead::entity::tenant;
+use crate::{must, ready, run_on};
+use axum::Router;
+use bulkhead::app::AppState;
+use bulkhead::entity::{tenant, user};
+use bulkhead::server::router;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, redirect};
-use sea_orm::ActiveModelTrait;
 use sea_orm::ActiveValue::Set;
 use sea_orm::sqlx::types::time::OffsetDateTime;
+use sea_orm::{ActiveModelTrait, ConnectionTrait, DatabaseConnection, DbBackend, Statement};
+use std::process::Output;
 use test_support::provider::{Person, Shape};
 use test_support::{Database, Provider, Server, http_client};
 use uuid::Uuid;
@@ -16,6 +20,8 @@ use uuid::Uuid;
 pub(crate) struct TestApp {
     pub(crate) provider: Provider,
     pub(crate) database: Database,
+    /// Reads and writes whatever the database's owner may.
+    pub(crate) owner: DatabaseConnection,
     /// The id of the tenant of [`TestApp::ada`].
     pub(crate) tenant: Uuid,
     pub(crate) shape: Shape,
@@ -33,25 +39,36 @@ impl TestApp {
     /// As [`TestApp::start`], with these settings.
     pub(crate) async fn start_with(database: Database, settings: &[(&str, &str)]) -> Self {
         let mut app = Self::new(Shape::Plain, database).await;
-        app.local = Some(app.serve(settings).await);
+        app.serve_itself(settings).await;
         app
+    }
+
+    /// Starts the server in the test's own process.
+    pub(crate) async fn serve_itself(&mut self, settings: &[(&str, &str)]) {
+        self.local = Some(self.serve(settings).await);
     }
 
     /// One without a server.
     pub(crate) async fn new(shape: Shape, database: Database) -> Self {
         let mut app = Self::without_tenants(shape, database).await;
-        app.tenant = insert(&app.database, &Person::ada(shape).tenant, tenant::Status::Active, false).await;
-        insert(&app.database, "on-trial", tenant::Status::Trial, false).await;
-        insert(&app.database, "suspended", tenant::Status::Suspended, false).await;
-        insert(&app.database, "deleted", tenant::Status::Active, true).await;
+        app.tenant = app.insert_tenant(&Person::ada(shape).tenant, tenant::Status::Active, false).await;
+        app.insert_tenant("on-trial", tenant::Status::Trial, false).await;
+        app.insert_tenant("suspended", tenant::Status::Suspended, false).await;
+        app.insert_tenant("deleted", tenant::Status::Active, true).await;
         app
     }
 
     /// One without a server, and with no tenant but `system`, which the migrations make and nobody may claim.
     pub(crate) async fn without_tenants(shape: Shape, database: Database) -> Self {
         database.migrate().await;
+        Self::not_migrated(shape, database).await
+    }
+
+    /// One without a server, on a database as it is.
+    pub(crate) async fn not_migrated(shape: Shape, database: Database) -> Self {
         let http = http_client().redirect(redirect::Policy::none()).build().unwrap();
-        Self { provider: Provider::start(shape), database, tenant: Uuid::nil(), shape, http, local: None }
+        let owner = database.connect().await;
+        Self { provider: Provider::start(shape), database, owner, tenant: Uuid::nil(), shape, http, local: None }
     }
 
     /// One without a server, on SQLite.
@@ -61,10 +78,7 @@ impl TestApp {
 
     /// A new tenant, whose clients ask the server of [`TestApp::start`].
     pub(crate) async fn new_tenant(&self) -> TestTenant {
-        let connection = self.database.connect().await;
-        let tenant = TestTenant::open(&connection, self, self.own()).await;
-        connection.close().await.unwrap();
-        tenant
+        TestTenant::open(self, self.own()).await
     }
 
     /// Somebody of a tenant, who asks the server of [`TestApp::start`].
@@ -72,8 +86,79 @@ impl TestApp {
         TestClient::new(self, self.own(), tenant, subject, role)
     }
 
-    fn own(&self) -> &LocalServer {
+    /// The server of [`TestApp::start`].
+    pub(crate) fn own(&self) -> &LocalServer {
         self.local.as_ref().expect("TestApp::start has started a server")
+    }
+
+    /// Executes statements as the database's owner.
+    pub(crate) async fn execute(&self, sql: &str) -> u64 {
+        let done = self.owner.execute_unprepared(sql).await;
+        done.unwrap_or_else(|error| panic!("{sql}: {error}")).rows_affected()
+    }
+
+    /// The value that a statement selects as the database's owner.
+    pub(crate) async fn value<T: sea_orm::TryGetable>(&self, sql: &str) -> T {
+        value(&self.owner, sql).await
+    }
+
+    pub(crate) fn on_postgres(&self) -> bool {
+        self.owner.get_database_backend() == DbBackend::Postgres
+    }
+
+    /// An id as the database's SQL writes it.
+    pub(crate) fn literal(&self, id: impl Into<Uuid>) -> String {
+        let id = id.into();
+        if self.on_postgres() { format!("'{id}'") } else { format!("x'{}'", id.simple()) }
+    }
+
+    /// How many of the database's sessions wait for a lock (PostgreSQL).
+    pub(crate) async fn waiting(&self) -> i64 {
+        let sql = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        self.value(sql).await
+    }
+
+    /// Runs a command to its end.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
+        run_on(&self.database, arguments).await
+    }
+
+    /// Runs a command, which succeeds: what it prints.
+    pub(crate) async fn must(&self, arguments: &[&str]) -> String {
+        must(arguments, &[("DATABASE_URL", &self.database.url)]).await
+    }
+
+    /// Makes a tenant by the command line, whose admin is Ada.
+    pub(crate) async fn make_tenant(&self, external_id: &str) -> Uuid {
+        let tenant = ["tenant", "create", "--name", "A clinic", "--external-id", external_id];
+        let admin = ["--admin-email", "ada@example.org", "--admin-subject", "ada"];
+        self.must(&[&tenant[..], &admin].concat()).await.trim().parse().unwrap()
+    }
+
+    /// A row of a user; its id.
+    pub(crate) async fn insert_user(&self, tenant: Uuid, subject: &str, role: user::Role) -> Uuid {
+        let row = user::ActiveModel {
+            id: Set(Uuid::now_v7().into()),
+            tenant_id: Set(tenant.into()),
+            email: Set(format!("{subject}@example.org")),
+            external_idp_id: Set(Some(subject.to_owned())),
+            role: Set(role),
+            ..Default::default()
+        };
+        row.insert(&self.owner).await.unwrap().id.into()
+    }
+
+    async fn insert_tenant(&self, external_id: &str, status: tenant::Status, deleted: bool) -> Uuid {
+        let row = tenant::ActiveModel {
+            id: Set(Uuid::now_v7().into()),
+            name: Set("A clinic".to_owned()),
+            external_id: Set(external_id.to_owned()),
+            status: Set(status),
+            deleted_at: Set(deleted.then(OffsetDateTime::now_utc)),
+            ..Default::default()
+        };
+        row.insert(&self.owner).await.unwrap().id.into()
     }
 
     pub(crate) fn ada(&self) -> Person {
@@ -96,9 +181,17 @@ impl TestApp {
 
     /// The API in the test's own process.
     pub(crate) async fn serve(&self, more: &[(&str, &str)]) -> LocalServer {
-        let mut environment = self.environment(more);
-        environment.push(("DATABASE_URL", self.database.url.clone()));
-        LocalServer::start(&borrowed(&environment)).await
+        self.serve_routes(more, router).await
+    }
+
+    /// Other routes over the state of the API, in the test's own process.
+    pub(crate) async fn serve_routes(
+        &self,
+        more: &[(&str, &str)],
+        routes: impl FnOnce(AppState) -> Router,
+    ) -> LocalServer {
+        let environment = self.environment(&[&[("DATABASE_URL", self.database.url.as_str())], more].concat());
+        LocalServer::with_routes(&borrowed(&environment), routes).await
     }
 
     /// A good token for Ada.
@@ -129,19 +222,11 @@ impl TestApp {
     }
 }
 
-async fn insert(database: &Database, external_id: &str, status: tenant::Status, deleted: bool) -> Uuid {
-    let tenant = tenant::ActiveModel {
-        id: Set(Uuid::now_v7().into()),
-        name: Set("A clinic".to_owned()),
-        external_id: Set(external_id.to_owned()),
-        status: Set(status),
-        deleted_at: Set(deleted.then(OffsetDateTime::now_utc)),
-        ..Default::default()
-    };
-    let connection = database.connect().await;
-    let id = tenant.insert(&connection).await.unwrap().id.into();
-    connection.close().await.unwrap();
-    id
+/// The value that a statement selects.
+pub(crate) async fn value<T: sea_orm::TryGetable>(connection: &impl ConnectionTrait, sql: &str) -> T {
+    let statement = Statement::from_string(connection.get_database_backend(), sql);
+    let row = connection.query_one_raw(statement).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    row.unwrap_or_else(|| panic!("no row: {sql}")).try_get_by_index(0).unwrap()
 }
 
 /// Settings as a process takes them.

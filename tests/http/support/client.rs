@@ -1,7 +1,7 @@
 //! Somebody who sends requests.
 
 use super::{Answer, Serves, TestApp, page};
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
 
 /// A token, and the server to send it to.
@@ -35,8 +35,7 @@ impl TestClient {
         if_match: Option<&str>,
         body: Option<&str>,
     ) -> Answer {
-        let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let mut request = self.http.request(method, format!("{}/api/v1/{path}", self.base)).bearer_auth(&self.token);
+        let mut request = self.request(method, path);
         if let Some(tag) = if_match {
             request = request.header("if-match", tag);
         }
@@ -46,10 +45,15 @@ impl TestClient {
         Answer::read(request.send().await.unwrap()).await
     }
 
+    /// A request to add to.
+    pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        self.http.request(method, format!("{}/api/v1/{path}", self.base)).bearer_auth(&self.token)
+    }
+
     /// The text of what is at a path.
     pub(crate) async fn text(&self, path: &str) -> String {
-        let request = self.http.get(format!("{}/api/v1/{path}", self.base)).bearer_auth(&self.token);
-        request.send().await.unwrap().text().await.unwrap()
+        self.request("GET", path).send().await.unwrap().text().await.unwrap()
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -91,5 +95,33 @@ impl TestClient {
                 return rows;
             }
         }
+    }
+}
+
+/// A request of the API, to a path below `/api/v1/`.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) if_match: Option<String>,
+    pub(crate) body: Option<Value>,
+}
+
+impl Request {
+    pub(crate) fn new(method: &str, path: impl Into<String>) -> Self {
+        Self { method: method.to_owned(), path: path.into(), if_match: None, body: None }
+    }
+
+    pub(crate) fn body(self, body: Value) -> Self {
+        Self { body: Some(body), ..self }
+    }
+
+    pub(crate) fn if_match(self, tag: &str) -> Self {
+        Self { if_match: Some(tag.to_owned()), ..self }
+    }
+
+    /// Has a client send it.
+    pub(crate) async fn by(&self, client: &TestClient) -> Answer {
+        client.send(&self.method, &self.path, self.if_match.as_deref(), self.body.as_ref()).await
     }
 }

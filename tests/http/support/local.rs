@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use test_support::Database;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -25,12 +26,13 @@ pub(crate) struct LocalServer {
 }
 
 impl LocalServer {
-    /// Serves the API with these settings, over a database that is migrated.
-    pub(crate) async fn start(environment: &[(&str, &str)]) -> Self {
-        Self::with_routes(environment, router).await
+    /// Serves the API on a SQLite database without identity provider, with these settings.
+    pub(crate) async fn without_provider(database: &Database, settings: &[(&str, &str)]) -> Self {
+        let all = [&[("DATABASE_URL", database.url.as_str()), ("RATE_LIMIT_PER_MINUTE", "0")], settings].concat();
+        Self::with_routes(&all, router).await
     }
 
-    /// Serves other routes over the same state.
+    /// Serves these routes over a database that is migrated.
     pub(crate) async fn with_routes(environment: &[(&str, &str)], routes: impl FnOnce(AppState) -> Router) -> Self {
         let (state, keys) = state(environment);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,31 +1,39 @@
 //! What all tests here share: [`TestApp`] is a database with an identity provider and servers on both, [`TestTenant`] is a
-//! tenant with a client of every role, [`TestClient`] sends requests with a token, [`Answer`] is what comes back.
+//! tenant with a client of every role, [`AuditedTenant`] one whose audit log is looked at, [`TestClient`] sends requests with a token, [`Answer`] is what comes back.
 //!
 //! Most tests serve the API in their own process (`TestApp::start`, `TestApp::serve`). Tests of the start and the end of the
 //! process, its signals, its log, its limits and its database logins start the program itself (`TestApp::server`).
 
 mod answer;
 mod app;
+mod audited;
 mod client;
 mod local;
 mod samples;
 mod tenant;
 
 pub(crate) use answer::Answer;
-pub(crate) use app::{TestApp, borrowed};
-pub(crate) use client::TestClient;
+pub(crate) use app::{TestApp, borrowed, value};
+pub(crate) use audited::{ADDRESS, AuditedTenant, BEGINNING, PROGRAM, chain};
+pub(crate) use client::{Request, TestClient};
 pub(crate) use local::LocalServer;
 pub(crate) use samples::{SAMPLES, Sample};
 pub(crate) use tenant::TestTenant;
 
 use serde_json::{Value, json};
 use std::path::Path;
-use test_support::Server;
+use test_support::{Server, get_json};
 
 /// A server that can be asked, in a process of its own or in the test's.
 pub(crate) trait Serves {
     /// `http://127.0.0.1:PORT`.
     fn base(&self) -> &str;
+
+    /// GETs a path: status and body as JSON.
+    async fn json(&self, path: &str) -> (u16, Value) {
+        let (status, body) = get_json(self.base(), path).await;
+        (status.as_u16(), body)
+    }
 }
 
 impl Serves for Server<'_> {

@@ -3,11 +3,8 @@
 use super::{BAD_TENANT, GOOD, INVALID, NO_TENANT, ROLE};
 use crate::support::TestApp;
 use bulkhead::entity::user;
-use sea_orm::ActiveModelTrait;
-use sea_orm::ActiveValue::Set;
 use serde_json::{Value, json};
 use test_support::provider::Shape;
-use uuid::Uuid;
 
 #[tokio::test]
 async fn a_tenant_is_named_by_the_token_alone() {
@@ -84,17 +81,7 @@ async fn where_a_claim_is_named_no_other_names_the_tenant() {
 async fn unknown_role_claim_gives_no_role() {
     let app = TestApp::on_sqlite(Shape::Plain).await;
     let server = app.serve(&[]).await;
-    let connection = app.database.connect().await;
-    let user = user::ActiveModel {
-        id: Set(Uuid::now_v7().into()),
-        tenant_id: Set(app.tenant.into()),
-        email: Set(app.ada().email),
-        external_idp_id: Set(Some(app.ada().subject)),
-        role: Set(user::Role::Admin),
-        ..Default::default()
-    };
-    user.insert(&connection).await.unwrap();
-    connection.close().await.unwrap();
+    app.insert_user(app.tenant, &app.ada().subject, user::Role::Admin).await;
     for (role, expected) in [
         (Value::Null, GOOD),
         (json!("viewer"), GOOD),

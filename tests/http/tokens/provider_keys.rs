@@ -49,7 +49,7 @@ async fn unknown_key_flood_costs_one_provider_request() {
 #[tokio::test]
 async fn rotated_key_is_used_and_the_old_one_refused() {
     let app = TestApp::on_sqlite(Shape::Plain).await;
-    let server = app.server(&[]).await;
+    let server = app.serve(&[]).await;
     let old = app.good();
     assert_eq!(app.validate(&server, &old).await.outcome(), GOOD);
     app.provider.rotate();
@@ -113,7 +113,8 @@ async fn without_keys(spoil: impl FnOnce(&Provider), mend: impl FnOnce(&Provider
         (ok("process") && ok("schema")).then_some(health)
     })
     .await;
-    assert_eq!(health["checks"]["auth"]["error"], "SYS_004", "{health}");
+    let auth = &health["checks"]["auth"];
+    assert_eq!((&auth["status"], &auth["error"]), (&"unreachable".into(), &"SYS_004".into()), "{health}");
     let token = app.good();
     let answer = app.validate(&server, &token).await;
     assert_eq!(answer.outcome(), (503, "SYS_004"), "{}", answer.body);

@@ -97,6 +97,22 @@ impl Database {
         migrate(&self.url).await;
     }
 
+    /// Applies the next migration.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub async fn migrate_one_up(&self) {
+        runner().up(&target(&self.url), Some(1)).await.expect("a migration runs");
+    }
+
+    /// Undoes the last migration.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub async fn migrate_one_down(&self) {
+        runner().down(&target(&self.url), 1).await.expect("a migration is undone");
+    }
+
     fn file(&self) -> &str {
         self.url.trim_start_matches("sqlite://").trim_end_matches("?mode=rwc")
     }
@@ -181,13 +197,19 @@ async fn template(server: &str) -> String {
 }
 
 async fn migrate(url: &str) {
-    let target = if url.starts_with("sqlite:") {
+    runner().up(&target(url), None).await.expect("the migrations run");
+}
+
+fn runner() -> Runner {
+    Runner::new(bulkhead_migration::migrations(), Options::default())
+}
+
+fn target(url: &str) -> Target {
+    if url.starts_with("sqlite:") {
         Target::Sqlite(Box::new(SqliteConnectOptions::from_str(url).expect("a SQLite URL")))
     } else {
         Target::Postgres(Box::new(PgConnectOptions::from_str(url).expect("a PostgreSQL URL")))
-    };
-    let runner = Runner::new(bulkhead_migration::migrations(), Options::default());
-    runner.up(&target, None).await.expect("the migrations run");
+    }
 }
 
 /// A hash of what the migrations do and of what they record.

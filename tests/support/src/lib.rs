@@ -14,7 +14,7 @@ pub use postgres::{Cluster, program as postgres_program};
 pub use provider::Provider;
 pub use proxy::{Proxy, ProxyKind};
 pub use rustix::process::Signal;
-pub use server::{Server, http_client, send};
+pub use server::{Server, get_json, http_client, send};
 pub use skip::skip;
 
 use std::time::{Duration, Instant};

@@ -100,8 +100,7 @@ impl<'d> Server<'d> {
 
     /// GETs a path: status and body; `None` when nothing answers.
     pub async fn get(&self, path: &str) -> Option<(StatusCode, String)> {
-        let response = shared_client().get(format!("{}{path}", self.base)).send().await.ok()?;
-        Some((response.status(), response.text().await.ok()?))
+        get(&self.base, path).await
     }
 
     /// GETs a path: status and body as JSON.
@@ -109,8 +108,7 @@ impl<'d> Server<'d> {
     /// # Panics
     /// When nothing answers, or not in JSON.
     pub async fn get_json(&self, path: &str) -> (StatusCode, Value) {
-        let (status, body) = self.get(path).await.expect("an answer");
-        (status, serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path} is not JSON ({error}): {body}")))
+        get_json(&self.base, path).await
     }
 
     /// Every line it has printed so far.
@@ -120,6 +118,15 @@ impl<'d> Server<'d> {
     #[must_use]
     pub fn log(&self) -> Vec<String> {
         self.lines.lock().expect("the log").clone()
+    }
+
+    /// What it has printed behind so many lines.
+    ///
+    /// # Panics
+    /// When a reader of its output has panicked.
+    #[must_use]
+    pub fn log_after(&self, lines: usize) -> Vec<String> {
+        self.lines.lock().expect("the log")[lines..].to_vec()
     }
 
     /// Waits for a line of its log that contains both texts.
@@ -177,6 +184,20 @@ impl<'d> Server<'d> {
         let ended = tokio::time::timeout(limit, self.child.wait()).await;
         ended.unwrap_or_else(|_| panic!("bulkhead has not ended within {limit:?}")).expect("its status")
     }
+}
+
+async fn get(base: &str, path: &str) -> Option<(StatusCode, String)> {
+    let response = shared_client().get(format!("{base}{path}")).send().await.ok()?;
+    Some((response.status(), response.text().await.ok()?))
+}
+
+/// GETs a path of a server at `base`: status and body as JSON.
+///
+/// # Panics
+/// When nothing answers, or not in JSON.
+pub async fn get_json(base: &str, path: &str) -> (StatusCode, Value) {
+    let (status, body) = get(base, path).await.expect("an answer");
+    (status, serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path} is not JSON ({error}): {body}")))
 }
 
 /// What to build a client with that speaks plain HTTP to servers of this machine: reading the system's certificates takes

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_needs_its_verifier_and_its_redirect_and_is_lost_without() {
+    fn a_code_needs_its_verifier_and_its_redirect() {
         for (name, value) in [
             ("code_verifier", "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXl"),
             ("code_verifier", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"),

@@ -78,7 +78,7 @@ fn claims(token: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn every_shape_leads_from_its_metadata_to_tokens_for_the_person() {
+async fn every_shape_leads_from_metadata_to_tokens() {
     for shape in ALL {
         let provider = Provider::start(shape);
         let keys = metadata(&provider).await["jwks_uri"].as_str().unwrap().to_owned();
@@ -172,7 +172,7 @@ async fn a_logout_leads_back_only_to_registered_pages() {
 }
 
 #[tokio::test]
-async fn over_https_it_answers_only_those_who_trust_its_authority() {
+async fn https_answers_only_who_trusts_its_authority() {
     let provider = Provider::start_https(Shape::Plain, "127.0.0.1");
     let url = format!("{}/.well-known/openid-configuration", provider.issuer());
     assert!(url.starts_with("https://127.0.0.1:"), "{url}");
