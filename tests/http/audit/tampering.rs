@@ -241,7 +241,7 @@ async fn verify_looks_at_all_tenants_or_at_one(database: Database) {
         (output.status.code(), stdout(&output), stderr(&output))
     };
     let (code, said, why) = verify(&[]).await;
-    assert_eq!((code, said.lines().count(), why.trim()), (Some(1), 3, "1 of 3 audit logs do not hold"));
+    assert_eq!((code, said.lines().count(), why.trim()), (Some(1), 3, "1 of 3 audit logs does not hold"));
     let (code, said, _) = verify(&["--tenant", "edited"]).await;
     assert_eq!((code, said.lines().count()), (Some(1), 1));
     assert!(said.starts_with(&format!("BROKEN  edited ({tenant}): entry 1 ")), "{said}");
