@@ -24,7 +24,7 @@ const ASSETS: [&str; 3] = ["favicon-32x32.png", "swagger-ui-bundle.js", "swagger
 pub(super) fn routes(settings: &Settings, document: OpenApi) -> Router<AppState> {
     // A browser keeps it in local storage, where it outlives the window: nothing for a token to patients' data.
     let keep_token = settings.environment == Environment::Development;
-    let page = Bytes::from(PAGE.replace("{{keep_token}}", if keep_token { "true" } else { "false" }));
+    let page = Bytes::from(PAGE.replace("{{persist_authorization}}", if keep_token { "true" } else { "false" }));
     let document = Arc::new(document);
     Router::new()
         .route("/openapi.json", get(async move || Json(&*document).into_response()))

@@ -85,7 +85,7 @@ const SAMPLES: usize = 400;
 const TRIES: usize = 4;
 
 /// What 99 of a hundred of them may take.
-const OTHERS: Duration = Duration::from_millis(200);
+const OTHERS: Duration = Duration::from_millis(300);
 
 /// What 99 of a hundred requests of this caller take, one after the other.
 async fn p99(world: &World, client: &Client, caller: &str) -> Duration {

@@ -45,7 +45,7 @@ window.ui = SwaggerUIBundle({
   domNode: root,
   url: "/openapi.json",
   deepLinking: true,
-  persistAuthorization: root.dataset.keepToken === "true",
+  persistAuthorization: root.dataset.persistAuthorization === "true",
   plugins: [foldErrors],
   // Swagger UI would ask another host whether the document is valid.
   validatorUrl: "none",
