@@ -12,6 +12,7 @@ pub use trouble::Trouble;
 
 use crate::config::{DatabaseUrl, Settings};
 use crate::ids::TenantId;
+use backon::{ConstantBuilder, Retryable};
 use bulkhead_migrator::Target;
 pub(crate) use bulkhead_migrator::{code, text};
 pub(crate) use cause::cause;
@@ -49,6 +50,8 @@ pub fn pool(settings: &Settings) -> Pool {
             let availability = Availability::watched(options.clone());
             let fresh = availability.clone();
             let pool = sessions(settings, pool_options(settings))
+                // A round trip for each use. `Pool::in_another_session` notices sessions that have ended.
+                .test_before_acquire(false)
                 // Compares two numbers; the database is asked nothing.
                 .before_acquire(move |_, session| {
                     let usable = fresh.is_fresh(session.age);
@@ -144,8 +147,29 @@ impl Pool {
         self.inner.close().await
     }
 
+    /// What `work` comes to; it is done again in another session where its own turns out to have ended. Sessions are not asked
+    /// before use whether they are still there, so this is how a restart of the database is noticed. `work` must be one
+    /// that may be done twice.
+    pub(crate) async fn in_another_session<T, F>(&self, work: impl Fn() -> F) -> Result<T, DbErr>
+    where
+        F: Future<Output = Result<T, DbErr>>,
+    {
+        if self.inner.get_database_backend() != DbBackend::Postgres {
+            return work().await;
+        }
+        // All sessions of the pool may have ended.
+        let sessions = self.inner.get_postgres_connection_pool().options().get_max_connections();
+        let at_once = ConstantBuilder::new().with_delay(Duration::ZERO).with_max_times(sessions as usize);
+        work.retry(at_once).when(Trouble::session_ended).await
+    }
+
     /// As [`begin`].
     pub async fn begin(&self, tenant: TenantId, access: Access) -> Result<Transaction, DbErr> {
+        // Nothing is done yet, so it may be done twice.
+        self.in_another_session(|| self.begin_once(tenant, access)).await
+    }
+
+    async fn begin_once(&self, tenant: TenantId, access: Access) -> Result<Transaction, DbErr> {
         let options = TransactionOptions {
             // Else two that read first and write then would each wait for the other's end.
             sqlite_transaction_mode: (access != Access::Read).then_some(SqliteTransactionMode::Immediate),

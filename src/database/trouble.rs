@@ -34,6 +34,20 @@ impl Trouble {
         }
     }
 
+    /// Whether a statement failed because its session has ended. What it was to do may be done or not.
+    #[must_use]
+    pub fn session_ended(error: &DbErr) -> bool {
+        let (DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause))) = error else {
+            return false;
+        };
+        // admin_shutdown, crash_shutdown, idle_session_timeout, idle_in_transaction_session_timeout; class 08: connection
+        // exception, which PgBouncer uses, too.
+        let code = code(error);
+        matches!(&**cause, sqlx::Error::Io(_))
+            || code
+                .is_some_and(|code| matches!(&*code, "57P01" | "57P02" | "57P05" | "25P03") || code.starts_with("08"))
+    }
+
     fn of_driver(error: &sqlx::Error) -> Option<Self> {
         use sqlx::Error::{Io, PoolClosed, PoolTimedOut, Tls, WorkerCrashed};
         matches!(error, Io(_) | Tls(_) | PoolTimedOut | PoolClosed | WorkerCrashed).then_some(Self::Unreachable)

@@ -36,6 +36,6 @@ impl ResolvedCaller {
             }
         };
         let statement = Statement::from_sql_and_values(backend, sql, [external_id.into(), subject.into()]);
-        Self::find_by_statement(statement).one(pool).await
+        pool.in_another_session(|| Self::find_by_statement(statement.clone()).one(pool)).await
     }
 }

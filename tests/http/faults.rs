@@ -126,6 +126,28 @@ async fn ended_sessions_are_replaced() {
 }
 
 #[tokio::test]
+async fn sessions_that_end_between_requests_fail_none() {
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let app = TestApp::start(database).await;
+    let writer = Writer::new(&app, app.own()).await;
+    let of_pool = "FROM pg_stat_activity WHERE application_name = 'bulkhead' AND datname = current_database()";
+    let count = async || app.value::<i64>(&format!("SELECT count(*) {of_pool}")).await;
+    for _ in 0..5 {
+        // Several at once, so that the pool has several sessions.
+        let written = join_all((0..8).map(|_| writer.write())).await;
+        assert!(written.iter().all(|answer| answer.status == 201), "{written:?}");
+        assert!(count().await > 1);
+        app.execute(&format!("SELECT pg_terminate_backend(pid) {of_pool}")).await;
+        eventually("all sessions have ended", async || (count().await == 0).then_some(())).await;
+        let reads = join_all((0..8).map(|_| writer.clinic.viewer.get("documents")));
+        let (written, read) = tokio::join!(join_all((0..8).map(|_| writer.write())), reads);
+        let outcomes: Vec<u16> = written.iter().chain(&read).map(|answer| answer.status).collect();
+        assert!(written.iter().all(|answer| answer.status == 201), "{outcomes:?}");
+        assert!(read.iter().all(|answer| answer.status == 200), "{outcomes:?}");
+    }
+}
+
+#[tokio::test]
 async fn read_only_database_is_not_ready() {
     let Some(database) = Database::migrated_postgres().await else { return };
     let app = TestApp::start(database).await;
