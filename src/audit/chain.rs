@@ -2,14 +2,17 @@
 //! `confine_functions`); on SQLite, which has no SHA-256, the application does.
 
 use super::event::EventDraft;
-use crate::database::Transaction;
+use crate::database::{Access, Pool, Transaction};
 use crate::entity::audit_log::{self, Column};
 use crate::ids::{AuditLogId, TenantId, UserId};
 use aws_lc_rs::digest::{SHA256, digest};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, InsertStatement, Query};
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, EntityName, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, EntityName, RuntimeErr, Statement};
 use serde::Serialize;
 use serde_json::Value;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -94,13 +97,83 @@ pub(crate) fn format_timestamp(at: OffsetDateTime) -> String {
     at.to_offset(time::UtcOffset::UTC).format(INSTANT).unwrap_or_default()
 }
 
+/// An event with the id of its entry, as `record_entries` takes it (migration `record_entries`).
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct NewEntry {
+    pub(super) tenant_id: TenantId,
+    id: AuditLogId,
+    user_id: Option<UserId>,
+    action: &'static str,
+    resource_type: &'static str,
+    resource_id: Option<Uuid>,
+    ip: Option<IpAddr>,
+    user_agent: Option<String>,
+    metadata: Value,
+}
+
+impl From<EventDraft> for NewEntry {
+    fn from(event: EventDraft) -> Self {
+        Self {
+            id: AuditLogId(Uuid::now_v7()),
+            metadata: event.metadata(),
+            tenant_id: event.tenant_id,
+            user_id: event.user_id,
+            action: event.action.name(),
+            resource_type: event.resource_type,
+            resource_id: event.resource_id,
+            ip: event.client.ip,
+            user_agent: event.client.user_agent,
+        }
+    }
+}
+
+/// Appends entries of several tenants to their chains, those of each in this order, and commits. On PostgreSQL it is one
+/// round trip, and gives up once it has waited for `patience` for the end of a chain.
+pub(super) async fn record(pool: &Pool, entries: &[NewEntry], patience: Duration) -> Result<(), DbErr> {
+    if pool.get_database_backend() == DbBackend::Postgres {
+        let json = serde_json::to_value(entries).map_err(|error| DbErr::Json(error.to_string()))?;
+        let values = [json.into(), format!("{}ms", patience.as_millis()).into()];
+        let sql = "SELECT record_entries($1, $2)";
+        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+        let tries = AtomicU32::new(0);
+        let recorded = pool.in_another_session(|| {
+            tries.fetch_add(1, Ordering::Relaxed);
+            pool.execute_raw(statement.clone())
+        });
+        return match recorded.await {
+            // Their ids are there: an earlier session ended after it had committed them.
+            Err(error) if tries.into_inner() > 1 && violates(&error, "audit_logs_pkey") => Ok(()),
+            recorded => recorded.map(drop),
+        };
+    }
+    let Some(first) = entries.first() else { return Ok(()) };
+    let transaction = pool.begin(first.tenant_id, Access::Write).await?;
+    let mut rest = entries.to_vec();
+    rest.sort_by_key(|entry| entry.tenant_id);
+    for chain in rest.chunk_by(|one, next| one.tenant_id == next.tenant_id) {
+        transaction.execute(&insert_chained(&transaction, chain).await?).await?;
+    }
+    transaction.commit().await
+}
+
+/// Whether the error is PostgreSQL's, of this constraint.
+fn violates(error: &DbErr, constraint: &str) -> bool {
+    match error {
+        DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)) => {
+            cause.as_database_error().and_then(|cause| cause.constraint()) == Some(constraint)
+        }
+        _ => false,
+    }
+}
+
 /// Appends events of one tenant to its chain, in this order. It locks the end of the chain until the transaction ends:
 /// let it be the last thing before the commit.
 pub async fn append(transaction: &Transaction, events: Vec<EventDraft>) -> Result<(), DbErr> {
+    let entries: Vec<NewEntry> = events.into_iter().map(NewEntry::from).collect();
     let insert = match transaction.get_database_backend() {
         // A trigger chains them: nobody who may append chooses an entry's place, time or hash.
-        DbBackend::Postgres => insert(events),
-        _ => insert_chained(transaction, events).await?,
+        DbBackend::Postgres => insert(entries),
+        _ => insert_chained(transaction, &entries).await?,
     };
     transaction.execute(&insert).await.map(drop)
 }
@@ -118,45 +191,44 @@ const CONTENT: [Column; 9] = [
     Column::Metadata,
 ];
 
-fn insert(events: Vec<EventDraft>) -> InsertStatement {
+fn insert(entries: Vec<NewEntry>) -> InsertStatement {
     let mut insert = Query::insert();
     insert.into_table(audit_log::Entity.table_ref()).columns(CONTENT);
-    for event in events {
-        let (ip, metadata) = (event.client.ip.map(|ip| ip.to_string()), event.metadata());
+    for entry in entries {
         insert.values_panic([
-            Uuid::now_v7().into(),
-            event.tenant_id.into(),
-            event.user_id.into(),
-            event.action.name().into(),
-            event.resource_type.into(),
-            event.resource_id.into(),
-            Expr::val(ip).cast_as(Alias::new("inet")),
-            event.client.user_agent.into(),
-            metadata.into(),
+            entry.id.into(),
+            entry.tenant_id.into(),
+            entry.user_id.into(),
+            entry.action.into(),
+            entry.resource_type.into(),
+            entry.resource_id.into(),
+            Expr::val(entry.ip.map(|ip| ip.to_string())).cast_as(Alias::new("inet")),
+            entry.user_agent.into(),
+            entry.metadata.into(),
         ]);
     }
     insert
 }
 
-async fn insert_chained(transaction: &Transaction, events: Vec<EventDraft>) -> Result<InsertStatement, DbErr> {
-    let tenant = events.first().map_or(super::SYSTEM_TENANT, |event| event.tenant_id);
+async fn insert_chained(transaction: &Transaction, entries: &[NewEntry]) -> Result<InsertStatement, DbErr> {
+    let tenant = entries.first().map_or(super::SYSTEM_TENANT, |entry| entry.tenant_id);
     let (mut sequence, mut prev_hash) = head(transaction, tenant).await?;
     let mut insert = Query::insert();
     let place = [Column::Sequence, Column::CreatedAt, Column::PrevHash, Column::Hash];
     insert.into_table(audit_log::Entity.table_ref()).columns(CONTENT.into_iter().chain(place));
-    for event in events {
+    for entry in entries.iter().cloned() {
         sequence += 1;
         let entry = AuditEntry {
             tenant_id: tenant,
             sequence,
-            id: AuditLogId(Uuid::now_v7()),
-            user_id: event.user_id,
-            action: event.action.name().to_owned(),
-            resource_type: event.resource_type.to_owned(),
-            resource_id: event.resource_id,
-            ip: event.client.ip.map(|ip| ip.to_string()),
-            metadata: event.metadata(),
-            user_agent: event.client.user_agent,
+            id: entry.id,
+            user_id: entry.user_id,
+            action: entry.action.to_owned(),
+            resource_type: entry.resource_type.to_owned(),
+            resource_id: entry.resource_id,
+            ip: entry.ip.map(|ip| ip.to_string()),
+            metadata: entry.metadata,
+            user_agent: entry.user_agent,
             created_at: format_timestamp(OffsetDateTime::now_utc()),
             prev_hash,
         };

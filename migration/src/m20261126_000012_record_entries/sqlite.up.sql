@@ -1,0 +1,3 @@
+-- SQLite has no roles: see postgres.up.sql.
+
+SELECT 1
