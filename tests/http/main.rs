@@ -30,6 +30,7 @@ mod proxies;
 mod redaction;
 mod refusals;
 mod roles;
+mod round_trips;
 mod schema;
 mod shutdown;
 mod slow_clients;
