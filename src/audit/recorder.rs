@@ -25,7 +25,7 @@ const WRITES_AT_ONCE: usize = 4;
 const PATIENCE_WITH_OTHERS: Duration = Duration::from_millis(50);
 
 /// How long a transaction of one chain waits; the statement's own timeout may be shorter.
-const PATIENCE_ALONE: Duration = Duration::from_secs(60);
+const PATIENCE_ALONE: Duration = Duration::from_mins(1);
 
 /// An entry that waits to be written.
 struct PendingEntry {
@@ -198,6 +198,13 @@ mod tests {
         PendingEntry { entry: event.into(), done: oneshot::channel().0 }
     }
 
+    /// Adds an entry for each of these tenants.
+    fn add(queue: &mut WriteQueue, tenants: &[u128]) {
+        for number in tenants {
+            queue.add(pending(*number));
+        }
+    }
+
     fn tenants(batch: &[PendingEntry]) -> Vec<TenantId> {
         batch.iter().map(|pending| pending.entry.tenant_id).collect()
     }
@@ -205,10 +212,10 @@ mod tests {
     #[test]
     fn chains_share_a_transaction_and_each_is_in_one() {
         let mut queue = WriteQueue::default();
-        [1, 2, 1].into_iter().for_each(|number| queue.add(pending(number)));
+        add(&mut queue, &[1, 2, 1]);
         let first = queue.next().unwrap();
         assert_eq!(tenants(&first), [tenant(1), tenant(1), tenant(2)]);
-        [2, 3].into_iter().for_each(|number| queue.add(pending(number)));
+        add(&mut queue, &[2, 3]);
         assert_eq!(tenants(&queue.next().unwrap()), [tenant(3)], "the chain of 2 is being written");
         assert!(queue.next().is_none());
         let chains = [tenant(1), tenant(2)].into();
@@ -220,8 +227,8 @@ mod tests {
     #[test]
     fn a_transaction_has_a_bound() {
         let mut queue = WriteQueue::default();
-        (0..BATCH + 10).for_each(|_| queue.add(pending(1)));
-        queue.add(pending(2));
+        add(&mut queue, &[1; BATCH + 10]);
+        add(&mut queue, &[2]);
         assert_eq!(queue.next().unwrap().len(), BATCH);
         assert_eq!(tenants(&queue.next().unwrap()), [tenant(2)]);
         queue.ended(Ended { chains: [tenant(1)].into(), left: Vec::new() });
@@ -231,9 +238,9 @@ mod tests {
     #[test]
     fn chains_that_failed_together_are_written_alone() {
         let mut queue = WriteQueue::default();
-        [1, 2, 1].into_iter().for_each(|number| queue.add(pending(number)));
+        add(&mut queue, &[1, 2, 1]);
         let left = queue.next().unwrap();
-        queue.add(pending(1));
+        add(&mut queue, &[1]);
         queue.ended(Ended { chains: [tenant(1), tenant(2)].into(), left });
         assert_eq!(queue.waiting, 4);
         let mut batches = [tenants(&queue.next().unwrap()), tenants(&queue.next().unwrap())];
@@ -242,7 +249,7 @@ mod tests {
         assert!(queue.next().is_none());
         // The next time they may be together again.
         queue.ended(Ended { chains: [tenant(1), tenant(2)].into(), left: Vec::new() });
-        [1, 2].into_iter().for_each(|number| queue.add(pending(number)));
+        add(&mut queue, &[1, 2]);
         assert_eq!(queue.next().unwrap().len(), 2);
     }
 }
