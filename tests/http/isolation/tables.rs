@@ -27,7 +27,8 @@ async fn texts(connection: &DatabaseConnection, sql: &str) -> Vec<String> {
 async fn verified(database: &Database) -> Vec<String> {
     let output = run_on(database, &["migrate", "verify"]).await;
     let faults = stderr(&output);
-    let faults: Vec<String> = faults.lines().filter(|line| line.contains("table ")).map(str::to_owned).collect();
+    let faults: Vec<String> =
+        faults.lines().filter(|line| line.contains("table ")).map(|line| line.trim().to_owned()).collect();
     assert_eq!(faults.is_empty(), output.status.success(), "{}", stderr(&output));
     faults
 }
