@@ -30,8 +30,9 @@ pub enum Target {
 
 impl Target {
     /// Opens a session and closes it (PostgreSQL). It fails at once where the server cannot be reached or refuses the session,
-    /// and after `timeout` where it does not answer, has no session left, or is only starting. A pool tries again while connections are refused, and then says only
-    /// that its time is up (launchbadge/sqlx, sqlx-core/src/pool/inner.rs, `connect`).
+    /// and after `timeout` where it does not answer, has no session left, or is only starting. A pool tries again while
+    /// connections are refused, and then says only that its time is up (launchbadge/sqlx, sqlx-core/src/pool/inner.rs,
+    /// `connect`).
     pub async fn reach(&self, timeout: Duration) -> Result<(), DbErr> {
         match self {
             Self::Postgres(options) => postgres::reach(options, timeout).await,
