@@ -4,10 +4,12 @@ mod availability;
 mod cause;
 mod new_session;
 mod probe;
+mod transaction;
 mod trouble;
 
 pub use availability::Availability;
 pub use probe::Probe;
+pub use transaction::Transaction;
 pub use trouble::Trouble;
 
 use crate::config::{DatabaseUrl, Settings};
@@ -20,10 +22,7 @@ use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::sqlx::pool::PoolOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{self, AssertSqlSafe, ConnectOptions, Connection, Database, Executor, Postgres, Sqlite};
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult,
-    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
-};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, Statement};
 use std::ops::Deref;
 use std::time::Duration;
 use tracing::log::LevelFilter;
@@ -96,18 +95,12 @@ fn sessions(settings: &Settings, options: PoolOptions<Postgres>) -> PoolOptions<
     })
 }
 
-/// What runs statements, and fails at once while the database is known to be away.
+/// The pool that requests use. Fails at once while the database is known to be away. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Watched<C> {
-    inner: C,
+pub struct Pool {
+    inner: DatabaseConnection,
     availability: Availability,
 }
-
-/// The pool that requests use. Cheap to clone.
-pub type Pool = Watched<DatabaseConnection>;
-
-/// A transaction, rolled back unless it is committed. Only [`Transaction::commit`] commits it.
-pub type Transaction = Watched<DatabaseTransaction>;
 
 impl From<DatabaseConnection> for Pool {
     /// A pool of which nobody knows whether its database is there.
@@ -166,77 +159,20 @@ impl Pool {
     /// As [`begin`].
     pub async fn begin(&self, tenant: TenantId, access: Access) -> Result<Transaction, DbErr> {
         // Nothing is done yet, so it may be done twice.
-        self.in_another_session(|| self.begin_once(tenant, access)).await
-    }
-
-    async fn begin_once(&self, tenant: TenantId, access: Access) -> Result<Transaction, DbErr> {
-        let options = TransactionOptions {
-            // Else two that read first and write then would each wait for the other's end.
-            sqlite_transaction_mode: (access != Access::Read).then_some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        let inner = self.availability.unless_away(self.inner.begin_with_options(options)).await?;
-        let transaction = Transaction { inner, availability: self.availability.clone() };
-        if transaction.get_database_backend() == DbBackend::Postgres {
-            // One round trip, also through a pooler that keeps nothing between transactions.
-            let sql = match access {
-                Access::Read | Access::Write => {
-                    "SELECT set_config('role', $2, true), set_config('app.current_tenant_id', $1, true)"
-                }
-                Access::Operate => {
-                    "SELECT set_config('app.directory', $2, true), set_config('app.current_tenant_id', $1, true)"
-                }
-            };
-            let second = if access == Access::Operate { "on" } else { APP_ROLE };
-            let values = [tenant.to_string().into(), second.into()];
-            transaction.query_one_raw(Statement::from_sql_and_values(DbBackend::Postgres, sql, values)).await?;
-        }
-        Ok(transaction)
+        self.in_another_session(|| Transaction::begin(&self.inner, &self.availability, tenant, access)).await
     }
 }
 
-impl Transaction {
-    /// Commits; returns once the database has done so.
-    ///
-    /// # Errors
-    /// Where the database has not said that it has. The changes are rolled back then, unless the connection was lost
-    /// meanwhile.
-    pub async fn commit(self) -> Result<(), DbErr> {
-        let Self { inner, availability } = self;
-        let commit = async {
-            if inner.get_database_backend() != DbBackend::Sqlite {
-                return inner.commit().await;
-            }
-            // The driver's own commit releases a savepoint where its count of transactions is wrong, as
-            // `may_serve_again` says, and commits nothing then. COMMIT ends the transaction whatever was counted, or
-            // fails; BEGIN succeeds only where none is open any more. The empty one that it begins is for the driver to
-            // roll back, which keeps count.
-            inner.execute_unprepared("COMMIT; BEGIN").await.map(drop)
-        };
-        availability.unless_away(commit).await?;
-        availability.took_a_write();
-        Ok(())
-    }
-}
+impl Deref for Pool {
+    type Target = DatabaseConnection;
 
-impl<C> Watched<C> {
-    /// What `work` on this connection comes to, or an error once the database is known to be away: for rows that are
-    /// streamed.
-    pub(crate) async fn unless_away<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
-        self.availability.unless_away(work).await
-    }
-}
-
-impl<C> Deref for Watched<C> {
-    type Target = C;
-
-    fn deref(&self) -> &C {
+    fn deref(&self) -> &DatabaseConnection {
         &self.inner
     }
 }
 
 #[async_trait]
-impl<C: ConnectionTrait + Send + Sync> ConnectionTrait for Watched<C> {
+impl ConnectionTrait for Pool {
     fn get_database_backend(&self) -> DbBackend {
         self.inner.get_database_backend()
     }

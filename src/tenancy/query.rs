@@ -5,9 +5,11 @@ use super::table::{IdOf, Table, TenantScoped};
 use crate::database::Transaction;
 use crate::error::ApiError;
 use crate::ids::TenantId;
-use futures_util::TryStreamExt;
 use sea_orm::sea_query::{Expr, ExprTrait, IntoCondition};
-use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, Order, QueryFilter, QueryOrder, QuerySelect, Select, Value};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbBackend, FromQueryResult, Order, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+    Select, Value,
+};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -88,25 +90,31 @@ async fn hand_out<T: Table>(
 ) -> Result<Option<Cursor>, ApiError> {
     let (mut count, mut last) = (0, start);
     loop {
-        let mut asked = Ord::min(BATCH, limit + 1 - count);
-        let mut rows = transaction.unless_away(behind(last).limit(asked).stream(&**transaction)).await?;
-        let mut more = false;
+        let asked = Ord::min(BATCH, limit + 1 - count);
+        let query = behind(last).limit(asked).build(transaction.get_database_backend());
+        let (mut rows, mut more, mut has_room) = (0, false, true);
         // To the end, so that what PostgreSQL says of the statement is read within the request.
-        while let Some(row) = transaction.unless_away(rows.try_next()).await? {
-            let here = Cursor::of(T::sort_key(&row));
+        let handed = transaction.each_row(query, |row| {
+            rows += 1;
             more = count == limit;
             if more {
-                continue;
+                return Ok(true);
             }
-            if !put(row)? {
-                // What is left is read now, not while others think that the connection is free.
-                drop(rows);
-                transaction.execute_unprepared("SELECT 1").await?;
-                return Ok(last);
+            let row = T::Model::from_query_result(&row, "")?;
+            let here = Cursor::of(T::sort_key(&row));
+            has_room = put(row)?;
+            if has_room {
+                (count, last) = (count + 1, Some(here));
             }
-            (count, last, asked) = (count + 1, Some(here), asked - 1);
+            Ok::<_, ApiError>(has_room)
+        });
+        handed.await?;
+        if !has_room {
+            // What is left is read now, not while others think that the connection is free.
+            transaction.execute_unprepared("SELECT 1").await?;
+            return Ok(last);
         }
-        if more || asked > 0 {
+        if more || rows < asked {
             return Ok(last.filter(|_| more));
         }
     }

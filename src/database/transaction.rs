@@ -1,0 +1,252 @@
+//! Transactions in which the database shows one tenant's rows and no others.
+
+use super::{APP_ROLE, Access, Availability};
+use crate::ids::TenantId;
+use futures_util::TryStreamExt;
+use sea_orm::prelude::async_trait::async_trait;
+use sea_orm::sqlx::pool::PoolConnection;
+use sea_orm::sqlx::query::Query;
+use sea_orm::sqlx::{self, AssertSqlSafe, Database, Executor, PgPool, Postgres, SqlSafeStr};
+use sea_orm::{
+    ConnAcquireErr, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
+    QueryResult, RuntimeErr, SqliteTransactionMode, Statement, StreamTrait, TransactionOptions, TransactionTrait,
+    Values,
+};
+use sea_query_sqlx::SqlxValues;
+use sqlx_core::transaction::TransactionManager;
+use tokio::sync::Mutex;
+
+/// How the driver counts a session's transactions.
+type Counter = <Postgres as Database>::TransactionManager;
+
+/// A transaction, rolled back unless it is committed.
+#[derive(Debug)]
+pub struct Transaction {
+    session: Session,
+    availability: Availability,
+}
+
+#[derive(Debug)]
+enum Session {
+    Postgres(Mutex<PostgresSession>),
+    Sqlite(DatabaseTransaction),
+}
+
+impl Transaction {
+    pub(super) async fn begin(
+        pool: &DatabaseConnection,
+        availability: &Availability,
+        tenant: TenantId,
+        access: Access,
+    ) -> Result<Self, DbErr> {
+        let session = async {
+            if pool.get_database_backend() == DbBackend::Postgres {
+                let session = PostgresSession::begin(pool.get_postgres_connection_pool(), tenant, access).await?;
+                return Ok(Session::Postgres(Mutex::new(session)));
+            }
+            let options = TransactionOptions {
+                // Else two that read first and write then would each wait for the other's end.
+                sqlite_transaction_mode: (access != Access::Read).then_some(SqliteTransactionMode::Immediate),
+                ..TransactionOptions::default()
+            };
+            pool.begin_with_options(options).await.map(Session::Sqlite)
+        };
+        let session = availability.unless_away(session).await?;
+        Ok(Self { session, availability: availability.clone() })
+    }
+
+    /// Commits; returns once the database has done so.
+    ///
+    /// # Errors
+    /// Where the database has not said that it has. The changes are rolled back then, unless the connection was lost
+    /// meanwhile.
+    pub async fn commit(self) -> Result<(), DbErr> {
+        let Self { session, availability } = self;
+        let commit = async {
+            match session {
+                Session::Postgres(session) => session.into_inner().commit().await,
+                // The driver's own commit releases a savepoint where its count of transactions is wrong, as
+                // `may_serve_again` says, and commits nothing then. COMMIT ends the transaction whatever was counted, or
+                // fails; BEGIN succeeds only where none is open any more. The empty one that it begins is for the driver
+                // to roll back, which keeps count.
+                Session::Sqlite(transaction) => transaction.execute_unprepared("COMMIT; BEGIN").await.map(drop),
+            }
+        };
+        availability.unless_away(commit).await?;
+        availability.took_a_write();
+        Ok(())
+    }
+
+    /// Hands the rows of a query to `take`, one after the other, until it wants no more.
+    pub(crate) async fn each_row<E: From<DbErr>>(
+        &self,
+        query: Statement,
+        mut take: impl FnMut(QueryResult) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        match &self.session {
+            Session::Postgres(session) => {
+                let mut session = session.lock().await;
+                let mut rows = session.connection()?.fetch(prepared(query));
+                while let Some(row) =
+                    self.availability.unless_away(async { rows.try_next().await.map_err(failed) }).await?
+                {
+                    if !take(row.into())? {
+                        break;
+                    }
+                }
+            }
+            Session::Sqlite(transaction) => {
+                let mut rows = self.availability.unless_away(transaction.stream_raw(query)).await?;
+                while let Some(row) = self.availability.unless_away(rows.try_next()).await? {
+                    if !take(row)? {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ConnectionTrait for Transaction {
+    fn get_database_backend(&self) -> DbBackend {
+        match self.session {
+            Session::Postgres(_) => DbBackend::Postgres,
+            Session::Sqlite(_) => DbBackend::Sqlite,
+        }
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        let work = async {
+            match &self.session {
+                Session::Postgres(session) => {
+                    let done = session.lock().await.connection()?.execute(prepared(statement)).await;
+                    done.map(ExecResult::from).map_err(|error| DbErr::Exec(RuntimeErr::SqlxError(error.into())))
+                }
+                Session::Sqlite(transaction) => transaction.execute_raw(statement).await,
+            }
+        };
+        self.availability.unless_away(work).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        let work = async {
+            match &self.session {
+                Session::Postgres(session) => {
+                    let sql = sqlx::raw_sql(AssertSqlSafe(sql));
+                    let done = session.lock().await.connection()?.execute(sql).await;
+                    done.map(ExecResult::from).map_err(|error| DbErr::Exec(RuntimeErr::SqlxError(error.into())))
+                }
+                Session::Sqlite(transaction) => transaction.execute_unprepared(sql).await,
+            }
+        };
+        self.availability.unless_away(work).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        let work = async {
+            match &self.session {
+                Session::Postgres(session) => {
+                    let row = session.lock().await.connection()?.fetch_optional(prepared(statement)).await;
+                    row.map(|row| row.map(QueryResult::from)).map_err(failed)
+                }
+                Session::Sqlite(transaction) => transaction.query_one_raw(statement).await,
+            }
+        };
+        self.availability.unless_away(work).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let work = async {
+            match &self.session {
+                Session::Postgres(session) => {
+                    let rows = session.lock().await.connection()?.fetch_all(prepared(statement)).await;
+                    rows.map(|rows| rows.into_iter().map(QueryResult::from).collect()).map_err(failed)
+                }
+                Session::Sqlite(transaction) => transaction.query_all_raw(statement).await,
+            }
+        };
+        self.availability.unless_away(work).await
+    }
+}
+
+/// A session of PostgreSQL within a transaction. sea-orm's own begins with BEGIN alone
+/// (sea-orm 2.0.4, src/database/transaction.rs), which takes a round trip more.
+#[derive(Debug)]
+struct PostgresSession {
+    /// `None` once it has gone back to the pool.
+    session: Option<PoolConnection<Postgres>>,
+    /// Whether the driver knows of the transaction. It does not while it begins.
+    begun: bool,
+}
+
+impl PostgresSession {
+    /// Whatever role the session has, the transaction has [`APP_ROLE`], save to operate.
+    async fn begin(pool: &PgPool, tenant: TenantId, access: Access) -> Result<Self, DbErr> {
+        let first = match access {
+            Access::Read | Access::Write => format!("set_config('role', '{APP_ROLE}', true)"),
+            Access::Operate => "set_config('app.directory', 'on', true)".to_owned(),
+        };
+        // One round trip, also through a pooler that keeps nothing between transactions. The statements of a message are one
+        // transaction, which BEGIN, as the last of them, keeps open (postgresql.org/docs/current/protocol-flow.html, "Multiple
+        // Statements in a Simple Query"). So nothing is left open where the others fail.
+        let begin = format!("SELECT {first}, set_config('app.current_tenant_id', '{tenant}', true); BEGIN");
+        let mut this = Self { session: Some(pool.acquire().await.map_err(not_acquired)?), begun: false };
+        let begun = Counter::begin(this.connection()?, Some(AssertSqlSafe(begin).into_sql_str())).await;
+        match begun {
+            Ok(()) => this.begun = true,
+            Err(error) => {
+                this.session = None;
+                return Err(failed(error));
+            }
+        }
+        Ok(this)
+    }
+
+    fn connection(&mut self) -> Result<&mut sqlx::PgConnection, DbErr> {
+        self.session.as_deref_mut().ok_or(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed))
+    }
+
+    async fn commit(mut self) -> Result<(), DbErr> {
+        Counter::commit(self.connection()?).await.map_err(failed)?;
+        self.session = None;
+        Ok(())
+    }
+}
+
+impl Drop for PostgresSession {
+    fn drop(&mut self) {
+        let Some(mut session) = self.session.take() else { return };
+        if self.begun {
+            // Sent when the session goes back to the pool.
+            Counter::start_rollback(&mut session);
+            return;
+        }
+        // BEGIN is sent, and its answer not read: the driver counts no transaction and would roll none back
+        // (launchbadge/sqlx, sqlx-postgres/src/transaction.rs), and whoever used the session next would never commit.
+        tokio::spawn(async move {
+            if session.execute("ROLLBACK").await.is_err() {
+                session.close_on_drop();
+            }
+        });
+    }
+}
+
+/// A statement that the driver prepares once in each session.
+fn prepared(statement: Statement) -> Query<'static, Postgres, SqlxValues> {
+    let Statement { sql, values, .. } = statement;
+    sqlx::query_with(AssertSqlSafe(sql), SqlxValues(values.unwrap_or(Values(Vec::new()))))
+}
+
+fn failed(error: sqlx::Error) -> DbErr {
+    DbErr::Query(RuntimeErr::SqlxError(error.into()))
+}
+
+fn not_acquired(error: sqlx::Error) -> DbErr {
+    match error {
+        sqlx::Error::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
+        sqlx::Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
+        _ => DbErr::Conn(RuntimeErr::SqlxError(error.into())),
+    }
+}
