@@ -168,9 +168,9 @@ impl EventDraft {
     }
 
     /// Turns it into a read that looked for this row of this kind.
-    pub fn turn_into_read_of(&mut self, resource_type: &'static str, resource_id: impl RowId) {
+    pub fn turn_into_read_of(&mut self, resource_type: &'static str, resource_id: Uuid) {
         self.turn_into_read();
-        (self.resource_type, self.resource_id) = (resource_type, Some(resource_id.into()));
+        (self.resource_type, self.resource_id) = (resource_type, Some(resource_id));
     }
 
     /// Whether it changes nothing.

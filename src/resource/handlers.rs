@@ -14,7 +14,6 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sea_orm::{ActiveModelTrait, EntityTrait, IdenStatic, Iterable, ModelTrait, Value};
 use serde::Serialize;
-use uuid::Uuid;
 
 pub(super) async fn list<R: Resource>(
     State(state): State<AppState>,
@@ -65,10 +64,7 @@ pub(super) async fn create<R: Resource>(
     Require(context, ..): Require<Write<R>>,
     JsonBody(new): JsonBody<R::New>,
 ) -> Result<Response, ApiError> {
-    let mut row = R::new_row(new, &context.caller, &state.settings)?;
-    if row.is_not_set(R::ID) {
-        row.set(R::ID, Uuid::now_v7().into());
-    }
+    let row = R::new_row(new, &context.caller, &state.settings)?;
     let row = context
         .run(context.event(Action::Created, R::NAME), async |tx| {
             R::before_write(tx, None, &row).await?;

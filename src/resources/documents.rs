@@ -217,10 +217,10 @@ impl Resource for Entity {
         _: Option<DocumentId>,
         row: &ActiveModel,
     ) -> Result<(), ApiError> {
-        match row.user_id {
-            Set(owner) => tx.require::<user::Entity>("user_id", owner).await,
-            _ => Ok(()),
+        if let Set(owner) = row.user_id {
+            tx.require::<user::Entity>("user_id", owner);
         }
+        Ok(())
     }
 }
 

@@ -7,11 +7,13 @@ use crate::audit::{self, EventDraft, Recorder};
 use crate::database::Transaction;
 use crate::error::{ApiError, ErrorCode};
 use crate::ids::{TenantId, UserId};
-use sea_orm::sea_query::IntoCondition;
+use sea_orm::sea_query::{Expr, IntoCondition, Query, SelectStatement};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbBackend, DbErr, QueryFilter, RuntimeErr, SqlErr, Value,
+    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbBackend, DbErr, FromQueryResult, Iterable,
+    QueryFilter, QueryTrait, RuntimeErr, SqlErr, Value,
 };
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 /// One transaction of one tenant, and the event that the audit log will say of it. Everything is rolled back unless
 /// [`Tenancy::run`](super::Tenancy::run) commits it.
@@ -20,12 +22,23 @@ pub struct TenantTransaction {
     transaction: Transaction,
     event: EventDraft,
     tenant_id: TenantId,
+    required: Vec<Required>,
+}
+
+/// A row without which nothing is written.
+#[derive(Debug)]
+struct Required {
+    field: String,
+    table: &'static str,
+    id: Uuid,
+    /// Selects the row.
+    live: SelectStatement,
 }
 
 impl TenantTransaction {
     pub(super) fn new(transaction: Transaction, event: EventDraft) -> Self {
         let tenant_id = event.tenant_id();
-        Self { transaction, event, tenant_id }
+        Self { transaction, event, tenant_id, required: Vec::new() }
     }
 
     /// The event that the audit log will say of it: to add to it what only the work can tell.
@@ -59,30 +72,74 @@ impl TenantTransaction {
         row.ok_or_else(|| ErrorCode::NotFound.into())
     }
 
-    /// Refuses a request that names, in `field`, a row that the tenant does not have. Another tenant's row is as good as
-    /// none.
-    pub async fn require<T: Table>(&mut self, field: &str, id: IdOf<T>) -> Result<(), ApiError> {
-        if self.find::<T>().not_deleted().one(id).await?.is_some() {
-            return Ok(());
-        }
-        self.event.turn_into_read_of(T::NAME, id);
-        self.event.set_found(false);
-        Err(ApiError::detailed(ErrorCode::NotFound, "there is no such row").of_field(field.to_owned()))
+    /// Has the insertion or the update that follows refused where the tenant does not have the row that the request names
+    /// in `field`. Another tenant's row is as good as none. The database looks for it within that statement.
+    pub fn require<T: Table>(&mut self, field: &str, id: IdOf<T>) {
+        let live = self.find::<T>().not_deleted().filter(T::ID.eq(id)).select.into_query();
+        self.required.push(Required { field: field.to_owned(), table: T::NAME, id: id.into(), live });
     }
 
-    /// Inserts a row; its tenant is this one, whatever `row` says. A unique violation is a conflict, a violated foreign key
-    /// is not found.
+    /// Inserts a row, which gets an id where it has none; its tenant is this one, whatever `row` says. A unique violation is a conflict, a
+    /// violated foreign key is not found.
     pub async fn insert<T: Table>(&mut self, mut row: T::ActiveModel) -> Result<T::Model, ApiError> {
+        let id = match row.get(T::ID).into_value() {
+            Some(Value::Uuid(Some(id))) => id,
+            _ => Uuid::now_v7(),
+        };
+        row.set(T::ID, id.into());
         row.set(T::TENANT, self.tenant_id.into());
-        let row = T::insert(row).exec_with_returning(&self.transaction).await.map_err(constraint_error::<T>)?;
-        self.event.set_resource_id(T::sort_key(&row).1);
+        let (mut columns, mut values) = (Vec::new(), Query::select());
+        for column in T::Column::iter() {
+            if let Some(value) = row.get(column).into_value() {
+                columns.push(column);
+                values.expr(column.save_as(Expr::val(value)));
+            }
+        }
+        values.cond_where(self.all_required());
+        let mut insert = Query::insert();
+        insert.into_table(T::default().table_ref()).columns(columns);
+        insert.select_from(values).map_err(|error| ApiError::internal(&error))?;
+        let row = if self.transaction.get_database_backend() == DbBackend::Postgres {
+            let columns = T::Column::iter().map(|column| column.select_as(Expr::col(column)));
+            insert.returning(Query::returning().exprs(columns));
+            let inserted = self.transaction.query_one(&insert).await.map_err(constraint_error::<T>)?;
+            inserted.map(|row| T::Model::from_query_result(&row, "")).transpose()?
+        } else {
+            // Without defaults that are expressions, and as the triggers left it.
+            let done = self.transaction.execute(&insert).await.map_err(constraint_error::<T>)?;
+            if done.rows_affected() == 0 { None } else { self.find::<T>().one(id.into()).await? }
+        };
+        let Some(row) = row else { return Err(self.missing().await?) };
+        self.event.set_resource_id(id);
         Ok(row)
+    }
+
+    /// Whether all that is required is there.
+    fn all_required(&self) -> Condition {
+        self.required.iter().fold(Condition::all(), |all, row| all.add(Expr::exists(row.live.clone())))
+    }
+
+    /// Why nothing was written: the error of the row that is not there.
+    async fn missing(&mut self) -> Result<ApiError, ApiError> {
+        for row in &self.required {
+            if self.transaction.query_one(&row.live).await?.is_none() {
+                self.event.turn_into_read_of(row.table, row.id);
+                self.event.set_found(false);
+                let error = ApiError::detailed(ErrorCode::NotFound, "there is no such row");
+                return Ok(error.of_field(row.field.clone()));
+            }
+        }
+        self.event.set_found(false);
+        Ok(ErrorCode::NotFound.into())
     }
 
     /// Changes a live row.
     pub async fn update<T: Table>(&mut self, id: IdOf<T>, changes: T::ActiveModel) -> Result<T::Model, ApiError> {
-        let row = self.change::<T>(id, changes, T::DELETED_AT.is_null()).await?;
-        self.found(row)
+        let which = Condition::all().add(T::DELETED_AT.is_null()).add(self.all_required());
+        match self.change::<T>(id, changes, which).await? {
+            None => Err(self.missing().await?),
+            row => self.found(row),
+        }
     }
 
     /// Deletes a live row, which stays in the table and can be restored.
