@@ -51,13 +51,22 @@ impl TenantContext {
         EventDraft::new(*tenant_id, action, resource_type).by(*user_id, subject).from_client(client.clone())
     }
 
-    /// Runs `work` in a transaction of the caller's tenant: see [`Tenancy::run`].
-    pub async fn run<R>(
+    /// Reads in a transaction of the caller's tenant: see [`Tenancy::read`].
+    pub async fn read<R>(
         &self,
         event: EventDraft,
         work: impl AsyncFnOnce(&mut TenantTransaction) -> Result<R, ApiError>,
     ) -> Result<R, ApiError> {
-        self.tenancy.run(event, work).await
+        self.tenancy.read(event, work).await
+    }
+
+    /// Makes a change in a transaction of the caller's tenant: see [`Tenancy::change`].
+    pub async fn change<R>(
+        &self,
+        event: EventDraft,
+        work: impl AsyncFnOnce(&mut TenantTransaction) -> Result<R, ApiError> + Clone,
+    ) -> Result<R, ApiError> {
+        self.tenancy.change(event, work).await
     }
 
     /// The caller with `least` or more, from its token. A refused caller whose token is good is recorded.

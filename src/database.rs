@@ -116,6 +116,9 @@ pub enum Access {
     Read,
     /// Reading and writing, as the API may.
     Write,
+    /// As [`Access::Write`], for several changes: one that meets another transaction's lock fails soon (PostgreSQL), so that
+    /// it does not hold up the others.
+    Share,
     /// Reading and writing with all the rights of the connection's own role, and a look at which tenants there are: for
     /// the command line.
     Operate,
@@ -133,6 +136,15 @@ impl Pool {
     #[must_use]
     pub fn availability(&self) -> &Availability {
         &self.availability
+    }
+
+    /// How many connections it has at most.
+    pub(crate) fn max_connections(&self) -> usize {
+        let connections = match self.inner.get_database_backend() {
+            DbBackend::Postgres => self.inner.get_postgres_connection_pool().options().get_max_connections(),
+            _ => self.inner.get_sqlite_connection_pool().options().get_max_connections(),
+        };
+        usize::try_from(connections).unwrap_or(usize::MAX)
     }
 
     /// Closes every session; returns once that is done.
@@ -159,7 +171,7 @@ impl Pool {
     /// As [`begin`].
     pub async fn begin(&self, tenant: TenantId, access: Access) -> Result<Transaction, DbErr> {
         // Nothing is done yet, so it may be done twice.
-        self.in_another_session(|| Transaction::begin(&self.inner, &self.availability, tenant, access)).await
+        self.in_another_session(|| Box::pin(Transaction::begin(&self.inner, &self.availability, tenant, access))).await
     }
 }
 

@@ -135,6 +135,19 @@ impl From<ErrorCode> for ApiError {
     }
 }
 
+impl ApiError {
+    /// Why a tenant's transaction could not begin. Where the connection may not take on the role of run time it is SYS_007:
+    /// there is no fallback role.
+    #[must_use]
+    pub fn of_begin(error: DbErr) -> Self {
+        if database::may_not_take_role(&error) {
+            tracing::error!(%error, "DATABASE_URL: its role may not take on {0}: GRANT {0} TO it", database::APP_ROLE);
+            return Self::detailed(ErrorCode::NotIsolated, error.to_string());
+        }
+        error.into()
+    }
+}
+
 impl From<DbErr> for ApiError {
     /// What another try may come around is a 503, by what it says of the database; everything else `SYS_003`. The log says
     /// what it was.

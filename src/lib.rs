@@ -14,7 +14,7 @@
 //! 10. [`error`]
 //! 11. [`auth`], [`database`], [`telemetry`]
 //! 12. [`config`]
-//! 13. [`entity`]
+//! 13. [`entity`], `tenant_limit`
 //! 14. `clock`, `error_chain`, [`ids`], `invocation`, `json`, [`lifecycle`], `readiness`, `single_flight`, `text`
 
 pub mod administration;
@@ -45,4 +45,5 @@ pub mod server;
 mod single_flight;
 pub mod telemetry;
 pub mod tenancy;
+mod tenant_limit;
 mod text;

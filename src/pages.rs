@@ -2,7 +2,6 @@
 
 use crate::config::Settings;
 use crate::error::{ApiError, ErrorCode};
-use crate::ids::TenantId;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
@@ -10,11 +9,11 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::Full;
 use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -33,30 +32,12 @@ const PIECE: usize = 32 * 1024;
 pub(crate) struct Pages {
     most: usize,
     large: Arc<Semaphore>,
-    /// How many lists of one tenant are read at once.
-    at_once: usize,
-    /// Of each tenant whose lists are read at the moment.
-    turns: Arc<Mutex<HashMap<TenantId, Arc<Semaphore>>>>,
 }
 
 impl Pages {
     pub(crate) fn new(settings: &Settings) -> Self {
         let most = usize::try_from(settings.max_page_bytes).unwrap_or(usize::MAX);
-        let connections = usize::try_from(settings.database_max_connections).unwrap_or(usize::MAX);
-        let at_once = (connections / 2).clamp(1, Semaphore::MAX_PERMITS);
-        Self { most, large: Arc::new(Semaphore::new(LARGE_PAGES)), at_once, turns: Arc::default() }
-    }
-
-    /// Waits until the tenant may read a list. One tenant's lists take half of the pool's connections at most, however many
-    /// there are: what others ask for finds one.
-    pub(crate) async fn turn(&self, tenant: TenantId) -> Option<OwnedSemaphorePermit> {
-        let turns = {
-            let mut tenants = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            tenants.retain(|_, turns| Arc::strong_count(turns) > 1);
-            Arc::clone(tenants.entry(tenant).or_insert_with(|| Arc::new(Semaphore::new(self.at_once))))
-        };
-        // Nobody closes it.
-        turns.acquire_owned().await.ok()
+        Self { most, large: Arc::new(Semaphore::new(LARGE_PAGES)) }
     }
 
     /// A page without rows.
@@ -157,24 +138,6 @@ impl HttpBody for Pieces {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use futures_util::FutureExt;
-    use uuid::Uuid;
-
-    #[test]
-    fn one_tenants_lists_take_turns_and_others_need_not_wait() {
-        let pages = pages("1000");
-        let (one, other) = (TenantId(Uuid::now_v7()), TenantId(Uuid::now_v7()));
-        let turn = |tenant| pages.turn(tenant).now_or_never().flatten();
-        let mut taken: Vec<_> = (0..5).map(|_| turn(one).unwrap()).collect();
-        assert!(turn(one).is_none(), "half of the pool's ten connections");
-        assert!(turn(other).is_some());
-        taken.pop();
-        taken.push(turn(one).unwrap());
-        assert!(turn(one).is_none());
-        drop(taken);
-        assert!(turn(other).is_some());
-        assert_eq!(pages.turns.lock().unwrap().len(), 1, "whoever reads nothing is forgotten");
-    }
 
     fn pages(most: &str) -> Pages {
         let settings = Settings::read(&|name| (name == "MAX_PAGE_BYTES").then(|| most.into())).0.unwrap();

@@ -21,6 +21,9 @@ use uuid::Uuid;
 /// What the first entry of a chain has in place of a hash before it.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
+/// How long a transaction of one chain waits for its end; the statement's own timeout may be shorter.
+pub(super) const PATIENCE_ALONE: Duration = Duration::from_mins(1);
+
 /// RFC 3339 in UTC with six digits of a second, always: the same instant is the same text.
 const INSTANT: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
@@ -127,14 +130,18 @@ impl From<EventDraft> for NewEntry {
     }
 }
 
+/// The call that appends entries to their chains, and gives up once it has waited for `patience` for the end of one.
+fn record_entries(entries: &[NewEntry], patience: Duration) -> Result<Statement, DbErr> {
+    let json = serde_json::to_value(entries).map_err(|error| DbErr::Json(error.to_string()))?;
+    let values = [json.into(), format!("{}ms", patience.as_millis()).into()];
+    Ok(Statement::from_sql_and_values(DbBackend::Postgres, "SELECT record_entries($1, $2)", values))
+}
+
 /// Appends entries of several tenants to their chains, those of each in this order, and commits. On PostgreSQL it is one
 /// round trip, and gives up once it has waited for `patience` for the end of a chain.
 pub(super) async fn record(pool: &Pool, entries: &[NewEntry], patience: Duration) -> Result<(), DbErr> {
     if pool.get_database_backend() == DbBackend::Postgres {
-        let json = serde_json::to_value(entries).map_err(|error| DbErr::Json(error.to_string()))?;
-        let values = [json.into(), format!("{}ms", patience.as_millis()).into()];
-        let sql = "SELECT record_entries($1, $2)";
-        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+        let statement = record_entries(entries, patience)?;
         let tries = AtomicU32::new(0);
         let recorded = pool.in_another_session(|| {
             tries.fetch_add(1, Ordering::Relaxed);
@@ -166,8 +173,8 @@ fn violates(error: &DbErr, constraint: &str) -> bool {
     }
 }
 
-/// Appends events of one tenant to its chain, in this order. It locks the end of the chain until the transaction ends:
-/// let it be the last thing before the commit.
+/// Appends events of one tenant to its chain, in this order, with the rights of the transaction's role. It locks the end of
+/// the chain until the transaction ends: let it be the last thing before the commit.
 pub async fn append(transaction: &Transaction, events: Vec<EventDraft>) -> Result<(), DbErr> {
     let entries: Vec<NewEntry> = events.into_iter().map(NewEntry::from).collect();
     let insert = match transaction.get_database_backend() {
@@ -176,6 +183,15 @@ pub async fn append(transaction: &Transaction, events: Vec<EventDraft>) -> Resul
         _ => insert_chained(transaction, &entries).await?,
     };
     transaction.execute(&insert).await.map(drop)
+}
+
+/// Appends entries to the chain of the transaction's tenant, in this order: the last thing before the commit.
+pub(super) async fn append_to(transaction: &Transaction, entries: Vec<NewEntry>) -> Result<(), DbErr> {
+    if transaction.get_database_backend() == DbBackend::Postgres {
+        // One statement for any number of entries.
+        return transaction.execute_raw(record_entries(&entries, PATIENCE_ALONE)?).await.map(drop);
+    }
+    transaction.execute(&insert_chained(transaction, &entries).await?).await.map(drop)
 }
 
 /// What an entry says, without its place in the chain.

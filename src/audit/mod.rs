@@ -10,9 +10,12 @@ mod recorder;
 mod repair;
 mod repair_entry;
 mod repeats;
+mod shared_transaction;
 mod shown;
+mod turn;
 mod verify;
 mod walk;
+mod write_queue;
 
 pub(crate) use chain::format_timestamp;
 pub use chain::{AuditEntry, GENESIS, append};
@@ -22,6 +25,7 @@ pub use repair::repair;
 pub use repair_entry::{Repair, Repaired};
 pub use repeats::Refusals;
 pub use shown::{ID_ENDS, IDS, IdEnds, Shown, end_bytes, id_end};
+pub use turn::Turn;
 pub use verify::{Verified, verify};
 pub use walk::{Break, Place, entries};
 

@@ -16,6 +16,9 @@ use sea_query_sqlx::SqlxValues;
 use sqlx_core::transaction::TransactionManager;
 use tokio::sync::Mutex;
 
+/// How long a change that shares its transaction waits for another one's lock.
+const PATIENCE: &str = "50ms";
+
 /// How the driver counts a session's transactions.
 type Counter = <Postgres as Database>::TransactionManager;
 
@@ -55,16 +58,15 @@ impl Transaction {
         Ok(Self { session, availability: availability.clone() })
     }
 
-    /// Commits; returns once the database has done so.
+    /// Commits, as the last thing; returns once the database has done so.
     ///
     /// # Errors
     /// Where the database has not said that it has. The changes are rolled back then, unless the connection was lost
     /// meanwhile.
-    pub async fn commit(self) -> Result<(), DbErr> {
-        let Self { session, availability } = self;
+    pub async fn commit(&self) -> Result<(), DbErr> {
         let commit = async {
-            match session {
-                Session::Postgres(session) => session.into_inner().commit().await,
+            match &self.session {
+                Session::Postgres(session) => session.lock().await.commit().await,
                 // The driver's own commit releases a savepoint where its count of transactions is wrong, as
                 // `may_serve_again` says, and commits nothing then. COMMIT ends the transaction whatever was counted, or
                 // fails; BEGIN succeeds only where none is open any more. The empty one that it begins is for the driver
@@ -72,8 +74,8 @@ impl Transaction {
                 Session::Sqlite(transaction) => transaction.execute_unprepared("COMMIT; BEGIN").await.map(drop),
             }
         };
-        availability.unless_away(commit).await?;
-        availability.took_a_write();
+        self.availability.unless_away(commit).await?;
+        self.availability.took_a_write();
         Ok(())
     }
 
@@ -186,21 +188,21 @@ impl PostgresSession {
     async fn begin(pool: &PgPool, tenant: TenantId, access: Access) -> Result<Self, DbErr> {
         let first = match access {
             Access::Read | Access::Write => format!("set_config('role', '{APP_ROLE}', true)"),
+            Access::Share => {
+                format!("set_config('role', '{APP_ROLE}', true), set_config('lock_timeout', '{PATIENCE}', true)")
+            }
             Access::Operate => "set_config('app.directory', 'on', true)".to_owned(),
         };
         // One round trip, also through a pooler that keeps nothing between transactions. The statements of a message are one
         // transaction, which BEGIN, as the last of them, keeps open (postgresql.org/docs/current/protocol-flow.html, "Multiple
         // Statements in a Simple Query"). So nothing is left open where the others fail.
-        let begin = format!("SELECT {first}, set_config('app.current_tenant_id', '{tenant}', true); BEGIN");
+        let statements = format!("SELECT {first}, set_config('app.current_tenant_id', '{tenant}', true); BEGIN");
         let mut this = Self { session: Some(pool.acquire().await.map_err(not_acquired)?), begun: false };
-        let begun = Counter::begin(this.connection()?, Some(AssertSqlSafe(begin).into_sql_str())).await;
-        match begun {
-            Ok(()) => this.begun = true,
-            Err(error) => {
-                this.session = None;
-                return Err(failed(error));
-            }
+        if let Err(error) = Counter::begin(this.connection()?, Some(AssertSqlSafe(statements).into_sql_str())).await {
+            this.session = None;
+            return Err(failed(error));
         }
+        this.begun = true;
         Ok(this)
     }
 
@@ -208,7 +210,7 @@ impl PostgresSession {
         self.session.as_deref_mut().ok_or(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed))
     }
 
-    async fn commit(mut self) -> Result<(), DbErr> {
+    async fn commit(&mut self) -> Result<(), DbErr> {
         Counter::commit(self.connection()?).await.map_err(failed)?;
         self.session = None;
         Ok(())

@@ -112,7 +112,7 @@ async fn record_login(state: &AppState, client: ClientInfo, claims: &Claims) -> 
         let now = user::ActiveModel { last_login_at: Set(Some(OffsetDateTime::now_utc())), ..Default::default() };
         tx.update::<user::Entity>(user, now).await.map(drop)
     };
-    state.tenancy.run(event.on(user), login).await
+    state.tenancy.change(event.on(user), login).await
 }
 
 /// Records a login that was refused. Nobody knows its tenant. It stays refused where this fails.

@@ -21,10 +21,9 @@ pub(super) async fn list<R: Resource>(
     ListQuery(page, filter): ListQuery<R::Filter>,
 ) -> Result<Response, ApiError> {
     let (after, size) = (page.after()?, page.size()?);
-    let turn = state.pages.turn(context.caller.tenant_id).await;
     let mut rows = state.pages.begin();
     let next = context
-        .run(context.event(Action::DataAccess, R::NAME), async |tx| {
+        .read(context.event(Action::DataAccess, R::NAME), async |tx| {
             let mut listed = Vec::new();
             let put = |row: R::Model| {
                 let taken = rows.push(&row)?;
@@ -34,7 +33,6 @@ pub(super) async fn list<R: Resource>(
                 Ok(taken)
             };
             let next = tx.find::<R>().not_deleted().filter(R::condition(filter)).page(after, size, put).await?;
-            drop(turn);
             tx.event().add_rows(listed.into_iter());
             Ok(next)
         })
@@ -55,7 +53,7 @@ pub(crate) async fn get_row<T: Table<Model: Serialize>>(
     id: IdOf<T>,
 ) -> Result<Response, ApiError> {
     let event = context.event(Action::DataAccess, T::NAME).on(id);
-    let row = context.run(event, async |tx| tx.get::<T>(id).await).await?;
+    let row = context.read(event, async |tx| tx.get::<T>(id).await).await?;
     Ok(with_etag::<T>(StatusCode::OK, &row))
 }
 
@@ -66,7 +64,7 @@ pub(super) async fn create<R: Resource>(
 ) -> Result<Response, ApiError> {
     let row = R::new_row(new, &context.caller, &state.settings)?;
     let row = context
-        .run(context.event(Action::Created, R::NAME), async |tx| {
+        .change(context.event(Action::Created, R::NAME), async |tx| {
             R::before_write(tx, None, &row).await?;
             tx.insert::<R>(row).await
         })
@@ -84,7 +82,7 @@ pub(super) async fn update<R: Resource>(
 ) -> Result<Response, ApiError> {
     let changes = R::changes(changes, &state.settings)?;
     let row = context
-        .run(context.event(Action::Updated, R::NAME).on(id), async |tx| {
+        .change(context.event(Action::Updated, R::NAME).on(id), async |tx| {
             R::before_write(tx, Some(id), &changes).await?;
             update_row::<R>(tx, id, &version, changes).await
         })
@@ -103,6 +101,7 @@ pub(crate) async fn update_row<T: Table>(
     let audited = T::AUDITED.filter(|audited| !changes.is_not_set(*audited));
     let mut before = None;
     if columns.is_empty() || audited.is_some() || !version.is_unconditional() {
+        tx.look_for_required().await?;
         let row = tx.get_for_update::<T>(id).await?;
         version.check(T::updated_at(&row))?;
         if columns.is_empty() {
@@ -135,7 +134,7 @@ pub(super) async fn delete<R: Resource>(
 ) -> Result<StatusCode, ApiError> {
     let event = context.event(Action::Deleted, R::NAME).on(id);
     context
-        .run(event, async |tx| {
+        .change(event, async |tx| {
             R::before_delete(tx, id).await?;
             if !version.is_unconditional() {
                 let row = tx.get_for_update::<R>(id).await?;
@@ -152,6 +151,6 @@ pub(super) async fn restore<R: Resource>(
     Id(id): Id<R>,
 ) -> Result<Response, ApiError> {
     let event = context.event(Action::Restored, R::NAME).on(id);
-    let row = context.run(event, async |tx| tx.restore::<R>(id).await).await?;
+    let row = context.change(event, async |tx| tx.restore::<R>(id).await).await?;
     Ok(with_etag::<R>(StatusCode::OK, &row))
 }

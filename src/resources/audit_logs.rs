@@ -142,12 +142,10 @@ pub(crate) async fn list(
         after,
         limit,
     };
-    let turn = state.pages.turn(context.caller.tenant_id).await;
     let mut rows = state.pages.begin();
     let next = context
-        .run(context.event(Action::DataAccess, "audit_logs"), async |tx| {
+        .read(context.event(Action::DataAccess, "audit_logs"), async |tx| {
             let page = tx.find::<audit_log::Entity>().trail(trail).await?.ok_or_else(cursor_error)?;
-            drop(turn);
             let (mut sequences, mut next) = (Vec::new(), page.next);
             for row in page.rows {
                 let sequence = row.sequence;
@@ -176,7 +174,7 @@ pub(crate) async fn get(
     Id(id): Id<audit_log::Entity>,
 ) -> Result<Json<AuditLogEntry>, ApiError> {
     let event = context.event(Action::DataAccess, "audit_logs").on(id);
-    let entry = context.run(event, async |tx| {
+    let entry = context.read(event, async |tx| {
         let row = tx.find::<audit_log::Entity>().one(id).await?;
         tx.event().set_found(row.is_some());
         let row = row.ok_or(ErrorCode::NotFound)?;

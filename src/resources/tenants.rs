@@ -53,6 +53,6 @@ pub(crate) async fn update(
     let id = context.caller.tenant_id;
     let changes = tenant::ActiveModel { name: changed(changes.name), ..Default::default() };
     let event = context.event(Action::Updated, Entity::NAME).on(id);
-    let row = context.run(event, async |tx| update_row::<Entity>(tx, id, &version, changes).await).await?;
+    let row = context.change(event, async |tx| update_row::<Entity>(tx, id, &version, changes).await).await?;
     Ok(with_etag::<Entity>(StatusCode::OK, &row))
 }

@@ -23,15 +23,20 @@ pub use table::{IdOf, Table, TenantScoped};
 pub use transaction::TenantTransaction;
 
 use crate::audit::{EventDraft, Recorder, Refusals};
-use crate::database::{self, Access, Pool};
+use crate::database::{Access, Pool};
 use crate::error::{ApiError, ErrorCode};
+use crate::tenant_limit::TenantLimit;
 use sea_orm::{DatabaseConnection, DbErr};
 use std::sync::{Arc, Mutex, PoisonError};
+use transaction::Held;
 
 /// Runs tenants' transactions on the pool. One for the process; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Tenancy {
     pool: Pool,
+    /// One tenant's readers take half of the pool's connections at most, however many there are: what others ask for finds
+    /// one.
+    readers: TenantLimit,
     recorder: Recorder,
     refusals: Arc<Refusals>,
     /// The faults of the database's isolation that are in the log already.
@@ -42,23 +47,48 @@ impl Tenancy {
     /// On this pool. Needs a runtime, for the audit log's recorder.
     #[must_use]
     pub fn new(pool: Pool) -> Self {
-        let recorder = Recorder::start(pool.clone());
+        let recorder = Recorder::new(pool.clone());
         let refusals = Refusals::start(recorder.clone());
-        Self { pool, recorder, refusals, faults: Arc::default() }
+        let readers = TenantLimit::new(pool.max_connections() / 2);
+        Self { pool, readers, recorder, refusals, faults: Arc::default() }
     }
 
-    /// Runs `work` in a transaction of the event's tenant, and keeps what its outcome deserves: a change together with its
-    /// entry in the audit log; a read, and an error that tells something of the tenant's data (4xx), once it is recorded;
-    /// of any other error nothing. `work` may add to the event.
-    pub async fn run<R>(
+    /// Runs `work`, which only reads, in a transaction of the event's tenant. What it comes to, an error of the caller (4xx)
+    /// included, is returned once it is recorded in the audit log; any other error is not recorded. `work` may add to the
+    /// event.
+    pub async fn read<R>(
         &self,
         event: EventDraft,
         work: impl AsyncFnOnce(&mut TenantTransaction) -> Result<R, ApiError>,
     ) -> Result<R, ApiError> {
-        let access = if event.is_read() { Access::Read } else { Access::Write };
-        let transaction = self.pool.begin(event.tenant_id(), access).await.map_err(set_role_error)?;
-        let mut transaction = TenantTransaction::new(transaction, event);
+        let tenant = event.tenant_id();
+        // Its connection is there for others once the rows are read.
+        let place = self.readers.place(tenant).await;
+        let transaction = self.pool.begin(tenant, Access::Read).await.map_err(ApiError::of_begin)?;
+        let mut transaction = TenantTransaction::new(Held::Reading((transaction, place)), event);
         let outcome = work(&mut transaction).await;
+        transaction.end(outcome, &self.recorder).await
+    }
+
+    /// Runs `work` in a transaction of the event's tenant, which other changes of the tenant may share. A change is committed
+    /// together with its entry in the audit log; what turns out to change nothing, and an error of the caller (4xx), is
+    /// undone and recorded; any other error is undone. `work` may add to the event. It is done again, in a transaction of
+    /// its own, where another transaction held it up.
+    pub async fn change<R>(
+        &self,
+        event: EventDraft,
+        work: impl AsyncFnOnce(&mut TenantTransaction) -> Result<R, ApiError> + Clone,
+    ) -> Result<R, ApiError> {
+        let tenant = event.tenant_id();
+        let turn = self.recorder.turn(tenant).await?;
+        let mut transaction = TenantTransaction::new(Held::Shared(turn), event.clone());
+        let mut outcome = work.clone()(&mut transaction).await;
+        if outcome.as_ref().is_err_and(|error| error.code == ErrorCode::Overloaded) {
+            drop(transaction);
+            let alone = self.recorder.alone(tenant).await?;
+            transaction = TenantTransaction::new(Held::Alone(alone), event);
+            outcome = work(&mut transaction).await;
+        }
         transaction.end(outcome, &self.recorder).await
     }
 
@@ -79,7 +109,7 @@ impl Tenancy {
 
     /// The tenant that a token names, and its user of this subject if it has one; one round trip.
     pub async fn resolve_caller(&self, external_id: &str, subject: &str) -> Result<Option<ResolvedCaller>, ApiError> {
-        ResolvedCaller::find(&self.pool, external_id, subject).await.map_err(set_role_error)
+        ResolvedCaller::find(&self.pool, external_id, subject).await.map_err(ApiError::of_begin)
     }
 
     /// Who keeps tenants apart, as seen on this connection. Faults are logged when they are first seen, however often
@@ -97,13 +127,4 @@ impl Tenancy {
         drop(seen);
         Ok(isolation)
     }
-}
-
-/// Maps a failed SET ROLE to SYS_007; there is no fallback role.
-fn set_role_error(error: DbErr) -> ApiError {
-    if database::may_not_take_role(&error) {
-        tracing::error!(%error, "DATABASE_URL: its role may not take on {0}: GRANT {0} TO it", database::APP_ROLE);
-        return ApiError::detailed(ErrorCode::NotIsolated, error.to_string());
-    }
-    error.into()
 }

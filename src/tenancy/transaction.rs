@@ -3,7 +3,7 @@
 use super::last_admin::{self, Loss};
 use super::query::TenantQuery;
 use super::table::{IdOf, Table, TenantScoped};
-use crate::audit::{self, EventDraft, Recorder};
+use crate::audit::{self, EventDraft, Recorder, Turn};
 use crate::database::Transaction;
 use crate::error::{ApiError, ErrorCode};
 use crate::ids::{TenantId, UserId};
@@ -12,17 +12,41 @@ use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbBackend, DbErr, FromQueryResult, Iterable,
     QueryFilter, QueryTrait, RuntimeErr, SqlErr, Value,
 };
+use std::ops::Deref;
 use time::OffsetDateTime;
+use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 /// One transaction of one tenant, and the event that the audit log will say of it. Everything is rolled back unless
 /// [`Tenancy::run`](super::Tenancy::run) commits it.
 #[derive(Debug)]
 pub struct TenantTransaction {
-    transaction: Transaction,
+    held: Held,
     event: EventDraft,
     tenant_id: TenantId,
     required: Vec<Required>,
+}
+
+/// What the transaction runs in.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// One that only reads, and its place among the tenant's.
+    Reading((Transaction, Option<OwnedSemaphorePermit>)),
+    /// One that other changes may share.
+    Shared(Turn),
+    /// One that makes one change, and its places.
+    Alone((Transaction, [OwnedSemaphorePermit; 2])),
+}
+
+impl Deref for Held {
+    type Target = Transaction;
+
+    fn deref(&self) -> &Transaction {
+        match self {
+            Self::Reading((transaction, _)) | Self::Alone((transaction, _)) => transaction,
+            Self::Shared(turn) => turn,
+        }
+    }
 }
 
 /// A row without which nothing is written.
@@ -36,9 +60,9 @@ struct Required {
 }
 
 impl TenantTransaction {
-    pub(super) fn new(transaction: Transaction, event: EventDraft) -> Self {
+    pub(super) fn new(held: Held, event: EventDraft) -> Self {
         let tenant_id = event.tenant_id();
-        Self { transaction, event, tenant_id, required: Vec::new() }
+        Self { held, event, tenant_id, required: Vec::new() }
     }
 
     /// The event that the audit log will say of it: to add to it what only the work can tell.
@@ -51,7 +75,7 @@ impl TenantTransaction {
         TenantQuery {
             tenant: self.tenant_id,
             select: T::find().filter(T::TENANT.eq(self.tenant_id)),
-            transaction: &self.transaction,
+            transaction: &self.held,
         }
     }
 
@@ -99,14 +123,14 @@ impl TenantTransaction {
         let mut insert = Query::insert();
         insert.into_table(T::default().table_ref()).columns(columns);
         insert.select_from(values).map_err(|error| ApiError::internal(&error))?;
-        let row = if self.transaction.get_database_backend() == DbBackend::Postgres {
+        let row = if self.held.get_database_backend() == DbBackend::Postgres {
             let columns = T::Column::iter().map(|column| column.select_as(Expr::col(column)));
             insert.returning(Query::returning().exprs(columns));
-            let inserted = self.transaction.query_one(&insert).await.map_err(constraint_error::<T>)?;
+            let inserted = self.held.query_one(&insert).await.map_err(constraint_error::<T>)?;
             inserted.map(|row| T::Model::from_query_result(&row, "")).transpose()?
         } else {
             // Without defaults that are expressions, and as the triggers left it.
-            let done = self.transaction.execute(&insert).await.map_err(constraint_error::<T>)?;
+            let done = self.held.execute(&insert).await.map_err(constraint_error::<T>)?;
             if done.rows_affected() == 0 { None } else { self.find::<T>().one(id.into()).await? }
         };
         let Some(row) = row else { return Err(self.missing().await?) };
@@ -121,16 +145,23 @@ impl TenantTransaction {
 
     /// Why nothing was written: the error of the row that is not there.
     async fn missing(&mut self) -> Result<ApiError, ApiError> {
+        self.look_for_required().await?;
+        self.event.set_found(false);
+        Ok(ErrorCode::NotFound.into())
+    }
+
+    /// As the statement that follows would, for what is to be compared before: a precondition does not matter where the
+    /// request fails without it (RFC 9110, section 13.2.1).
+    pub async fn look_for_required(&mut self) -> Result<(), ApiError> {
         for row in &self.required {
-            if self.transaction.query_one(&row.live).await?.is_none() {
+            if self.held.query_one(&row.live).await?.is_none() {
                 self.event.turn_into_read_of(row.table, row.id);
                 self.event.set_found(false);
                 let error = ApiError::detailed(ErrorCode::NotFound, "there is no such row");
-                return Ok(error.of_field(row.field.clone()));
+                return Err(error.of_field(row.field.clone()));
             }
         }
-        self.event.set_found(false);
-        Ok(ErrorCode::NotFound.into())
+        Ok(())
     }
 
     /// Changes a live row.
@@ -164,7 +195,7 @@ impl TenantTransaction {
     /// Refuses to take this from the tenant's last admin; `field` is what the caller must leave as it is. The answer holds
     /// until the transaction ends. Ask this before anything else, also before If-Match is compared (RFC 9110, section 13.2.1).
     pub async fn keep_an_admin(&mut self, user: UserId, loss: Loss, field: Option<&str>) -> Result<(), ApiError> {
-        if !last_admin::is_last(&self.transaction, self.tenant_id, user, loss).await? {
+        if !last_admin::is_last(&self.held, self.tenant_id, user, loss).await? {
             return Ok(());
         }
         self.event.set_found(true);
@@ -179,11 +210,11 @@ impl TenantTransaction {
     ) -> Result<Option<T::Model>, ApiError> {
         let update = T::update_many().set(changes).filter(T::TENANT.eq(self.tenant_id)).filter(T::ID.eq(id));
         let update = update.filter(which.into_condition());
-        if self.transaction.get_database_backend() == DbBackend::Postgres {
-            return Ok(update.exec_with_returning(&self.transaction).await.map_err(constraint_error::<T>)?.pop());
+        if self.held.get_database_backend() == DbBackend::Postgres {
+            return Ok(update.exec_with_returning(&*self.held).await.map_err(constraint_error::<T>)?.pop());
         }
         // SQLite returns the row as it was before the triggers.
-        let done = update.exec(&self.transaction).await.map_err(constraint_error::<T>)?;
+        let done = update.exec(&*self.held).await.map_err(constraint_error::<T>)?;
         if done.rows_affected == 0 {
             return Ok(None);
         }
@@ -198,13 +229,8 @@ impl TenantTransaction {
     ///   data,
     /// - any other error is rolled back.
     pub(super) async fn end<R>(self, outcome: Result<R, ApiError>, recorder: &Recorder) -> Result<R, ApiError> {
-        let Self { transaction, mut event, .. } = self;
+        let Self { held, mut event, .. } = self;
         match &outcome {
-            Ok(_) if !event.is_read() => {
-                audit::append(&transaction, vec![event]).await?;
-                transaction.commit().await?;
-                return outcome;
-            }
             Ok(_) => {}
             Err(error) if error.code.is_client_error() => {
                 event.turn_into_read();
@@ -212,9 +238,23 @@ impl TenantTransaction {
             }
             Err(_) => return outcome,
         }
-        // Dropping it rolls back. Reads are recorded in batches, so that they do not wait for each other at the chain's end.
-        drop(transaction);
-        recorder.record(event).await?;
+        match held {
+            Held::Reading(reading) => {
+                // Reads are recorded in batches, so that they do not wait for each other at the chain's end.
+                drop(reading);
+                recorder.record(event).await?;
+            }
+            Held::Shared(turn) if event.is_read() => turn.undo(event).await?,
+            Held::Shared(turn) => turn.commit(event).await?,
+            Held::Alone(alone) if event.is_read() => {
+                drop(alone);
+                recorder.record(event).await?;
+            }
+            Held::Alone((transaction, _places)) => {
+                audit::append(&transaction, vec![event]).await?;
+                transaction.commit().await?;
+            }
+        }
         outcome
     }
 }

@@ -117,7 +117,10 @@ async fn of_two_admins_who_demote_each_other_one_stays(database: Database) {
 async fn second_of_two_crossing_demotions_is_refused() {
     let Some(database) = Database::migrated_postgres().await else { return };
     let (app, clinic) = TestTenant::start_with(database, &BY_ROW).await;
-    let [(ada, ada_at), (bob, bob_at)] = two_admins(&app, &clinic).await;
+    let [(ada, ada_at), (_, bob_at)] = two_admins(&app, &clinic).await;
+    // Changes of one process wait for each other before they have a transaction.
+    let other_process = app.serve(&BY_ROW).await;
+    let bob = TestClient::new(&app, &other_process, &clinic.external_id, "bob", "viewer");
     // No change is kept while the end of the audit log is held: both requests have begun, and wait.
     let held = app.owner.begin().await.unwrap();
     let sql = format!("SELECT FROM audit_heads WHERE tenant_id = '{}' FOR UPDATE", clinic.id);

@@ -32,6 +32,7 @@ mod refusals;
 mod roles;
 mod round_trips;
 mod schema;
+mod shared_changes;
 mod shutdown;
 mod slow_clients;
 mod start;

@@ -1,0 +1,319 @@
+//! What waits to be written, by chain. Each chain is in one transaction at a time.
+
+use super::chain::NewEntry;
+use super::turn::Turn;
+use crate::error::ApiError;
+use crate::ids::TenantId;
+use std::collections::{HashMap, HashSet, VecDeque};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+/// How many entries one transaction writes at most.
+pub(super) const BATCH: usize = 256;
+
+/// An entry that waits to be written.
+pub(super) struct PendingEntry {
+    pub(super) entry: NewEntry,
+    pub(super) done: oneshot::Sender<Result<(), ApiError>>,
+    /// Its place in the queue.
+    pub(super) _place: OwnedSemaphorePermit,
+}
+
+/// A change that waits for its turn in a transaction.
+pub(super) struct PendingChange {
+    pub(super) turn: oneshot::Sender<Result<Turn, ApiError>>,
+    /// Its place in the queue.
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+/// A transaction to begin.
+pub(super) enum Job {
+    /// One that records these entries, of one chain or several.
+    Record(Vec<PendingEntry>),
+    /// One in which the changes of this tenant take turns.
+    Change(TenantId),
+}
+
+#[derive(Default)]
+pub(super) struct WriteQueue {
+    chains: HashMap<TenantId, Chain>,
+    /// Chains that wait for a transaction, in the order in which they came: those that had entries alone.
+    to_record: VecDeque<TenantId>,
+    /// Those that had changes.
+    to_change: VecDeque<TenantId>,
+    /// How many transactions of each kind there are.
+    recording: usize,
+    changing: usize,
+    /// How many there may be.
+    at_once: usize,
+}
+
+/// What waits in one chain.
+#[derive(Default)]
+struct Chain {
+    entries: Vec<PendingEntry>,
+    changes: VecDeque<PendingChange>,
+    state: State,
+    /// Whether a transaction of several chains could not write it.
+    alone: bool,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    #[default]
+    Idle,
+    /// It waits for a transaction.
+    Waiting,
+    /// It has one.
+    Writing,
+}
+
+impl WriteQueue {
+    /// For so many transactions of each kind at once.
+    pub(super) fn new(at_once: usize) -> Self {
+        Self { at_once, ..Self::default() }
+    }
+
+    pub(super) fn add_entry(&mut self, entry: PendingEntry) {
+        let tenant = entry.entry.tenant_id;
+        self.chains.entry(tenant).or_default().entries.push(entry);
+        self.wait(tenant);
+    }
+
+    pub(super) fn add_change(&mut self, tenant: TenantId, change: PendingChange) {
+        self.chains.entry(tenant).or_default().changes.push_back(change);
+        self.wait(tenant);
+    }
+
+    /// Has a chain wait for a transaction, unless it does so already, has one, or has nothing to write.
+    fn wait(&mut self, tenant: TenantId) {
+        let Some(chain) = self.chains.get_mut(&tenant).filter(|chain| chain.state == State::Idle) else { return };
+        if !chain.changes.is_empty() {
+            self.to_change.push_back(tenant);
+        } else if !chain.entries.is_empty() {
+            self.to_record.push_back(tenant);
+        } else {
+            self.chains.remove(&tenant);
+            return;
+        }
+        chain.state = State::Waiting;
+    }
+
+    /// The next transaction, where there may be one more: of the chains that have waited longest.
+    pub(super) fn next(&mut self) -> Option<Job> {
+        if self.recording < self.at_once {
+            let batch = self.batch();
+            if !batch.is_empty() {
+                self.recording += 1;
+                return Some(Job::Record(batch));
+            }
+        }
+        if self.changing < self.at_once
+            && let Some(tenant) = self.to_change.pop_front()
+        {
+            self.chains.entry(tenant).or_default().state = State::Writing;
+            self.changing += 1;
+            return Some(Job::Change(tenant));
+        }
+        None
+    }
+
+    fn batch(&mut self) -> Vec<PendingEntry> {
+        let mut batch = Vec::new();
+        while batch.len() < BATCH
+            && let Some(tenant) = self.to_record.front().copied()
+        {
+            let chain = self.chains.entry(tenant).or_default();
+            if chain.alone && !batch.is_empty() {
+                break;
+            }
+            self.to_record.pop_front();
+            if !chain.changes.is_empty() {
+                // Changes have come meanwhile; their transaction writes the entries, too.
+                self.to_change.push_back(tenant);
+                continue;
+            }
+            chain.state = State::Writing;
+            let rest = chain.entries.split_off(chain.entries.len().min(BATCH - batch.len()));
+            batch.append(&mut chain.entries);
+            chain.entries = rest;
+            if std::mem::take(&mut chain.alone) {
+                break;
+            }
+        }
+        batch
+    }
+
+    /// The tenant's next change, for a transaction that the tenant has.
+    pub(super) fn take_change(&mut self, tenant: TenantId) -> Option<PendingChange> {
+        self.chains.get_mut(&tenant)?.changes.pop_front()
+    }
+
+    /// Entries of the tenant, for a transaction that the tenant has.
+    pub(super) fn take_entries(&mut self, tenant: TenantId) -> Vec<PendingEntry> {
+        let Some(chain) = self.chains.get_mut(&tenant) else { return Vec::new() };
+        let rest = chain.entries.split_off(chain.entries.len().min(BATCH));
+        std::mem::replace(&mut chain.entries, rest)
+    }
+
+    /// A transaction that recorded has ended; the entries that it has left are to be written chain by chain.
+    pub(super) fn recorded(&mut self, chains: &HashSet<TenantId>, left: Vec<PendingEntry>) {
+        self.recording -= 1;
+        self.put_back(left);
+        for tenant in chains {
+            self.ended(*tenant);
+        }
+    }
+
+    /// A transaction of changes has ended; the entries that it has left are to be written.
+    pub(super) fn changed(&mut self, tenant: TenantId, left: Vec<PendingEntry>) {
+        self.changing -= 1;
+        self.put_back(left);
+        self.ended(tenant);
+    }
+
+    /// Before those that have come meanwhile.
+    fn put_back(&mut self, left: Vec<PendingEntry>) {
+        let mut returned: HashMap<TenantId, Vec<PendingEntry>> = HashMap::new();
+        for entry in left {
+            returned.entry(entry.entry.tenant_id).or_default().push(entry);
+        }
+        for (tenant, mut entries) in returned {
+            let chain = self.chains.entry(tenant).or_default();
+            chain.alone = true;
+            entries.append(&mut chain.entries);
+            chain.entries = entries;
+        }
+    }
+
+    fn ended(&mut self, tenant: TenantId) {
+        if let Some(chain) = self.chains.get_mut(&tenant) {
+            chain.state = State::Idle;
+        }
+        self.wait(tenant);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::audit::{Action, EventDraft};
+    use std::sync::Arc;
+    use tokio::sync::Semaphore;
+    use uuid::Uuid;
+
+    fn tenant(number: u128) -> TenantId {
+        TenantId(Uuid::from_u128(number))
+    }
+
+    fn place() -> OwnedSemaphorePermit {
+        Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()
+    }
+
+    fn queue() -> WriteQueue {
+        WriteQueue::new(4)
+    }
+
+    /// Adds an entry for each of these tenants.
+    fn add(queue: &mut WriteQueue, tenants: &[u128]) {
+        for number in tenants {
+            let event = EventDraft::new(tenant(*number), Action::DataAccess, "documents");
+            queue.add_entry(PendingEntry { entry: event.into(), done: oneshot::channel().0, _place: place() });
+        }
+    }
+
+    fn add_change(queue: &mut WriteQueue, number: u128) {
+        queue.add_change(tenant(number), PendingChange { turn: oneshot::channel().0, place: place() });
+    }
+
+    fn tenants(batch: &[PendingEntry]) -> Vec<TenantId> {
+        batch.iter().map(|pending| pending.entry.tenant_id).collect()
+    }
+
+    /// The entries of the next transaction, which records.
+    fn next_batch(queue: &mut WriteQueue) -> Vec<PendingEntry> {
+        match queue.next() {
+            Some(Job::Record(batch)) => batch,
+            Some(Job::Change(tenant)) => panic!("a change of {tenant}"),
+            None => panic!("nothing"),
+        }
+    }
+
+    #[test]
+    fn chains_share_a_transaction_and_each_is_in_one() {
+        let mut queue = queue();
+        add(&mut queue, &[1, 2, 1]);
+        assert_eq!(tenants(&next_batch(&mut queue)), [tenant(1), tenant(1), tenant(2)]);
+        add(&mut queue, &[2, 3]);
+        assert_eq!(tenants(&next_batch(&mut queue)), [tenant(3)], "the chain of 2 is being written");
+        assert!(queue.next().is_none());
+        queue.recorded(&[tenant(1), tenant(2)].into(), Vec::new());
+        assert_eq!(tenants(&next_batch(&mut queue)), [tenant(2)]);
+        queue.recorded(&[tenant(2)].into(), Vec::new());
+        queue.recorded(&[tenant(3)].into(), Vec::new());
+        assert!(queue.chains.is_empty(), "nothing is kept of a chain that is written");
+    }
+
+    #[test]
+    fn a_transaction_has_a_bound() {
+        let mut queue = queue();
+        add(&mut queue, &[1; BATCH + 10]);
+        add(&mut queue, &[2]);
+        assert_eq!(next_batch(&mut queue).len(), BATCH);
+        assert_eq!(tenants(&next_batch(&mut queue)), [tenant(2)]);
+        queue.recorded(&[tenant(1)].into(), Vec::new());
+        assert_eq!(next_batch(&mut queue).len(), 10);
+    }
+
+    #[test]
+    fn chains_that_failed_together_are_written_alone() {
+        let mut queue = queue();
+        add(&mut queue, &[1, 2, 1]);
+        let left = next_batch(&mut queue);
+        add(&mut queue, &[1]);
+        queue.recorded(&[tenant(1), tenant(2)].into(), left);
+        let mut batches = [tenants(&next_batch(&mut queue)), tenants(&next_batch(&mut queue))];
+        batches.sort();
+        assert_eq!(batches, [vec![tenant(1); 3], vec![tenant(2)]]);
+        assert!(queue.next().is_none());
+        // The next time they may be together again.
+        queue.recorded(&[tenant(1)].into(), Vec::new());
+        queue.recorded(&[tenant(2)].into(), Vec::new());
+        add(&mut queue, &[1, 2]);
+        assert_eq!(next_batch(&mut queue).len(), 2);
+    }
+
+    #[test]
+    fn changes_and_entries_of_a_chain_share_a_transaction() {
+        let mut queue = queue();
+        add(&mut queue, &[1, 2]);
+        add_change(&mut queue, 1);
+        assert_eq!(tenants(&next_batch(&mut queue)), [tenant(2)]);
+        assert!(matches!(queue.next(), Some(Job::Change(changed)) if changed == tenant(1)));
+        assert!(queue.next().is_none());
+        add_change(&mut queue, 1);
+        assert!(queue.take_change(tenant(1)).is_some());
+        assert!(queue.take_change(tenant(1)).is_some(), "also one that has come meanwhile");
+        assert!(queue.take_change(tenant(1)).is_none());
+        assert_eq!(queue.take_entries(tenant(1)).len(), 1);
+        add_change(&mut queue, 1);
+        assert!(queue.next().is_none());
+        queue.changed(tenant(1), Vec::new());
+        assert!(matches!(queue.next(), Some(Job::Change(changed)) if changed == tenant(1)));
+    }
+
+    #[test]
+    fn transactions_of_a_kind_leave_room_for_the_other() {
+        let mut queue = WriteQueue::new(1);
+        add_change(&mut queue, 1);
+        add_change(&mut queue, 2);
+        assert!(matches!(queue.next(), Some(Job::Change(changed)) if changed == tenant(1)));
+        assert!(queue.next().is_none());
+        add(&mut queue, &[3]);
+        assert_eq!(tenants(&next_batch(&mut queue)), [tenant(3)]);
+        add(&mut queue, &[4]);
+        assert!(queue.next().is_none());
+        queue.changed(tenant(1), Vec::new());
+        assert!(matches!(queue.next(), Some(Job::Change(changed)) if changed == tenant(2)));
+    }
+}
