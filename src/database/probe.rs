@@ -1,7 +1,7 @@
 //! Asks the database in sessions that are not the requests': whether it is there, and whether it takes changes.
 
 use super::new_session::{TAKES_WRITES, ask, reach};
-use super::{Availability, code};
+use super::{Availability, Pool, code};
 use crate::config::{DatabaseUrl, Settings};
 use sea_orm::sqlx;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -17,8 +17,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// What readiness asks with. Opens no connection yet; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Probe {
-    /// One connection, kept: for what a session's age is nothing to.
-    connection: DatabaseConnection,
+    /// Connections that are kept, for what a session's age is nothing to: one for the schema, one for isolation, so that neither
+    /// waits for the other.
+    kept: Pool,
     /// For new sessions (PostgreSQL).
     options: Option<PgConnectOptions>,
     availability: Availability,
@@ -28,12 +29,13 @@ impl Probe {
     /// For the database of these settings, of whose requests' pool `availability` is.
     #[must_use]
     pub fn new(settings: &Settings, availability: Availability) -> Self {
-        let (connection, options) = match &settings.database {
+        let (kept, options) = match &settings.database {
             DatabaseUrl::Postgres(options) => {
                 let options = super::quiet(options.as_ref().clone().application_name("bulkhead health"));
-                let pool = super::sessions(settings, PgPoolOptions::new()).max_connections(1);
+                let pool =
+                    super::sessions(settings, PgPoolOptions::new()).max_connections(2).test_before_acquire(false);
                 let pool = pool.acquire_timeout(ACQUIRE_TIMEOUT).idle_timeout(IDLE_TIMEOUT);
-                (pool.connect_lazy_with(options.clone()).into(), Some(options))
+                (DatabaseConnection::from(pool.connect_lazy_with(options.clone())), Some(options))
             }
             DatabaseUrl::Sqlite(options) => {
                 let options = super::sqlite(options).busy_timeout(ACQUIRE_TIMEOUT);
@@ -41,13 +43,13 @@ impl Probe {
                 (pool.acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options).into(), None)
             }
         };
-        Self { connection, options, availability }
+        Self { kept: kept.into(), options, availability }
     }
 
-    /// The connection of its own, on which a lock keeps nobody but readiness waiting.
+    /// The connections of its own, on which a lock keeps nobody but readiness waiting.
     #[must_use]
-    pub fn connection(&self) -> &DatabaseConnection {
-        &self.connection
+    pub fn kept(&self) -> &Pool {
+        &self.kept
     }
 
     /// Whether the database takes changes. A new session asks, since what sessions may is decided when they begin.
@@ -66,17 +68,17 @@ impl Probe {
     }
 
     async fn kept_takes_writes(&self) -> Result<bool, DbErr> {
-        let statement = Statement::from_string(self.connection.get_database_backend(), TAKES_WRITES);
-        let row = self.connection.query_one_raw(statement).await?;
+        let statement = Statement::from_string(self.kept.get_database_backend(), TAKES_WRITES);
+        let row = self.kept.query_one_raw(statement).await?;
         row.map_or(Ok(false), |row| row.try_get("", "takes_writes"))
     }
 
     /// As the last change went; where that was refused, as one goes that changes nothing. It is the version that SQLite
     /// keeps for its user (sqlite.org/pragma.html, "PRAGMA user_version"), which nothing here uses.
     async fn sqlite_takes_writes(&self) -> Result<bool, DbErr> {
-        self.connection.ping().await?;
+        self.kept.ping().await?;
         if self.availability.refuses_writes() {
-            if let Err(error) = self.connection.execute_unprepared("PRAGMA user_version = 0").await {
+            if let Err(error) = self.kept.execute_unprepared("PRAGMA user_version = 0").await {
                 tracing::warn!(%error, "the database takes no changes");
                 return Ok(false);
             }

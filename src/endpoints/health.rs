@@ -113,9 +113,7 @@ pub(crate) async fn ready(State(state): State<AppState>) -> Response {
 
 async fn readiness(state: &AppState) -> Readiness {
     let look = async {
-        let (database, schema) = tokio::join!(database(state), schema(state));
-        // Without its tables there is nothing to keep apart, and behind a lock nothing to see.
-        let isolation = if schema.error.is_none() { isolation(state).await } else { schema.clone() };
+        let (database, (schema, isolation)) = tokio::join!(database(state), schema_and_isolation(state));
         DatabaseChecks { database, schema, isolation }
     };
     let DatabaseChecks { database, schema, isolation } = state.checks.run(Box::pin(look)).await;
@@ -163,9 +161,27 @@ async fn database(state: &AppState) -> Check {
     .await
 }
 
+async fn schema_and_isolation(state: &AppState) -> (Check, Check) {
+    // At once, where the schema was there the last time.
+    let (schema, looked) = if state.schema_fitted() {
+        let (schema, isolation) = tokio::join!(schema(state), isolation(state));
+        (schema, Some(isolation))
+    } else {
+        (schema(state).await, None)
+    };
+    // Without its tables there is nothing to keep apart, and behind a lock nothing to see.
+    let isolation = match looked {
+        _ if schema.error.is_some() => schema.clone(),
+        Some(isolation) => isolation,
+        None => isolation(state).await,
+    };
+    (schema, isolation)
+}
+
 async fn schema(state: &AppState) -> Check {
     check(async {
-        let schema = state.runner.state(state.probe.connection()).await.map_err(|error| {
+        let kept = state.probe.kept();
+        let schema = kept.in_another_session(|| state.runner.state(kept)).await.map_err(|error| {
             tracing::warn!(error = database::text(&error), "the schema cannot be read");
             match Trouble::of(&error) {
                 Some(_) => ("unknown", ErrorCode::DatabaseUnreachable),
@@ -189,7 +205,7 @@ async fn schema(state: &AppState) -> Check {
 
 async fn isolation(state: &AppState) -> Check {
     check(async {
-        match state.tenancy.isolation(state.probe.connection()).await {
+        match state.tenancy.isolation(state.probe.kept()).await {
             Ok(Isolation::Database) => Ok("database"),
             Ok(Isolation::Application) => Ok("application"),
             Ok(Isolation::NotEnforced(_)) => Err(("not-enforced", ErrorCode::NotIsolated)),

@@ -228,7 +228,7 @@ async fn migrate(state: &AppState) -> Result<(), StartupError> {
 async fn wait_for_schema(state: &AppState) {
     let mut logged = None;
     loop {
-        let cause = match state.runner.state(state.probe.connection()).await {
+        let cause = match state.runner.state(state.probe.kept()).await {
             Ok(schema) => match state.runner.check(&schema) {
                 Ok(Compatibility::Exact) => return,
                 Ok(Compatibility::Ahead(names)) => {
