@@ -1,0 +1,3 @@
+-- SQLite has no partitions: see postgres.up.sql.
+
+SELECT 1
