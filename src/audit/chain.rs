@@ -149,7 +149,7 @@ pub(super) async fn record(pool: &Pool, entries: &[NewEntry], patience: Duration
         });
         return match recorded.await {
             // Their ids are there: an earlier session ended after it had committed them.
-            Err(error) if tries.into_inner() > 1 && violates(&error, "audit_logs_pkey") => Ok(()),
+            Err(error) if tries.into_inner() > 1 && repeats_an_id(&error) => Ok(()),
             recorded => recorded.map(drop),
         };
     }
@@ -163,12 +163,13 @@ pub(super) async fn record(pool: &Pool, entries: &[NewEntry], patience: Duration
     transaction.commit().await
 }
 
-/// Whether the error is PostgreSQL's, of this constraint.
-fn violates(error: &DbErr, constraint: &str) -> bool {
+/// Whether PostgreSQL refused an entry because its id is in the log. Each partition has a primary key with a name of its own.
+fn repeats_an_id(error: &DbErr) -> bool {
     match error {
-        DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)) => {
-            cause.as_database_error().and_then(|cause| cause.constraint()) == Some(constraint)
-        }
+        DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)) => cause
+            .as_database_error()
+            .and_then(|cause| cause.constraint())
+            .is_some_and(|name| name.starts_with("audit_logs_") && name.ends_with("_pkey")),
         _ => false,
     }
 }

@@ -5,7 +5,8 @@ WITH here AS (
 ),
 relations AS (
     SELECT c.oid, c.relname AS name, c.relkind AS kind, c.relowner AS owner, c.relacl AS acl,
-        c.relrowsecurity AS enabled, c.relforcerowsecurity AS forced, a.attnum AS tenant, a.attname AS tenant_name, a.attnotnull
+        c.relrowsecurity AS enabled, c.relforcerowsecurity AS forced, a.attnum AS tenant, a.attname AS tenant_name, a.attnotnull,
+        CASE WHEN c.relispartition THEN (SELECT relname FROM pg_class WHERE oid = pg_partition_root(c.oid)) END AS partition_of
     FROM pg_class c
         JOIN here ON c.relnamespace = here.oid
         LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped
@@ -38,7 +39,7 @@ columns AS (
         JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
 ),
 -- Table, function, and what fires it: bits of pg_trigger.tgtype.
-needed (relation, function, bits, moment) AS (
+named (relation, function, bits, moment) AS (
     SELECT name, 'set_updated_at', 1 + 2 + 16, 'before every update' FROM columns
         WHERE attname = 'updated_at' AND kind IN ('r', 'p')
     UNION VALUES
@@ -47,6 +48,13 @@ needed (relation, function, bits, moment) AS (
         ('audit_logs', 'refuse_change', 2 + 8 + 16 + 32, 'before every change'),
         ('audit_heads', 'refuse_change', 2 + 8 + 32, 'before every deletion'),
         ('audit_heads', 'refuse_change', 1 + 2 + 16, 'before every update')
+),
+-- A statement that names a partition runs that partition's triggers alone.
+needed AS (
+    SELECT * FROM named
+    UNION ALL
+    SELECT r.name, n.function, n.bits, n.moment FROM named n JOIN relations r ON r.partition_of = n.relation
+        WHERE n.relation = 'audit_logs'
 )
 SELECT format('table %I: row-level security is not %s', name, CASE WHEN enabled THEN 'forced on its owner' ELSE 'enabled' END)
     FROM bound WHERE NOT (enabled AND forced)
@@ -85,8 +93,9 @@ SELECT format('table %I: tenant_id is no foreign key to tenants', name) FROM bou
         SELECT FROM pg_constraint WHERE conrelid = bound.oid AND contype = 'f' AND convalidated
             AND conkey = ARRAY[bound.tenant] AND confrelid = (SELECT oid FROM bound WHERE name = 'tenants'))
 UNION ALL
+-- A key of a partitioned table would have to contain the column that it is partitioned by: each partition has its own.
 SELECT format('table %I: no primary or unique key begins with tenant_id', name) FROM bound
-    WHERE name <> 'tenants' AND NOT EXISTS (
+    WHERE name <> 'tenants' AND kind = 'r' AND NOT EXISTS (
         SELECT FROM pg_index WHERE indrelid = bound.oid AND indisunique AND indisvalid AND indkey[0] = bound.tenant)
 UNION ALL
 SELECT format('table %I: foreign key %I does not carry tenant_id', b.name, k.conname)
@@ -106,6 +115,17 @@ UNION ALL
 SELECT format('table %I: it has no tenant_id, and bulkhead_app may %s', name, privilege)
     FROM relations, unnest(ARRAY['INSERT', 'UPDATE']) AS privilege
     WHERE kind IN ('r', 'p') AND tenant IS NULL AND has_any_column_privilege('bulkhead_app', oid, privilege)
+UNION ALL
+-- The policies of a partition do not hold for statements on the whole table, nor those of the whole for statements on a partition
+-- (postgresql.org/docs/current/ddl-rowsecurity.html speaks of the table that a statement names). So each has its own above, and
+-- nobody but the owner names a partition.
+SELECT format('table %I: it is a partition of %I, and bulkhead_app may %s it by its own name', name, partition_of, privilege)
+    FROM relations, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS privilege
+    WHERE partition_of IS NOT NULL AND has_any_column_privilege('bulkhead_app', oid, privilege)
+UNION ALL
+SELECT format('table %I: its partition %s is in another schema', b.name, c.oid::regclass)
+    FROM bound b JOIN pg_inherits i ON i.inhparent = b.oid JOIN pg_class c ON c.oid = i.inhrelid
+        JOIN here ON here.oid <> c.relnamespace
 UNION ALL
 SELECT format('table %I: everybody has a right to it (PUBLIC)', name) FROM relations
     WHERE EXISTS (SELECT FROM aclexplode(acl) WHERE grantee = 0)
