@@ -25,6 +25,7 @@ mod login;
 mod login_in_browser;
 mod operators;
 mod pages;
+mod partitions;
 mod principal;
 mod proxies;
 mod redaction;

@@ -60,7 +60,7 @@ impl TestApp {
     }
 
     /// The program as a process that serves by these roles, and an admin of `clinic-1`.
-    async fn served_by(&self, roles: &Roles) -> (Server<'_>, TestClient) {
+    pub(crate) async fn served_by(&self, roles: &Roles) -> (Server<'_>, TestClient) {
         let server = self.server(&borrowed(roles)).await;
         let admin = TestClient::new(self, &server, "clinic-1", "developer", "admin");
         (server, admin)
