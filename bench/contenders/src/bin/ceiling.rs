@@ -192,6 +192,20 @@ struct App {
     writers: Vec<mpsc::Sender<Job>>,
 }
 
+/// A connection that goes back when it is no longer used, also where the client has hung up.
+struct Lease<'a> {
+    app: &'a App,
+    connection: Arc<Connection>,
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut readers) = self.app.readers.lock() {
+            readers.push(Arc::clone(&self.connection));
+        }
+    }
+}
+
 /// Which of a connection's statements is run.
 type Choice = fn(&Connection) -> &Statement;
 
@@ -216,9 +230,8 @@ impl App {
     async fn on_connection<T>(&self, work: impl AsyncFnOnce(&Connection) -> T) -> Result<T, Fail> {
         let _turn = self.free.acquire().await?;
         let connection = self.readers.lock()?.pop().ok_or("no connection is free")?;
-        let outcome = work(&connection).await;
-        self.readers.lock()?.push(connection);
-        Ok(outcome)
+        let lease = Lease { app: self, connection };
+        Ok(work(&lease.connection).await)
     }
 
     /// The caller, and the rows of a statement that its tenant may see.
