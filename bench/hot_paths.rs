@@ -23,7 +23,7 @@ fn auth(runtime: &Runtime, provider: &Provider, remembered: &str) -> Arc<Auth> {
     environment.retain(|(name, _)| *name != "OIDC_REDIRECT_URL");
     let lookup = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
     let settings = Settings::read(&lookup).0.unwrap();
-    let auth = runtime.block_on(async { Auth::new(&settings.auth) }).unwrap();
+    let auth = runtime.block_on(async { Auth::new(&settings.auth) });
     let fetching = Arc::clone(&auth);
     runtime.spawn(async move { fetching.run().await });
     let here = async || (auth.key_status() == KeyStatus::Fresh).then_some(());

@@ -4,7 +4,9 @@ use crate::error_chain::root_cause;
 use reqwest::header::ACCEPT;
 use reqwest::{Client, RequestBuilder, StatusCode, redirect};
 use serde::de::DeserializeOwned;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OnceCell;
 use url::Url;
 
 /// How long one request to the provider may take.
@@ -29,26 +31,35 @@ pub enum HttpError {
     },
 }
 
+/// Cheap to clone; all clones share one client.
 #[derive(Debug, Clone)]
-pub(super) struct HttpClient(Client);
+pub(super) struct HttpClient {
+    https_only: bool,
+    client: Arc<OnceCell<Client>>,
+}
 
 impl HttpClient {
-    pub(super) fn new(https_only: bool) -> Result<Self, HttpError> {
-        Client::builder()
-            .timeout(TIMEOUT)
-            .https_only(https_only)
-            // A redirect could lead to an address that no setting names (RFC 9700, section 4.11).
-            .redirect(redirect::Policy::none())
-            .user_agent(concat!("bulkhead/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map(Self)
-            .map_err(|error| HttpError::Client(root_cause(&error)))
+    /// Reads no certificates yet: [`HttpClient::client`] does.
+    pub(super) fn new(https_only: bool) -> Self {
+        Self { https_only, client: Arc::default() }
+    }
+
+    /// The client, built at the first call. That reads and parses every CA certificate that the machine trusts
+    /// (rustls-platform-verifier), which takes longer than the rest of a start: another thread does it.
+    pub(super) async fn client(&self) -> Result<&Client, HttpError> {
+        let https_only = self.https_only;
+        let build = async || {
+            let built = tokio::task::spawn_blocking(move || build(https_only)).await;
+            built.unwrap_or_else(|panic| Err(HttpError::Client(panic.to_string())))
+        };
+        self.client.get_or_try_init(build).await
     }
 
     /// GETs a JSON document.
     pub(super) async fn json<T: DeserializeOwned>(&self, url: &Url) -> Result<T, HttpError> {
         let failed = |reason: String| HttpError::Document { url: url.to_string(), reason };
-        let (status, body) = self.send(self.0.get(url.clone())).await.map_err(failed)?;
+        let request = self.client().await?.get(url.clone());
+        let (status, body) = self.send(request).await.map_err(failed)?;
         if !status.is_success() {
             return Err(failed(format!("status {status}")));
         }
@@ -56,8 +67,8 @@ impl HttpClient {
     }
 
     /// A POST that asks for JSON, for [`HttpClient::send`].
-    pub(super) fn post(&self, url: Url) -> RequestBuilder {
-        self.0.post(url).header(ACCEPT, "application/json")
+    pub(super) async fn post(&self, url: Url) -> Result<RequestBuilder, HttpError> {
+        Ok(self.client().await?.post(url).header(ACCEPT, "application/json"))
     }
 
     /// Sends a request and reads the response. The error names no URL: the query may be secret.
@@ -72,4 +83,15 @@ impl HttpClient {
         }
         Ok((response.status(), body))
     }
+}
+
+fn build(https_only: bool) -> Result<Client, HttpError> {
+    Client::builder()
+        .timeout(TIMEOUT)
+        .https_only(https_only)
+        // A redirect could lead to an address that no setting names (RFC 9700, section 4.11).
+        .redirect(redirect::Policy::none())
+        .user_agent(concat!("bulkhead/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| HttpError::Client(root_cause(&error)))
 }

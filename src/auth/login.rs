@@ -234,7 +234,8 @@ impl Login {
             ("redirect_uri", self.redirect_url()?),
             ("code_verifier", code_verifier),
         ];
-        let mut request = self.http.post(endpoint(metadata.token_endpoint, "token_endpoint")?);
+        let request = self.http.post(endpoint(metadata.token_endpoint, "token_endpoint")?).await;
+        let mut request = request.map_err(|error| LoginError::Provider(error.to_string()))?;
         if let (Some(secret), false) = (secret, in_body) {
             // Each is encoded as a form is (RFC 6749, section 2.3.1).
             let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();

@@ -40,11 +40,13 @@ pub struct Auth {
     keys: Arc<KeyCache>,
     verifier: Arc<Verifier>,
     login: Option<Login>,
+    http: Option<HttpClient>,
 }
 
 impl Auth {
-    /// Prepares what these settings ask for. Fetches nothing yet: [`Auth::run`] does.
-    pub fn new(settings: &AuthSettings) -> Result<Arc<Self>, ProviderError> {
+    /// What these settings ask for. Reads and fetches nothing yet: [`Auth::prepare`] and [`Auth::run`] do.
+    #[must_use]
+    pub fn new(settings: &AuthSettings) -> Arc<Self> {
         let mut rules = TokenRules {
             audiences: Vec::new(),
             api_token: ApiToken::Access,
@@ -57,7 +59,7 @@ impl Auth {
             Issuer::Provider(provider) => {
                 rules.audiences = provider.accepted_audiences();
                 rules.api_token = provider.api_token;
-                let http = HttpClient::new(provider.https_only)?;
+                let http = HttpClient::new(provider.https_only);
                 client = Some((provider.clone(), http.clone()));
                 Some(Box::new(ProviderKeys::new(provider.clone(), http)))
             }
@@ -71,13 +73,26 @@ impl Auth {
         };
         let keys = Arc::new(KeyCache::new(source, settings.keys_ttl));
         let verifier = Arc::new(Verifier::new(rules, Arc::clone(&keys), settings.token_cache_capacity));
+        let http = client.as_ref().map(|(_, http)| http.clone());
         let login = client.map(|(provider, http)| Login::new(provider, http, Arc::clone(&keys), Arc::clone(&verifier)));
-        Ok(Arc::new(Self { keys, verifier, login }))
+        Arc::new(Self { keys, verifier, login, http })
+    }
+
+    /// Prepares TLS to the provider, where there is one. Fails where there are no CA certificates.
+    pub async fn prepare(&self) -> Result<(), ProviderError> {
+        if let Some(http) = &self.http {
+            http.client().await?;
+        }
+        Ok(())
     }
 
     /// Keeps the keys fresh; never returns.
     pub async fn run(&self) {
-        self.keys.run().await;
+        // Without TLS, it is [`Auth::prepare`] that reports why.
+        if self.prepare().await.is_ok() {
+            self.keys.run().await;
+        }
+        std::future::pending().await
     }
 
     /// Whether signing keys are available.

@@ -14,7 +14,7 @@ pub use listener::BindError;
 pub use router::{api_document, router};
 
 use crate::app::AppState;
-use crate::auth::{Auth, ProviderError};
+use crate::auth::Auth;
 use crate::config::{Environment, Issuer, LogFormat, Settings};
 use crate::lifecycle::{Lifecycle, Phase, Signals};
 use crate::{database, invocation};
@@ -39,9 +39,6 @@ pub enum ServeError {
     /// The database or its schema could not be made ready.
     #[error(transparent)]
     Startup(#[from] StartupError),
-    /// The identity provider cannot be used.
-    #[error(transparent)]
-    Provider(#[from] ProviderError),
     /// The runtime could not watch for signals.
     #[error("cannot watch for signals: {0}")]
     Signals(#[source] std::io::Error),
@@ -52,7 +49,7 @@ impl ServeError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Startup(error) => error.exit_code(),
-            Self::Bind(_) | Self::Provider(_) | Self::Signals(_) => 1,
+            Self::Bind(_) | Self::Signals(_) => 1,
         }
     }
 }
@@ -70,7 +67,7 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
     let database = database::pool(&settings);
     let policy = startup::check_policy(&settings);
     let runner = Arc::new(runner(&settings, migrations).with(|options| options.policy = policy));
-    let auth = Auth::new(&settings.auth)?;
+    let auth = Auth::new(&settings.auth);
     let state = AppState::new(Arc::clone(&settings), database.clone(), Arc::clone(&auth), lifecycle.clone(), runner);
 
     tracing::info!(

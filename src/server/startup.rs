@@ -1,6 +1,7 @@
 //! The start: waits for the database, applies migrations, and waits for a schema that this build can work with.
 
 use crate::app::AppState;
+use crate::auth::ProviderError;
 use crate::config::{DatabaseUrl, MigrateOnStart, Settings};
 use crate::database;
 use crate::lifecycle::Phase;
@@ -20,7 +21,7 @@ const SCHEMA_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How often a start that waits for the database logs that it does.
 const WAIT_LOG_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Why the database could not be made ready; names the variable to look at.
+/// Why the process could not be made ready; names the variable to look at.
 #[derive(Debug, thiserror::Error)]
 pub enum StartupError {
     /// The database cannot be reached or opened.
@@ -36,6 +37,9 @@ pub enum StartupError {
     /// The migrations did not run.
     #[error(transparent)]
     Migration(MigrationError),
+    /// The identity provider cannot be used.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
 }
 
 impl StartupError {
@@ -44,7 +48,7 @@ impl StartupError {
         match self {
             Self::Migration(MigrationError::Mismatch(_)) => 3,
             Self::Migration(MigrationError::LockTimeout { .. }) => 4,
-            Self::Database { .. } | Self::Migration(_) => 1,
+            Self::Database { .. } | Self::Migration(_) | Self::Provider(_) => 1,
         }
     }
 
@@ -105,9 +109,11 @@ pub(super) fn check_policy(settings: &Settings) -> CheckPolicy {
 ///
 /// An older build on a newer schema waits instead of failing: a restart would change nothing.
 pub(super) async fn migrate_and_wait(state: &AppState) -> Result<(), StartupError> {
+    // At the same time as the first look at the database, and before anything is changed there.
+    let provider = async { state.auth.prepare().await.map_err(StartupError::from) };
     if state.settings.migrate_on_start == MigrateOnStart::Apply {
         // On the connection that will serve: with nothing to do, no lock is taken and no other connection opened.
-        let schema = wait_for_database(state).await?;
+        let (schema, ()) = tokio::try_join!(wait_for_database(state), provider)?;
         match state.runner.check(&schema) {
             Ok(Compatibility::Exact) => {
                 tracing::info!("the schema is up to date");
@@ -120,9 +126,14 @@ pub(super) async fn migrate_and_wait(state: &AppState) -> Result<(), StartupErro
             }
             Err(mismatch) => return Err(StartupError::Migration(mismatch.into())),
         }
+        wait_for_schema(state).await;
+        return Ok(());
     }
-    wait_for_schema(state).await;
-    Ok(())
+    let schema = async {
+        wait_for_schema(state).await;
+        Ok(())
+    };
+    tokio::try_join!(schema, provider).map(drop)
 }
 
 /// Returns the schema's state as soon as the database answers. Waits as long as the settings say, and logs why.

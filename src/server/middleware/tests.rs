@@ -45,7 +45,7 @@ fn wrapped(
     let lifecycle = Lifecycle::default();
     lifecycle.enter(Phase::Serving);
     let database = crate::database::pool(&settings);
-    let auth = Auth::new(&settings.auth).unwrap();
+    let auth = Auth::new(&settings.auth);
     let state = AppState::new(Arc::clone(&settings), database, auth, lifecycle.clone(), runner);
     (wrap(router, &state).with_state(state), lifecycle, settings)
 }

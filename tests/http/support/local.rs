@@ -54,7 +54,7 @@ impl Drop for LocalServer {
 fn state(environment: &[(&str, &str)]) -> (AppState, JoinHandle<()>) {
     let variables: BTreeMap<&str, &str> = environment.iter().copied().collect();
     let settings = Arc::new(Settings::read(&|name| variables.get(name).map(OsString::from)).0.unwrap());
-    let auth = Auth::new(&settings.auth).unwrap();
+    let auth = Auth::new(&settings.auth);
     let fetching = Arc::clone(&auth);
     let keys = tokio::spawn(async move { fetching.run().await });
     let runner = Arc::new(Runner::new(bulkhead_migration::migrations(), Options::default()));
