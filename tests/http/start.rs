@@ -125,6 +125,24 @@ async fn its_name_alone_at_a_terminal_prints_help_and_starts_nothing() {
 }
 
 #[tokio::test]
+async fn without_ca_certificates_nothing_is_migrated() {
+    let database = Database::sqlite();
+    for command in ["start", "serve"] {
+        let settings = [
+            ("DATABASE_URL", database.url.as_str()),
+            ("PORT", "0"),
+            ("OIDC_ISSUER_URL", "https://login.example.org"),
+            ("OIDC_CLIENT_ID", "bulkhead"),
+            ("SSL_CERT_FILE", "/nowhere.pem"),
+        ];
+        let output = tokio::time::timeout(SOON, run(&[command], &settings)).await.expect("it ends");
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(stderr(&output).contains("SSL_CERT_FILE may name the CA certificates"), "{}", stderr(&output));
+        assert!(database.tables().await.is_empty(), "{command}");
+    }
+}
+
+#[tokio::test]
 async fn log_lines_are_json_outside_development() {
     let database = Database::sqlite();
     let server = Server::ready(bulkhead(), &database, &[("ENVIRONMENT", "production"), ("LOG_FORMAT", "")]).await;
