@@ -92,7 +92,7 @@ impl Auth {
         if self.prepare().await.is_ok() {
             self.keys.run().await;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Whether signing keys are available.
