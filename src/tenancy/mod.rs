@@ -6,6 +6,7 @@
 
 mod audit_trail;
 mod caller;
+mod callers;
 mod cursor;
 mod isolation;
 pub(crate) mod last_admin;
@@ -26,6 +27,8 @@ use crate::audit::{EventDraft, Recorder, Refusals};
 use crate::database::{Access, Pool};
 use crate::error::{ApiError, ErrorCode};
 use crate::tenant_limit::TenantLimit;
+use caller::Subject;
+use callers::Callers;
 use sea_orm::{DatabaseConnection, DbErr};
 use std::sync::{Arc, Mutex, PoisonError};
 use transaction::Held;
@@ -34,6 +37,7 @@ use transaction::Held;
 #[derive(Debug, Clone)]
 pub struct Tenancy {
     pool: Pool,
+    callers: Callers,
     /// One tenant's readers take half of the pool's connections at most, however many there are: what others ask for finds
     /// one.
     readers: TenantLimit,
@@ -50,7 +54,8 @@ impl Tenancy {
         let recorder = Recorder::new(pool.clone());
         let refusals = Refusals::start(recorder.clone());
         let readers = TenantLimit::new(pool.max_connections() / 2);
-        Self { pool, readers, recorder, refusals, faults: Arc::default() }
+        let callers = Callers::new(pool.clone());
+        Self { pool, callers, readers, recorder, refusals, faults: Arc::default() }
     }
 
     /// Runs `work`, which only reads, in a transaction of the event's tenant. What it comes to, an error of the caller (4xx)
@@ -107,9 +112,11 @@ impl Tenancy {
         self.refusals.flush().await;
     }
 
-    /// The tenant that a token names, and its user of this subject if it has one; one round trip.
+    /// The tenant that a token names, and its user of this subject if it has one, as they are after this is called; one round
+    /// trip.
     pub async fn resolve_caller(&self, external_id: &str, subject: &str) -> Result<Option<ResolvedCaller>, ApiError> {
-        ResolvedCaller::find(&self.pool, external_id, subject).await.map_err(ApiError::of_begin)
+        let subject = Subject { external_id: external_id.to_owned(), subject: subject.to_owned() };
+        self.callers.find(subject).await
     }
 
     /// Who keeps tenants apart, as seen on this connection. Faults are logged when they are first seen, however often

@@ -7,6 +7,7 @@ use axum::routing::get;
 use bulkhead::context::{Admin, Permission, Require, TenantContext};
 use bulkhead::entity::{tenant, user};
 use bulkhead::server::api_document;
+use futures_util::future::join_all;
 use reqwest::{Client, Method};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use serde_json::Value;
@@ -16,7 +17,11 @@ use test_support::{Database, eventually, on_both_databases, on_migrated_database
 use uuid::Uuid;
 
 on_both_databases!(development_token_creates_its_tenant);
-on_migrated_databases!(deleted_user_or_tenant_is_refused, handlers_get_the_roles_that_their_signatures_name);
+on_migrated_databases!(
+    deleted_user_or_tenant_is_refused,
+    callers_who_come_together_are_told_apart,
+    handlers_get_the_roles_that_their_signatures_name
+);
 
 /// Operations for which no token is asked. A new one is added here on purpose, or not at all.
 const OPEN: [&str; 7] = [
@@ -159,6 +164,39 @@ async fn dev_token_says_what_to_change() {
     fails(&["--minutes", "61"], 2, "JWT_MAX_LIFETIME_MINUTES").await;
     std::fs::write(&key.file, "not a key").unwrap();
     fails(&[], 1, "DEVELOPMENT_KEY_FILE: ").await;
+}
+
+/// They are looked up together.
+async fn callers_who_come_together_are_told_apart(database: Database) {
+    let app = TestApp::start_with(database, &[("JWT_ROLE_CLAIM_NAME", "no_such_claim")]).await;
+    let mut callers = Vec::new();
+    for _ in 0..4 {
+        let clinic = app.new_tenant().await;
+        for (subject, role) in [("ada", user::Role::Admin), ("vera", user::Role::Viewer)] {
+            let id = app.insert_user(clinic.id, subject, role).await;
+            callers.push((clinic.external_id.clone(), subject, (200, "-"), Some(id)));
+        }
+        callers.push((clinic.external_id.clone(), "nobody", (403, "AUTH_008"), None));
+    }
+    callers.push(("nowhere".to_owned(), "ada", (403, "AUTH_009"), None));
+    let asked = callers.iter().cycle().take(52).map(async |(tenant, subject, outcome, id)| {
+        let answer = app.client(tenant, subject, "admin").get("auth/validate").await;
+        assert_eq!(answer.outcome(), *outcome, "{tenant} {subject}: {}", answer.body);
+        if let Some(id) = id {
+            assert_eq!(answer.body["user_id"], id.to_string());
+        }
+    });
+    join_all(asked).await;
+    // One whom PostgreSQL refuses fails alone.
+    let (tenant, subject, ..) = &callers[0];
+    let (good, bad) = (app.client(tenant, subject, "admin"), app.client(tenant, "a\0b", "admin"));
+    let asked = (0..48).map(async |number| {
+        let answer = if number % 8 == 0 { &bad } else { &good }.get("auth/validate").await;
+        (number % 8 == 0, answer.status)
+    });
+    for (refused, status) in join_all(asked).await {
+        assert_eq!(refused, status != 200, "{status}");
+    }
 }
 
 async fn deleted_user_or_tenant_is_refused(database: Database) {
