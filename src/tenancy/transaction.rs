@@ -18,7 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 /// One transaction of one tenant, and the event that the audit log will say of it. Everything is rolled back unless
-/// [`Tenancy::run`](super::Tenancy::run) commits it.
+/// [`Tenancy::change`](super::Tenancy::change) commits it.
 #[derive(Debug)]
 pub struct TenantTransaction {
     held: Held,

@@ -138,8 +138,10 @@ async fn measure(trips: &Trips, mut request: impl AsyncFnMut() -> u16) -> (usize
     fewest.unwrap()
 }
 
-/// The most round trips in a row of each operation, on any resource.
-const MOST: [(&str, usize); 6] = [("get", 4), ("list", 4), ("create", 5), ("update", 5), ("delete", 5), ("restore", 5)];
+/// The most round trips in a row of each operation, on any resource, and the most statements. The beginning of a transaction is
+/// two statements in one trip (its role and tenant, and BEGIN); nobody waits for ROLLBACK.
+const MOST: [(&str, usize, usize); 6] =
+    [("get", 4, 6), ("list", 4, 6), ("create", 5, 6), ("update", 5, 6), ("delete", 5, 6), ("restore", 5, 6)];
 
 /// A new session is one, and what it is asked another one.
 const MOST_FOR_READINESS: usize = 2;
@@ -160,9 +162,10 @@ async fn requests_wait_for_few_round_trips() {
     for sample in SAMPLES {
         let list = sample.path();
         let path = at(&list, &admin.make(&list, &(sample.new)(&owner)).await);
-        for (operation, mut most) in MOST {
+        for (operation, mut most, mut most_statements) in MOST {
             if (operation, &*list) == ("delete", "users") {
                 most += MORE_TO_DELETE_A_USER;
+                most_statements += MORE_TO_DELETE_A_USER;
             }
             let (count, statements, row) = measure(&trips, async || match operation {
                 "get" => admin.get(&path).await.status,
@@ -186,8 +189,10 @@ async fn requests_wait_for_few_round_trips() {
             .await;
             let messages: Vec<Vec<String>> = row.into_iter().map(|trip| trip.messages).collect();
             table.push((
-                count <= most,
-                format!("{operation} {list}: {count} of {most}, {statements} statements: {messages:?}"),
+                count <= most && statements <= most_statements,
+                format!(
+                    "{operation} {list}: {count} of {most}, {statements} of {most_statements} statements: {messages:?}"
+                ),
             ));
         }
     }
