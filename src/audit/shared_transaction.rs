@@ -98,7 +98,7 @@ async fn changes(
 async fn write(transaction: &Transaction, own: &[PendingEntry], others: &[PendingEntry]) -> Result<(), DbErr> {
     let entries = own.iter().chain(others).map(|pending| pending.entry.clone()).collect();
     append_to(transaction, entries).await?;
-    transaction.commit().await
+    transaction.commit_shared().await
 }
 
 pub(super) fn lock(queue: &Mutex<WriteQueue>) -> MutexGuard<'_, WriteQueue> {

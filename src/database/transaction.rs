@@ -58,12 +58,17 @@ impl Transaction {
         Ok(Self { session, availability: availability.clone() })
     }
 
-    /// Commits, as the last thing; returns once the database has done so.
+    /// Commits; returns once the database has done so.
     ///
     /// # Errors
     /// Where the database has not said that it has. The changes are rolled back then, unless the connection was lost
     /// meanwhile.
-    pub async fn commit(&self) -> Result<(), DbErr> {
+    pub async fn commit(self) -> Result<(), DbErr> {
+        self.commit_shared().await
+    }
+
+    /// As [`Transaction::commit`], where others may still hold a reference, and do nothing more with it.
+    pub(crate) async fn commit_shared(&self) -> Result<(), DbErr> {
         let commit = async {
             match &self.session {
                 Session::Postgres(session) => session.lock().await.commit().await,
