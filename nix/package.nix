@@ -148,6 +148,8 @@ in
         src = files [
           "(deny|rustfmt)\\.toml"
           "bench(/hot_paths\\.rs)?"
+          "deploy"
+          "deploy/postgres(/.*)?"
           "docs"
           "docs/(architecture|auth|errors|image|settings)\\.md"
           "image-tools/.*"
