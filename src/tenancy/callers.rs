@@ -10,6 +10,7 @@ use sea_orm::{ConnectionTrait, DbBackend};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
+use tracing::{Instrument, Span};
 
 /// How many statements look callers up at once. Each takes a connection.
 const LOOKS_AT_ONCE: usize = 2;
@@ -43,7 +44,7 @@ impl Callers {
         }
         let (answer, caller) = oneshot::channel();
         self.queue().waiting.entry(subject).or_default().push(answer);
-        self.look();
+        self.look(Span::current());
         let gone = |_| Err(ApiError::detailed(ErrorCode::Internal, "a look for callers has ended before its time"));
         caller.await.unwrap_or_else(gone)
     }
@@ -52,8 +53,8 @@ impl Callers {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins the statement that there may be.
-    fn look(&self) {
+    /// Begins the statement that there may be. What it logs is logged of the request that begins it, if one does.
+    fn look(&self, span: Span) {
         let waiting = {
             let mut queue = self.queue();
             if queue.waiting.is_empty() || queue.looking == LOOKS_AT_ONCE {
@@ -63,7 +64,7 @@ impl Callers {
             std::mem::take(&mut queue.waiting)
         };
         let looking = Looking(self.clone());
-        tokio::spawn(async move { looking.0.answer(waiting).await });
+        tokio::spawn(async move { looking.0.answer(waiting).await }.instrument(span));
     }
 
     async fn answer(&self, waiting: Waiting) {
@@ -92,6 +93,6 @@ struct Looking(Callers);
 impl Drop for Looking {
     fn drop(&mut self) {
         self.0.queue().looking -= 1;
-        self.0.look();
+        self.0.look(Span::none());
     }
 }
