@@ -5,6 +5,7 @@
 //! while all is well.
 
 use super::{Trouble, code, new_session};
+use backon::{ConstantBuilder, Retryable};
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::{DbErr, RuntimeErr};
 use std::sync::Arc;
@@ -161,7 +162,10 @@ async fn look(
 ) {
     while doubts.recv().await.is_some() {
         let before = answers.load(Ordering::Relaxed);
-        let found = new_session::reach(&options, ANSWER_TIMEOUT).await;
+        // Whoever ends all sessions may have met this one, too; the next one is another.
+        let again = ConstantBuilder::new().with_delay(Duration::ZERO).with_max_times(1);
+        let reach = || new_session::reach(&options, ANSWER_TIMEOUT);
+        let found = reach.retry(again).when(new_session::was_ended).await;
         // Who got an answer meanwhile has proof that it is there.
         if let Err(cause) = found
             && answers.load(Ordering::Relaxed) == before

@@ -34,3 +34,8 @@ pub(super) async fn reach(options: &PgConnectOptions, timeout: Duration) -> Resu
         Err(_) => Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time"))),
     }
 }
+
+/// Whether the server ended the session on somebody's demand, as in pg_terminate_backend (admin_shutdown).
+pub(super) fn was_ended(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("57P01")
+}

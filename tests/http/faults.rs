@@ -120,7 +120,8 @@ async fn ended_sessions_are_replaced() {
             assert_try_again(answer, "SYS_001");
             lost += 1;
         }
-        assert_eq!(writer.write().await.status, 201, "all sessions are new");
+        let after = writer.write().await;
+        assert_eq!(after.status, 201, "all sessions are new: {}", after.body);
     }
     assert!(lost > 0, "no request lost its session");
 }
