@@ -36,6 +36,8 @@ pkgs.mkShell {
     ++ lib.optionals stdenv.hostPlatform.isLinux [
       # readelf
       binutils
+      # bench/cost
+      valgrind
       # nixpkgs has it for Linux alone; on macOS the tests take Chrome or Chromium as it is installed there.
       chromium
     ];
