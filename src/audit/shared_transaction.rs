@@ -7,7 +7,7 @@
 use super::chain::append_to;
 use super::turn::Turn;
 use super::write_queue::{PendingChange, PendingEntry, WriteQueue};
-use crate::database::{Access, Pool, Transaction};
+use crate::database::{Access, Pool, Transaction, Trouble};
 use crate::error::ApiError;
 use crate::ids::TenantId;
 use sea_orm::{ConnectionTrait, DbErr};
@@ -44,18 +44,15 @@ pub(super) async fn take_turns(pool: &Pool, queue: &Mutex<WriteQueue>, tenant: T
         }
         Err(error) => (Err(error), Vec::new()),
     };
+    // Where the database is away, they may be committed, and would fail again.
+    let may_try_again = written.as_ref().is_err_and(|error| Trouble::of(error) != Some(Trouble::Unreachable));
+    let (told, left) = if may_try_again { (Vec::new(), others) } else { (others, Vec::new()) };
     let outcome = written.map_err(ApiError::from);
-    for pending in own {
+    for pending in own.into_iter().chain(told) {
         // Fails where the caller has gone; what is committed stays.
         let _ = pending.done.send(outcome.clone());
     }
-    if outcome.is_err() {
-        return others;
-    }
-    for pending in others {
-        let _ = pending.done.send(Ok(()));
-    }
-    Vec::new()
+    left
 }
 
 /// Hands the transaction to one change after the other. Returns it, unless there is nothing to commit, and leaves their
