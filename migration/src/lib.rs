@@ -62,6 +62,7 @@ pub fn all() -> Vec<Migration> {
         migration!("m20261126_000011_confine_repairs", Mode::Transaction, "m20261125_000009_confine_functions"),
         migration!("m20261126_000012_record_entries", Mode::Transaction, "m20261125_000009_confine_functions"),
         migration!("m20261126_000013_route_entries", Mode::Transaction, "m20261125_000009_confine_functions"),
+        migration!("m20261126_000014_append_entries", Mode::Transaction, "m20261125_000009_confine_functions"),
         // scripts/new-resource adds migrations above this line.
     ]
 }

@@ -91,6 +91,7 @@ impl Deployment {
             GRANT EXECUTE ON FUNCTION test_clock() TO bulkhead_app;
             DO $$ BEGIN
                 EXECUTE replace(pg_get_functiondef('continue_audit_chain()'::regprocedure), 'clock_timestamp()', 'public.test_clock()');
+                EXECUTE replace(pg_get_functiondef('append_entries(jsonb)'::regprocedure), 'clock_timestamp()', 'public.test_clock()');
             END $$";
         owner.execute_unprepared(sql).await.unwrap();
         owner.close().await.unwrap();
@@ -114,6 +115,18 @@ impl Deployment {
             self.tenant
         );
         self.app.owner.execute_unprepared(&sql).await.map(drop)
+    }
+
+    /// As `record`, by a statement that inserts it.
+    async fn insert(&self, action: &str) -> Result<(), DbErr> {
+        let transaction = self.app.owner.begin().await?;
+        let sql = format!(
+            "SET LOCAL app.current_tenant_id = '{0}';
+             INSERT INTO audit_logs (id, tenant_id, action, resource_type) VALUES (gen_random_uuid(), '{0}', '{action}', 'documents')",
+            self.tenant
+        );
+        transaction.execute_unprepared(&sql).await?;
+        transaction.commit().await
     }
 }
 
@@ -240,8 +253,9 @@ async fn entry_that_waits_over_the_end_of_a_month_stays_in_it() {
     clinic.partition().await;
     clinic.record("FIRST").await.unwrap();
     clinic.set_clock("BOUND - interval '1 minute'").await;
-    // Each waits for the end of the chain while the month ends. Before the second one, another entry is of the new month.
-    for (action, other) in [("STAYS", None), ("REFUSED", Some("OF_THE_NEXT_MONTH"))] {
+    // Each waits for the end of the chain while the month ends. Before the second one, another entry is of the new month. One that
+    // is inserted stays in the month; one that is appended is of the next.
+    for (action, other) in [("STAYS", None), ("REFUSED", Some("OF_THE_NEXT_MONTH")), ("APPENDED", None)] {
         let head = clinic.app.owner.begin().await.unwrap();
         let lock = format!("SELECT FROM audit_heads WHERE tenant_id = '{}' FOR UPDATE", clinic.tenant);
         head.execute_unprepared(&lock).await.unwrap();
@@ -258,7 +272,9 @@ async fn entry_that_waits_over_the_end_of_a_month_stays_in_it() {
             }
             head.commit().await.unwrap();
         };
-        let (recorded, ()) = tokio::join!(clinic.record(action), waiting);
+        let entry =
+            async { if action == "APPENDED" { clinic.record(action).await } else { clinic.insert(action).await } };
+        let (recorded, ()) = tokio::join!(entry, waiting);
         if other.is_none() {
             recorded.unwrap();
         } else {
@@ -273,7 +289,8 @@ async fn entry_that_waits_over_the_end_of_a_month_stays_in_it() {
             || (tableoid::regclass::text LIKE '%before%')::text, ', ' ORDER BY sequence)
         FROM audit_logs WHERE action = upper(action) AND sequence > 2";
     let found: String = clinic.app.value(entries).await;
-    let expected = "FIRST false true, STAYS true true, OF_THE_NEXT_MONTH false false, LAST false false";
+    let expected =
+        "FIRST false true, STAYS true true, OF_THE_NEXT_MONTH false false, APPENDED false false, LAST false false";
     assert_eq!(found, expected);
     clinic.assert_whole().await;
     // Nobody writes into a month that is over.

@@ -42,13 +42,13 @@ fn faults(postgres: bool) -> Vec<(&'static str, &'static str)> {
     }
     vec![
         (
-            "REVOKE INSERT (action) ON audit_logs FROM bulkhead_app",
-            "GRANT INSERT (action) ON audit_logs TO bulkhead_app",
+            "REVOKE EXECUTE ON FUNCTION append_entries(jsonb) FROM bulkhead_app",
+            "GRANT EXECUTE ON FUNCTION append_entries(jsonb) TO bulkhead_app",
         ),
         ("ALTER FUNCTION canonical_json(jsonb) RENAME TO gone", "ALTER FUNCTION gone(jsonb) RENAME TO canonical_json"),
         (
-            "ALTER TABLE audit_logs DISABLE TRIGGER audit_logs_chain",
-            "ALTER TABLE audit_logs ENABLE TRIGGER audit_logs_chain",
+            "ALTER TABLE audit_logs ADD CONSTRAINT nothing CHECK (false) NOT VALID",
+            "ALTER TABLE audit_logs DROP CONSTRAINT nothing",
         ),
         // Refused as late as can be: by the commit.
         (

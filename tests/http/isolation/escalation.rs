@@ -141,6 +141,13 @@ async fn an_entrys_place_time_and_hash_are_the_databases() {
              VALUES (gen_random_uuid(), '{tenant}', 'DATA_ACCESS', 'documents'{values})"
         )
     };
+    // The same entry by the function that appends several.
+    let append = |members: &str| {
+        format!(
+            "SELECT append_entries(jsonb_build_array(jsonb_build_object('id', gen_random_uuid(), 'tenant_id', '{tenant}',
+                 'action', 'DATA_ACCESS', 'resource_type', 'documents', 'metadata', '{{}}'::jsonb) || {members}))"
+        )
+    };
     for (column, value) in [
         ("sequence", "1000"),
         ("created_at", "'1999-01-01'"),
@@ -149,7 +156,22 @@ async fn an_entrys_place_time_and_hash_are_the_databases() {
     ] {
         let sql = insert(&format!(", {column}"), &format!(", {value}"));
         assert_eq!(attacker.tries(&sql).await, Err(REFUSED.to_owned()), "{column}");
+        let appending = format!("SET app.appending = 'on'; {sql}");
+        assert_eq!(attacker.tries(&appending).await, Err(REFUSED.to_owned()), "{column}");
+        attacker.tries(&append(&format!("jsonb_build_object('{column}', {value})"))).await.unwrap();
     }
+    for sql in [
+        "SET app.appending = 'on'; UPDATE audit_heads SET sequence = sequence + 1",
+        &append("jsonb_build_object('tenant_id', '00000000-0000-7000-8000-000000000000')"),
+        &append("'{\"tenant_id\": null}'"),
+        &append("'{\"action\": null}'"),
+        &append("jsonb_build_object('action', 'CHAIN_REPAIRED')"),
+        &format!("SET app.current_tenant_id = ''; {}", append("'{}'")),
+    ] {
+        assert_eq!(attacker.tries(sql).await, Err(REFUSED.to_owned()), "{sql}");
+    }
+    // Whoever says that it appends gets the chain's place, too.
+    attacker.tries(&format!("SET app.appending = 'on'; {}; SET app.appending = ''", insert("", ""))).await.unwrap();
     // Nor may it say that somebody has repaired the chain.
     let repair = insert("", "").replace("DATA_ACCESS", "CHAIN_REPAIRED");
     for prepare in ["", "RESET ROLE; ", "CREATE TEMPORARY TABLE audit_logs_mine (); "] {
@@ -159,8 +181,12 @@ async fn an_entrys_place_time_and_hash_are_the_databases() {
     for metadata in
         [r#"{"a": 1.5}"#, r#"{"a": 1e20}"#, r#"{"a": [1, 12345678901234567890]}"#, r#"{"\u00e4": 1}"#, r#"{"": 1}"#]
     {
-        let sql = insert(", metadata", &format!(", '{metadata}'"));
-        assert_eq!(attacker.tries(&sql).await, Err("23514".to_owned()), "{metadata}");
+        for sql in [
+            insert(", metadata", &format!(", '{metadata}'")),
+            append(&format!("jsonb_build_object('metadata', '{metadata}'::jsonb)")),
+        ] {
+            assert_eq!(attacker.tries(&sql).await, Err("23514".to_owned()), "{sql}");
+        }
     }
     // What is taken continues the chain, whatever it holds: verify computes the hash by itself.
     let odd = [
@@ -173,9 +199,14 @@ async fn an_entrys_place_time_and_hash_are_the_databases() {
         ("2001:db8:0:0:1::", "a \"quoted\" \\ one\té", odd[1]),
         ("::ffff:192.0.2.1", "", odd[2]),
         ("192.0.2.1", "x", "{}"),
+        ("192.0.2.2", "y", r#"{"found": true}"#),
+        ("192.0.2.3", "y", r#"{"found": "true ", "b": false}"#),
     ] {
         let sql = insert(", ip, user_agent, metadata", &format!(", '{ip}', '{agent}', '{metadata}'"));
         attacker.tries(&sql).await.unwrap();
+        let members =
+            format!("jsonb_build_object('ip', '{ip}', 'user_agent', '{agent}', 'metadata', '{metadata}'::jsonb)");
+        attacker.tries(&append(&members)).await.unwrap();
     }
     let late = "SELECT count(*)::text FROM audit_logs WHERE created_at NOT BETWEEN now() - interval '1 minute' AND clock_timestamp()";
     assert_eq!(attacker.text(late).await, "0");

@@ -110,7 +110,7 @@ async fn superuser_login_is_confined_to_the_role() {
     for (right, method, path, body) in [
         ("SELECT ON documents", "GET", &path, None),
         ("UPDATE (filename) ON documents", "PATCH", &path, Some(json!({"filename": "new"}))),
-        ("INSERT (action) ON audit_logs", "GET", &"users".to_owned(), None),
+        ("EXECUTE ON FUNCTION append_entries(jsonb)", "GET", &"users".to_owned(), None),
         ("EXECUTE ON FUNCTION find_caller(text, text)", "GET", &"tenant".to_owned(), None),
     ] {
         app.execute(&format!("REVOKE {right} FROM bulkhead_app")).await;

@@ -3,11 +3,13 @@
 use contenders::{COLUMNS, Caller, Document, PAGE};
 use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
 use futures_util::{FutureExt, poll};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use std::net::IpAddr;
 use std::pin::Pin;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{Json, ToSql};
 use tokio_postgres::{NoTls, Statement};
 use uuid::Uuid;
 
@@ -45,17 +47,12 @@ impl Connection {
             FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::text[],
                 $10::text[]) AS d (id, owner, key, bucket, name, kind, size, status, metadata)
             RETURNING created_at";
-        let record = "INSERT INTO audit_logs
-                (id, tenant_id, user_id, action, resource_type, resource_id, ip, user_agent, metadata)
-            SELECT e.id, $1, e.actor, e.action, 'documents', e.resource, e.ip, e.agent, e.metadata::jsonb
-            FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::uuid[], $6::inet[], $7::text[], $8::text[])
-                AS e (id, actor, action, resource, ip, agent, metadata)";
         Ok(Self {
             caller: client.prepare(caller).await?,
             read: client.prepare(&read).await?,
             list: client.prepare(&list).await?,
             insert: client.prepare(insert).await?,
-            record: client.prepare(record).await?,
+            record: client.prepare("SELECT append_entries($1)").await?,
             client,
         })
     }
@@ -68,7 +65,7 @@ pub(crate) struct Job {
     pub(crate) resource: Option<Uuid>,
     pub(crate) ip: IpAddr,
     pub(crate) agent: Option<String>,
-    pub(crate) metadata: String,
+    pub(crate) metadata: Box<RawValue>,
     pub(crate) document: Option<Document>,
     pub(crate) done: oneshot::Sender<Answer>,
 }
@@ -104,7 +101,7 @@ async fn commit(connection: &Connection, batch: &[Job]) -> Result<OffsetDateTime
         if !new.is_empty() {
             send(&mut sent, async move { insert(connection, tenant, &new).await }).await;
         }
-        send(&mut sent, record(connection, tenant, chain)).await;
+        send(&mut sent, record(connection, chain)).await;
         begin = "";
     }
     send(&mut sent, async { connection.client.batch_execute("COMMIT").await.map(|()| None) }).await;
@@ -150,15 +147,34 @@ async fn insert(connection: &Connection, tenant: Uuid, new: &[&Document]) -> Out
     rows.first().map(|row| row.try_get(0)).transpose()
 }
 
-async fn record(connection: &Connection, tenant: Uuid, chain: &[Job]) -> Outcome {
-    let ids: Vec<Uuid> = chain.iter().map(|_| Uuid::now_v7()).collect();
-    let actors: Vec<Option<Uuid>> = chain.iter().map(|job| job.caller.user).collect();
-    let actions: Vec<&str> = chain.iter().map(|job| job.action).collect();
-    let resources: Vec<Option<Uuid>> = chain.iter().map(|job| job.resource).collect();
-    let addresses: Vec<IpAddr> = chain.iter().map(|job| job.ip).collect();
-    let agents: Vec<Option<&str>> = chain.iter().map(|job| job.agent.as_deref()).collect();
-    let metadata: Vec<&str> = chain.iter().map(|job| job.metadata.as_str()).collect();
-    let values: [&(dyn ToSql + Sync); 8] =
-        [&tenant, &ids, &actors, &actions, &resources, &addresses, &agents, &metadata];
-    connection.client.execute(&connection.record, &values).await.map(|_| None)
+/// An entry as the database's function takes it.
+#[derive(Debug, Serialize)]
+struct Entry<'a> {
+    id: Uuid,
+    tenant_id: Uuid,
+    user_id: Option<Uuid>,
+    action: &'a str,
+    resource_type: &'a str,
+    resource_id: Option<Uuid>,
+    ip: IpAddr,
+    user_agent: Option<&'a str>,
+    metadata: &'a RawValue,
+}
+
+async fn record(connection: &Connection, chain: &[Job]) -> Outcome {
+    let entries: Vec<Entry<'_>> = chain
+        .iter()
+        .map(|job| Entry {
+            id: Uuid::now_v7(),
+            tenant_id: job.caller.tenant,
+            user_id: job.caller.user,
+            action: job.action,
+            resource_type: "documents",
+            resource_id: job.resource,
+            ip: job.ip,
+            user_agent: job.agent.as_deref(),
+            metadata: &job.metadata,
+        })
+        .collect();
+    connection.client.execute(&connection.record, &[&Json(entries)]).await.map(|_| None)
 }

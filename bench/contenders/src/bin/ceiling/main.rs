@@ -12,6 +12,7 @@ use axum::{Json, Router};
 use contenders::{CONNECTIONS, Caller, CallerRow, Claims, Client, Document, Fail, NewDocument, Page, Ready, Verifier};
 use database::{Connection, Job, write};
 use futures_util::join;
+use serde_json::value::RawValue;
 use std::sync::{Arc, Mutex};
 use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -122,6 +123,7 @@ impl App {
     ) -> Result<(OffsetDateTime, Option<Document>), Fail> {
         let (done, outcome) = oneshot::channel();
         let Client { ip, agent } = client;
+        let metadata = RawValue::from_string(metadata)?;
         let writer = &self.writers[usize::from(caller.tenant.as_bytes()[15]) % self.writers.len()];
         writer.send(Job { caller, action, resource, ip, agent, metadata, document, done }).await?;
         Ok(outcome.await?.ok_or("the transaction has failed")?)

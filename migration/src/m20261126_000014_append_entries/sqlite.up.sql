@@ -1,0 +1,3 @@
+-- SQLite has no functions: see postgres.up.sql.
+
+SELECT 1
