@@ -132,9 +132,10 @@ impl From<EventDraft> for NewEntry {
 
 /// The call that appends entries to their chains, and gives up once it has waited for `patience` for the end of one.
 fn record_entries(entries: &[NewEntry], patience: Duration) -> Result<Statement, DbErr> {
-    let json = serde_json::to_value(entries).map_err(|error| DbErr::Json(error.to_string()))?;
+    // As text: a tree of values would only be written out again by the driver.
+    let json = serde_json::to_string(entries).map_err(|error| DbErr::Json(error.to_string()))?;
     let values = [json.into(), format!("{}ms", patience.as_millis()).into()];
-    Ok(Statement::from_sql_and_values(DbBackend::Postgres, "SELECT record_entries($1, $2)", values))
+    Ok(Statement::from_sql_and_values(DbBackend::Postgres, "SELECT record_entries($1::jsonb, $2)", values))
 }
 
 /// Appends entries of several tenants to their chains, those of each in this order, and commits. On PostgreSQL it is one
