@@ -1,4 +1,4 @@
-//! What waits to be written, by chain. Each chain is in one transaction at a time.
+//! What waits to be written, by chain. Entries of a chain are in one transaction at a time, and its changes in two.
 
 use super::chain::NewEntry;
 use super::turn::Turn;
@@ -9,6 +9,16 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// How many entries one transaction writes at most.
 pub(super) const BATCH: usize = 256;
+
+/// How many transactions of changes a chain has at once. While one commits, or waits for the network, the other goes on; both
+/// write to the chain's end, one after the other.
+const CHANGING_AT_ONCE: usize = 2;
+
+/// With more changes than this in its queue, a chain gets its second transaction. Few are done sooner in the one that is open.
+const CHANGES_FOR_ANOTHER: usize = 4;
+
+/// After a failure, so many transactions of the tenant have savepoints.
+const CAREFUL: u32 = 64;
 
 /// An entry that waits to be written.
 pub(super) struct PendingEntry {
@@ -45,6 +55,8 @@ pub(super) struct WriteQueue {
     changing: usize,
     /// How many there may be.
     at_once: usize,
+    /// Tenants of which a change failed lately, and for how many more transactions that counts.
+    careful: HashMap<TenantId, u32>,
 }
 
 /// What waits in one chain.
@@ -52,19 +64,29 @@ pub(super) struct WriteQueue {
 struct Chain {
     entries: Vec<PendingEntry>,
     changes: VecDeque<PendingChange>,
-    state: State,
+    /// Whether it waits for a transaction.
+    waiting: bool,
+    /// Whether it has one that records.
+    recording: bool,
+    /// How many it has in which changes take turns.
+    changing: usize,
     /// Whether a transaction of several chains could not write it.
     alone: bool,
 }
 
-#[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum State {
-    #[default]
-    Idle,
-    /// It waits for a transaction.
-    Waiting,
-    /// It has one.
-    Writing,
+impl Chain {
+    /// Whether there is work for a transaction of changes besides those that it has.
+    fn wants_to_change(&self, at_once: usize) -> bool {
+        !self.recording
+            && match self.changing {
+                0 => !self.changes.is_empty(),
+                changing => changing < at_once && self.changes.len() > CHANGES_FOR_ANOTHER,
+            }
+    }
+
+    fn wants_to_record(&self) -> bool {
+        !self.recording && self.changing == 0 && !self.entries.is_empty()
+    }
 }
 
 impl WriteQueue {
@@ -84,18 +106,18 @@ impl WriteQueue {
         self.wait(tenant);
     }
 
-    /// Has a chain wait for a transaction, unless it does so already, has one, or has nothing to write.
+    /// Has a chain wait for a transaction, unless it does so already, has what it needs, or has nothing to write.
     fn wait(&mut self, tenant: TenantId) {
-        let Some(chain) = self.chains.get_mut(&tenant).filter(|chain| chain.state == State::Idle) else { return };
-        if !chain.changes.is_empty() {
+        let Some(chain) = self.chains.get_mut(&tenant).filter(|chain| !chain.waiting) else { return };
+        if chain.wants_to_change(self.at_once.min(CHANGING_AT_ONCE)) {
             self.to_change.push_back(tenant);
-        } else if !chain.entries.is_empty() {
+            chain.waiting = true;
+        } else if chain.wants_to_record() {
             self.to_record.push_back(tenant);
-        } else {
+            chain.waiting = true;
+        } else if !chain.recording && chain.changing == 0 {
             self.chains.remove(&tenant);
-            return;
         }
-        chain.state = State::Waiting;
     }
 
     /// The next transaction, where there may be one more: of the chains that have waited longest.
@@ -110,8 +132,11 @@ impl WriteQueue {
         if self.changing < self.at_once
             && let Some(tenant) = self.to_change.pop_front()
         {
-            self.chains.entry(tenant).or_default().state = State::Writing;
+            let chain = self.chains.entry(tenant).or_default();
+            chain.waiting = false;
+            chain.changing += 1;
             self.changing += 1;
+            self.wait(tenant);
             return Some(Job::Change(tenant));
         }
         None
@@ -132,7 +157,7 @@ impl WriteQueue {
                 self.to_change.push_back(tenant);
                 continue;
             }
-            chain.state = State::Writing;
+            (chain.waiting, chain.recording) = (false, true);
             let rest = chain.entries.split_off(chain.entries.len().min(BATCH - batch.len()));
             batch.append(&mut chain.entries);
             chain.entries = rest;
@@ -160,7 +185,10 @@ impl WriteQueue {
         self.recording -= 1;
         self.put_back(left);
         for tenant in chains {
-            self.ended(*tenant);
+            if let Some(chain) = self.chains.get_mut(tenant) {
+                chain.recording = false;
+            }
+            self.wait(*tenant);
         }
     }
 
@@ -168,7 +196,25 @@ impl WriteQueue {
     pub(super) fn changed(&mut self, tenant: TenantId, left: Vec<PendingEntry>) {
         self.changing -= 1;
         self.put_back(left);
-        self.ended(tenant);
+        if let Some(chain) = self.chains.get_mut(&tenant) {
+            chain.changing -= 1;
+        }
+        self.wait(tenant);
+    }
+
+    /// A change of this tenant has failed, and others had to be done again for it.
+    pub(super) fn be_careful(&mut self, tenant: TenantId) {
+        self.careful.insert(tenant, CAREFUL);
+    }
+
+    /// Whether the tenant's next transaction must be able to undo one change alone.
+    pub(super) fn is_careful(&mut self, tenant: TenantId) -> bool {
+        let Some(left) = self.careful.get_mut(&tenant) else { return false };
+        *left -= 1;
+        if *left == 0 {
+            self.careful.remove(&tenant);
+        }
+        true
     }
 
     /// Before those that have come meanwhile.
@@ -183,13 +229,6 @@ impl WriteQueue {
             entries.append(&mut chain.entries);
             chain.entries = entries;
         }
-    }
-
-    fn ended(&mut self, tenant: TenantId) {
-        if let Some(chain) = self.chains.get_mut(&tenant) {
-            chain.state = State::Idle;
-        }
-        self.wait(tenant);
     }
 }
 
@@ -300,6 +339,44 @@ mod tests {
         assert!(queue.next().is_none());
         queue.changed(tenant(1), Vec::new());
         assert!(matches!(queue.next(), Some(Job::Change(changed)) if changed == tenant(1)));
+    }
+
+    #[test]
+    fn a_chain_with_many_changes_has_two_transactions() {
+        let mut queue = queue();
+        for _ in 0..=CHANGES_FOR_ANOTHER {
+            add_change(&mut queue, 1);
+        }
+        add_change(&mut queue, 2);
+        assert!(matches!(queue.next(), Some(Job::Change(changed)) if changed == tenant(1)));
+        assert!(matches!(queue.next(), Some(Job::Change(changed)) if changed == tenant(2)), "each has one first");
+        assert!(matches!(queue.next(), Some(Job::Change(changed)) if changed == tenant(1)));
+        for _ in 0..100 {
+            add_change(&mut queue, 1);
+        }
+        add(&mut queue, &[1]);
+        assert!(queue.next().is_none(), "two at most, and they write its entries");
+        queue.changed(tenant(1), Vec::new());
+        assert!(matches!(queue.next(), Some(Job::Change(changed)) if changed == tenant(1)));
+        while queue.take_change(tenant(1)).is_some() {}
+        queue.changed(tenant(1), Vec::new());
+        assert!(queue.next().is_none(), "one goes on, and writes the entry");
+        assert_eq!(queue.take_entries(tenant(1)).len(), 1);
+        queue.changed(tenant(1), Vec::new());
+        queue.take_change(tenant(2)).unwrap();
+        queue.changed(tenant(2), Vec::new());
+        assert!(queue.chains.is_empty());
+    }
+
+    #[test]
+    fn care_ends_after_some_transactions() {
+        let mut queue = queue();
+        assert!(!queue.is_careful(tenant(1)));
+        queue.be_careful(tenant(1));
+        assert!(!queue.is_careful(tenant(2)));
+        let careful = (0..1000).take_while(|_| queue.is_careful(tenant(1))).count();
+        assert_eq!(careful, CAREFUL as usize);
+        assert!(queue.careful.is_empty());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use sea_orm::{
 };
 use sea_query_sqlx::SqlxValues;
 use sqlx_core::transaction::TransactionManager;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Mutex;
 
 /// How long a change that shares its transaction waits for another one's lock.
@@ -27,6 +28,8 @@ type Counter = <Postgres as Database>::TransactionManager;
 pub struct Transaction {
     session: Session,
     availability: Availability,
+    /// Whether this part of it may have changed something, or ended the transaction by an error.
+    changed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -55,7 +58,29 @@ impl Transaction {
             pool.begin_with_options(options).await.map(Session::Sqlite)
         };
         let session = availability.unless_away(session).await?;
-        Ok(Self { session, availability: availability.clone() })
+        Ok(Self { session, availability: availability.clone(), changed: AtomicBool::new(false) })
+    }
+
+    /// Begins a part of it, of which [`Transaction::is_unchanged_in_part`] speaks.
+    pub(crate) fn begin_part(&self) {
+        self.changed.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the part has done nothing that would have to be undone: it has only read, without an error, and each of its
+    /// statements was waited for.
+    pub(crate) fn is_unchanged_in_part(&self) -> bool {
+        !self.changed.load(Ordering::Relaxed)
+    }
+
+    /// What a statement comes to.
+    async fn run<T>(&self, reads: bool, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        // Also where nobody waits for its end.
+        let before = self.changed.swap(true, Ordering::Relaxed);
+        let outcome = self.availability.unless_away(work).await;
+        if outcome.is_ok() && reads {
+            self.changed.store(before, Ordering::Relaxed);
+        }
+        outcome
     }
 
     /// Commits; returns once the database has done so.
@@ -125,6 +150,7 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        let reads = reads(&statement.sql);
         let work = async {
             match &self.session {
                 Session::Postgres(session) => {
@@ -134,10 +160,11 @@ impl ConnectionTrait for Transaction {
                 Session::Sqlite(transaction) => transaction.execute_raw(statement).await,
             }
         };
-        self.availability.unless_away(work).await
+        self.run(reads, work).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        let reads = reads(sql);
         let work = async {
             match &self.session {
                 Session::Postgres(session) => {
@@ -148,10 +175,11 @@ impl ConnectionTrait for Transaction {
                 Session::Sqlite(transaction) => transaction.execute_unprepared(sql).await,
             }
         };
-        self.availability.unless_away(work).await
+        self.run(reads, work).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        let reads = reads(&statement.sql);
         let work = async {
             match &self.session {
                 Session::Postgres(session) => {
@@ -161,10 +189,11 @@ impl ConnectionTrait for Transaction {
                 Session::Sqlite(transaction) => transaction.query_one_raw(statement).await,
             }
         };
-        self.availability.unless_away(work).await
+        self.run(reads, work).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let reads = reads(&statement.sql);
         let work = async {
             match &self.session {
                 Session::Postgres(session) => {
@@ -174,7 +203,7 @@ impl ConnectionTrait for Transaction {
                 Session::Sqlite(transaction) => transaction.query_all_raw(statement).await,
             }
         };
-        self.availability.unless_away(work).await
+        self.run(reads, work).await
     }
 }
 
@@ -238,6 +267,11 @@ impl Drop for PostgresSession {
             }
         });
     }
+}
+
+/// Whether a statement changes nothing.
+fn reads(sql: &str) -> bool {
+    sql.starts_with("SELECT ")
 }
 
 /// A statement that the driver prepares once in each session.

@@ -33,6 +33,14 @@ use sea_orm::{DatabaseConnection, DbErr};
 use std::sync::{Arc, Mutex, PoisonError};
 use transaction::Held;
 
+/// How often a change is done with others: the second time, theirs can fail alone.
+const TIMES_WITH_OTHERS: u32 = 2;
+
+/// Whether nothing was done, since other transactions or changes were in the way.
+fn is_held_up<R>(outcome: &Result<R, ApiError>) -> bool {
+    outcome.as_ref().is_err_and(|error| error.code == ErrorCode::Overloaded)
+}
+
 /// Runs tenants' transactions on the pool. One for the process; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Tenancy {
@@ -77,23 +85,29 @@ impl Tenancy {
 
     /// Runs `work` in a transaction of the event's tenant, which other changes of the tenant may share. A change is committed
     /// together with its entry in the audit log; what turns out to change nothing, and an error of the caller (4xx), is
-    /// undone and recorded; any other error is undone. `work` may add to the event. It is done again, in a transaction of
-    /// its own, where another transaction held it up.
+    /// undone and recorded; any other error is undone. `work` may add to the event. It is done again where another change
+    /// failed and took this one with it; and in a transaction of its own, where another transaction held it up.
     pub async fn change<R>(
         &self,
         event: EventDraft,
         work: impl AsyncFnOnce(&mut TenantTransaction) -> Result<R, ApiError> + Clone,
     ) -> Result<R, ApiError> {
         let tenant = event.tenant_id();
-        let turn = self.recorder.turn(tenant).await?;
-        let mut transaction = TenantTransaction::new(Held::Shared(turn), event.clone());
-        let mut outcome = work.clone()(&mut transaction).await;
-        if outcome.as_ref().is_err_and(|error| error.code == ErrorCode::Overloaded) {
-            drop(transaction);
-            let alone = self.recorder.alone(tenant).await?;
-            transaction = TenantTransaction::new(Held::Alone(alone), event);
-            outcome = work(&mut transaction).await;
+        for _ in 0..TIMES_WITH_OTHERS {
+            let turn = self.recorder.turn(tenant).await?;
+            let mut transaction = TenantTransaction::new(Held::Shared(turn), event.clone());
+            let outcome = work.clone()(&mut transaction).await;
+            if is_held_up(&outcome) {
+                break;
+            }
+            let outcome = transaction.end(outcome, &self.recorder).await;
+            if !is_held_up(&outcome) {
+                return outcome;
+            }
         }
+        let alone = self.recorder.alone(tenant).await?;
+        let mut transaction = TenantTransaction::new(Held::Alone(alone), event);
+        let outcome = work(&mut transaction).await;
         transaction.end(outcome, &self.recorder).await
     }
 

@@ -6,9 +6,13 @@ use futures_util::future::join_all;
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use test_support::{Database, eventually, on_migrated_databases};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use url::Url;
 
 on_migrated_databases!(changes_that_fail_fail_alone, changes_given_up_take_nothing_with_them);
 
@@ -187,4 +191,72 @@ async fn writers_of_one_tenant_do_not_hold_up_another() {
     }
     ratios.sort_by(f64::total_cmp);
     assert!(ratios[2] < 2.0, "{ratios:?}");
+}
+
+/// Passes sessions on to the database. While `cut` is set, each ends when the database has answered its COMMIT, and the answer is
+/// lost. The URL that leads through it.
+async fn lossy(database: &Database, cut: &Arc<AtomicBool>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut url = Url::parse(&database.url).unwrap();
+    let server = (url.host_str().unwrap().to_owned(), url.port().unwrap());
+    url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
+    url.query_pairs_mut().append_pair("sslmode", "disable");
+    let cut = Arc::clone(cut);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (mut server, cut) = (TcpStream::connect(&server).await.unwrap(), Arc::clone(&cut));
+            tokio::spawn(async move {
+                let (mut asked, mut told) = (vec![0; 65536], vec![0; 65536]);
+                loop {
+                    tokio::select! {
+                        read = client.read(&mut asked) => {
+                            let read = read.ok().filter(|read| *read > 0)?;
+                            server.write_all(&asked[..read]).await.ok()?;
+                            let commits = asked[..read].windows(6).any(|text| text == b"COMMIT");
+                            if commits && cut.load(Ordering::SeqCst) {
+                                let _answer = server.read(&mut told).await.ok()?;
+                                return Some(());
+                            }
+                        }
+                        read = server.read(&mut told) => {
+                            let read = read.ok().filter(|read| *read > 0)?;
+                            client.write_all(&told[..read]).await.ok()?;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    url.into()
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_is_no_success() {
+    let Some(mut database) = Database::migrated_postgres().await else { return };
+    let cut = Arc::new(AtomicBool::new(false));
+    database.url = lossy(&database, &cut).await;
+    let (app, clinic) = TestTenant::start(database).await;
+    let owner = clinic.user("ada@example.org").await["id"].clone();
+    let before = clinic.admin.all("documents").await.len();
+    cut.store(true, Ordering::SeqCst);
+    let document = new_document(&owner);
+    let answers = join_all((0..16).map(|_| clinic.member.post("documents", &document))).await;
+    cut.store(false, Ordering::SeqCst);
+    for answer in &answers {
+        // Nobody knows whether it is there; so it may be asked for, and not be sent again blindly.
+        answer.assert_error(503, "SYS_001");
+    }
+    // What was committed has its entry, and what has an entry was committed.
+    let made = eventually("requests are served again", async || {
+        let made = clinic.member.post("documents", &document).await;
+        (made.status == 201).then_some(made)
+    })
+    .await;
+    let ids = |rows: Vec<serde_json::Value>| -> BTreeSet<String> {
+        rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let listed = ids(clinic.viewer.all("documents").await);
+    assert!(listed.contains(made.body["id"].as_str().unwrap()));
+    assert!(listed.len() > before + 1, "the database had committed them");
+    assert_eq!(ids_in_log(&app, &clinic, "CREATED").await, listed);
 }
