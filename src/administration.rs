@@ -1,11 +1,13 @@
 //! What operators do from the command line: make, show, suspend and resume tenants, give users roles, restore users, repair
-//! audit logs.
+//! audit logs, and make the login of run time.
 //!
 //! All of it needs the connection that migrations use. A change and its entry in the tenant's audit log are one
 //! transaction, and so are a look at the users and its entry.
 
+mod run_time_login;
 mod tenants;
 
+pub use run_time_login::{Prepared, Unfit, prepare_login};
 pub use tenants::{NewTenant, TenantRow, create_tenant, tenants};
 
 use crate::audit::{self, Action, EventDraft, SYSTEM_TENANT};

@@ -1,7 +1,7 @@
 //! The command line: what each subcommand is called, and the few lines that lead into the rooms behind it.
 
 // What a command is asked for goes to standard output, what went wrong to standard error.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::print_stderr)]
 
 use crate::config::{ConfigError, MigrateOnStart, Misspelt, Settings};
 use crate::server::{self, ServeError, StartupError};
@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use tokio::runtime::Runtime;
 
 mod audit;
+mod database;
 mod dev_token;
 mod healthcheck;
 mod migrate;
@@ -21,6 +22,8 @@ mod table;
 mod tenant;
 mod usage;
 mod user;
+
+use table::print_line;
 
 /// A multi-tenant HTTP API for health data.
 ///
@@ -54,6 +57,9 @@ enum Command {
     /// Change or show the database schema
     #[command(subcommand)]
     Migrate(migrate::Migrate),
+    /// Prepare a database for the API
+    #[command(subcommand)]
+    Database(database::Database),
     /// Ask the server of this container whether it lives; exit 0 when it does
     Healthcheck(healthcheck::Healthcheck),
     /// Check or show the configuration
@@ -139,7 +145,7 @@ fn may_be_a_question() -> bool {
 
 fn help() -> Result<(), Failure> {
     Cli::command().print_long_help().map_err(|error| anyhow!("cannot write to standard output: {error}"))?;
-    println!("\nTo start the server: bulkhead start");
+    print_line("\nTo start the server: bulkhead start")?;
     Ok(())
 }
 
@@ -149,6 +155,7 @@ impl Command {
             Self::Start => start(migrations, None),
             Self::Serve => start(migrations, Some(MigrateOnStart::Verify)),
             Self::Migrate(verb) => verb.run(migrations),
+            Self::Database(verb) => verb.run(migrations),
             Self::Healthcheck(healthcheck) => healthcheck.run(),
             Self::Config(verb) => verb.run(),
             Self::Openapi => openapi(),
@@ -186,7 +193,7 @@ fn misspelt() -> Vec<String> {
 
 fn openapi() -> Result<(), Failure> {
     let document = server::api_document().to_pretty_json().map_err(|error| anyhow!(error))?;
-    println!("{document}");
+    print_line(&document)?;
     Ok(())
 }
 
@@ -198,7 +205,7 @@ impl Config {
             Self::Show => {
                 let width = shown.iter().map(|line| line.name.len()).max().unwrap_or_default();
                 for line in shown {
-                    println!("{:width$}  {}  ({})", line.name, line.value, line.source);
+                    print_line(&format!("{:width$}  {}  ({})", line.name, line.value, line.source))?;
                 }
             }
         }
@@ -207,7 +214,7 @@ impl Config {
         }
         settings?;
         if matches!(self, Self::Check) {
-            println!("the configuration is good");
+            print_line("the configuration is good")?;
         }
         Ok(())
     }

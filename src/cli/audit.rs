@@ -60,7 +60,7 @@ impl Audit {
                     for tenant in chosen(connection, &which).await? {
                         let transaction = database::begin(connection, tenant.id, Access::Operate).await?;
                         let outcome = audit::verify(&transaction, tenant.id).await?;
-                        say(&tenant, &outcome);
+                        say(&tenant, &outcome).map_err(|error| DbErr::Custom(error.to_string()))?;
                         chains.push(outcome.is_ok());
                     }
                     Ok(chains)
@@ -118,16 +118,16 @@ async fn chosen(connection: &DatabaseConnection, which: &Which) -> Result<Vec<Te
     administration::tenants(connection, which.tenant.as_deref()).await
 }
 
-fn say(tenant: &TenantRow, outcome: &Result<Verified, Break>) {
+fn say(tenant: &TenantRow, outcome: &Result<Verified, Break>) -> Result<(), Failure> {
     let TenantRow { id, external_id } = tenant;
     match outcome {
         Ok(Verified { repairs, entries, head }) => {
             let word = if repairs.is_empty() { "good   " } else { "REPAIRED" };
             let repairs: String = repairs.iter().map(|repaired| said(repaired) + "; ").collect();
             let entries = counted(*entries, "entry", "entries");
-            println!("{word} {external_id} ({id}): {repairs}{entries}, head {head}");
+            print_line(&format!("{word} {external_id} ({id}): {repairs}{entries}, head {head}"))
         }
-        Err(broken) => println!("BROKEN  {external_id} ({id}): {broken}"),
+        Err(broken) => print_line(&format!("BROKEN  {external_id} ({id}): {broken}")),
     }
 }
 

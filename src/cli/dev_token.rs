@@ -1,6 +1,7 @@
 //! `bulkhead dev-token`: a token for local use, and a tenant for it.
 
 use super::Failure;
+use super::table::print_line;
 use super::tenant::{external_id, operate};
 use super::usage::one_or_more;
 use super::user::RoleName;
@@ -68,7 +69,7 @@ impl DevToken {
         }
         let issuer = DevelopmentIssuer::new(key);
         let token = issuer.token(&self.subject, &self.tenant, self.role.into(), lifetime);
-        println!("{}", token.map_err(anyhow::Error::from)?);
+        print_line(&token.map_err(anyhow::Error::from)?)?;
         if stdout().is_terminal() {
             let minutes = counted(self.minutes, "minute", "minutes");
             eprintln!("good for {minutes}, as Authorization: Bearer, or in /docs under Authorize");

@@ -1,5 +1,6 @@
 //! `bulkhead migrate` runs the migrator's commands on the connection that MIGRATION_DATABASE_URL names.
 
+use super::table::print_line;
 use super::usage::one_or_more;
 use super::{Failure, runtime};
 use crate::config::{Environment, Settings};
@@ -87,6 +88,11 @@ pub(super) struct ConfirmFlags {
 }
 
 impl Migrate {
+    /// `migrate up` without arguments.
+    pub(super) fn up() -> Self {
+        Self::Up { steps: None, allow: AllowFlags::default() }
+    }
+
     pub(super) fn run(self, migrations: Migrations) -> Result<(), Failure> {
         let settings = Settings::from_env()?;
         telemetry::init(&settings, std::io::stderr);
@@ -139,15 +145,14 @@ impl Migrate {
                     if *applied { (Repair::Applied, "applied") } else { (Repair::Pending, "pending") };
                 let repaired = runner.repair(&target, name, outcome).await;
                 repaired.map_err(|error| StartupError::from_migration(settings, error))?;
-                println!("recorded as {word}  {name}");
+                print_line(&format!("recorded as {word}  {name}"))?;
                 return Ok(());
             }
             Self::Status { json, exit_code } => return status(settings, runner, *json, *exit_code).await,
             Self::Plan(_) => return plan(settings, runner).await,
             Self::Verify(_) => return verify(settings, runner).await,
         };
-        print_changes(&changes.map_err(|error| StartupError::from_migration(settings, error))?);
-        Ok(())
+        print_changes(&changes.map_err(|error| StartupError::from_migration(settings, error))?)
     }
 }
 
@@ -192,10 +197,10 @@ async fn status(settings: &Settings, runner: &Runner, json: bool, exit_code: boo
     if json {
         let object = |name: &str, status: MigrationStatus| serde_json::json!({ "name": name, "state": status.name() });
         let list: Vec<_> = state.migrations.iter().map(|info| object(&info.name, info.status)).collect();
-        println!("{}", serde_json::Value::from(list));
+        print_line(&serde_json::Value::from(list).to_string())?;
     } else {
         for info in &state.migrations {
-            println!("{:12}  {}", info.status, info.name);
+            print_line(&format!("{:12}  {}", info.status, info.name))?;
         }
     }
     let (pending, dirty) = (state.pending().len(), state.names(MigrationStatus::Dirty).len());
@@ -218,11 +223,11 @@ fn not_applied(pending: usize, dirty: usize) -> String {
 async fn plan(settings: &Settings, runner: &Runner) -> Result<(), Failure> {
     let plan = read(settings, async |connection| runner.plan(connection).await).await?;
     if plan.is_empty() {
-        println!("-- nothing to do");
+        print_line("-- nothing to do")?;
     }
     for migration in plan {
         let how = if migration.transactional { "in a transaction" } else { "outside a transaction" };
-        println!("-- {} ({how})\n{}\n", migration.name, unindent(migration.sql));
+        print_line(&format!("-- {} ({how})\n{}\n", migration.name, unindent(migration.sql)))?;
     }
     Ok(())
 }
@@ -249,24 +254,25 @@ async fn verify(settings: &Settings, runner: &Runner) -> Result<(), Failure> {
         )));
     }
     match compatibility {
-        Compatibility::Exact => println!("the schema is the one this build was made for"),
+        Compatibility::Exact => print_line("the schema is the one this build was made for")?,
         Compatibility::Ahead(names) => {
-            println!("this build can serve; the schema is ahead of it: {}", names.join(", "));
+            print_line(&format!("this build can serve; the schema is ahead of it: {}", names.join(", ")))?;
         }
     }
     Ok(())
 }
 
-fn print_changes(changes: &Changes) {
+fn print_changes(changes: &Changes) -> Result<(), Failure> {
     for name in &changes.reverted {
-        println!("reverted  {name}");
+        print_line(&format!("reverted  {name}"))?;
     }
     for name in &changes.applied {
-        println!("applied  {name}");
+        print_line(&format!("applied  {name}"))?;
     }
     if changes.reverted.is_empty() && changes.applied.is_empty() {
-        println!("nothing to do");
+        print_line("nothing to do")?;
     }
+    Ok(())
 }
 
 #[cfg(test)]

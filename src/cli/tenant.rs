@@ -137,7 +137,7 @@ impl Create {
         let made = operate(settings, async |connection| administration::create_tenant(connection, new).await)?;
         match made {
             Some(id) => {
-                println!("{id}");
+                print_line(&id.to_string())?;
                 Ok(())
             }
             None => Err(anyhow!("--external-id: there is a tenant {external_id} already").into()),
@@ -245,6 +245,8 @@ pub(super) fn operate<T>(
         )
         .into(),
         error @ (DbErr::Exec(_) | DbErr::Query(_)) => anyhow!(database::text(&error)).into(),
+        // Not the database's: standard output may be closed.
+        DbErr::Custom(text) => anyhow!(text).into(),
         error => {
             let variable = settings.migration_database_variable;
             anyhow::Error::from(StartupError::database(variable, &settings.migration_database, &error)).into()

@@ -1,6 +1,8 @@
 //! The address of a database.
 
 use crate::error_chain::root_cause;
+use percent_encoding::percent_decode_str;
+use sea_orm::sqlx::ConnectOptions;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sea_orm::sqlx::sqlite::SqliteConnectOptions;
 use std::fmt;
@@ -20,6 +22,18 @@ impl DatabaseUrl {
     /// Takes the place of a URL that is missing or not valid; the settings are then not returned.
     pub(super) fn placeholder() -> Self {
         Self::Sqlite(Box::default())
+    }
+
+    /// The login's name, and its password where there is one (PostgreSQL).
+    pub(crate) fn login(&self) -> Option<(String, Option<String>)> {
+        let Self::Postgres(options) = self else { return None };
+        // The driver hands the password out in a URL alone, and cannot write one for every name and host.
+        let writable = options.as_ref().clone().username("login").host("localhost");
+        let password = writable
+            .to_url_lossy()
+            .password()
+            .map(|password| percent_decode_str(password).decode_utf8_lossy().into_owned());
+        Some((options.get_username().to_owned(), password))
     }
 
     /// Whether what is sent to another machine may be in plain text: the name of the TLS mode that allows it, and the host.

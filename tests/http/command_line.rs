@@ -318,9 +318,19 @@ async fn wrong_usage_is_exit_code_2() {
         assert_eq!((stderr(&output).trim_end(), stdout(&output).as_str()), (line, ""), "{arguments:?}");
     }
     let help = stdout(&run(&["--help"], &[]).await);
-    for name in
-        ["start", "serve", "migrate", "healthcheck", "config", "openapi", "tenant", "user", "dev-token", "Exit codes"]
-    {
+    for name in [
+        "start",
+        "serve",
+        "migrate",
+        "database",
+        "healthcheck",
+        "config",
+        "openapi",
+        "tenant",
+        "user",
+        "dev-token",
+        "Exit codes",
+    ] {
         assert!(help.contains(name), "{name} is missing:\n{help}");
     }
     let version = stdout(&run(&["-V"], &[]).await);
@@ -340,5 +350,28 @@ async fn the_version_names_the_lock_files_of_the_build() {
         format!("flake.lock sha256:{}", hash("flake.lock")),
     ] {
         assert!(version.lines().any(|one| one == line), "no line '{line}' in:\n{version}");
+    }
+}
+
+/// A full disk, or a pipe to a program that has ended.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn output_that_cannot_be_written_is_an_error() {
+    let database = Database::migrated_sqlite().await;
+    let settings = [("DATABASE_URL", database.url.as_str())];
+    for arguments in [
+        &["audit", "verify"][..],
+        &["config", "show"],
+        &["migrate", "status"],
+        &["migrate", "up"],
+        &["openapi"],
+        &["tenant", "create", "--name", "One", "--external-id", "clinic-1"],
+        &["tenant", "list"],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = Server::command(bulkhead(), &settings).args(arguments).stdout(full).output().await.unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert_eq!(said, "cannot write to standard output: No space left on device (os error 28)\n", "{arguments:?}");
     }
 }

@@ -8,6 +8,7 @@ mod logins;
 mod pooler;
 mod readiness;
 mod rights;
+mod run_time_login;
 mod tables;
 
 pub(crate) use logins::{CREATE, Roles, deployment, succeed};

@@ -1,0 +1,91 @@
+//! The login of run time, which has the rights of the API and no others.
+
+use crate::database::APP_ROLE;
+use postgres_protocol::password::scram_sha_256;
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait};
+
+/// What was done for a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prepared {
+    /// It was made.
+    Made,
+    /// It was there, and has the password now.
+    PasswordSet,
+}
+
+/// Why a login is not one of run time. Nothing has changed then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    /// It is a superuser, or may bypass row-level security, replicate, or make roles or databases.
+    Powerful,
+    /// It owns the database or a table of the schema, or is a member of a role that does.
+    Owner,
+}
+
+/// The role that [`APP_ROLE`] names, which the first migration that needs it would make (`enforce_tenancy`).
+const MAKE_APP_ROLE: &str = "DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'bulkhead_app') THEN
+        CREATE ROLE bulkhead_app NOLOGIN;
+    END IF;
+END $$";
+
+const FIND: &str =
+    "SELECT r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication AS powerful,
+    EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = quote_ident(current_schema())::regnamespace
+            AND pg_has_role(r.oid, c.relowner, 'MEMBER'))
+        OR EXISTS (SELECT FROM pg_database d WHERE d.datname = current_database()
+            AND pg_has_role(r.oid, d.datdba, 'MEMBER')) AS owns
+    FROM pg_roles r WHERE r.rolname = $1";
+
+/// Makes this login of PostgreSQL, or sets its password, and lets it act as the API: one transaction. `connection` must have
+/// the right to make roles.
+pub async fn prepare_login(
+    connection: &DatabaseConnection,
+    login: &str,
+    password: &str,
+) -> Result<Result<Prepared, Unfit>, DbErr> {
+    let statement = |sql: &str, values: &[&str]| {
+        Statement::from_sql_and_values(DbBackend::Postgres, sql, values.iter().map(|value| (*value).into()))
+    };
+    let transaction = connection.begin().await?;
+    // Two at once would meet in the catalogue, and one would fail.
+    transaction
+        .execute_unprepared("SELECT pg_advisory_xact_lock(hashtextextended('bulkhead/run-time-login', 0))")
+        .await?;
+    transaction.execute_unprepared(MAKE_APP_ROLE).await?;
+    let found = transaction.query_one_raw(statement(FIND, &[login])).await?;
+    if let Some(row) = &found {
+        if row.try_get("", "powerful")? {
+            return Ok(Err(Unfit::Powerful));
+        }
+        if row.try_get("", "owns")? {
+            return Ok(Err(Unfit::Owner));
+        }
+    }
+    let (change, prepared) = match found {
+        None => ("CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD %L", Prepared::Made),
+        Some(_) => ("ALTER ROLE %I LOGIN PASSWORD %L", Prepared::PasswordSet),
+    };
+    // The server may log the statement, so it gets what it would store, as psql's \password does
+    // (postgresql.org/docs/current/sql-createrole.html, "PASSWORD").
+    let verifier = scram_sha_256(password.as_bytes());
+    let database: String = transaction
+        .query_one_raw(statement("SELECT current_database()::text AS name", &[]))
+        .await?
+        .ok_or_else(|| DbErr::RecordNotFound("the database's name".to_owned()))?
+        .try_get("", "name")?;
+    for (form, values) in [
+        (change, [login, verifier.as_str()]),
+        ("GRANT %I TO %I", [APP_ROLE, login]),
+        ("GRANT CONNECT ON DATABASE %I TO %I", [database.as_str(), login]),
+    ] {
+        let sql = transaction
+            .query_one_raw(statement("SELECT format($1, $2, $3) AS sql", &[form, values[0], values[1]]))
+            .await?
+            .ok_or_else(|| DbErr::RecordNotFound("a statement".to_owned()))?;
+        transaction.execute_unprepared(&sql.try_get::<String>("", "sql")?).await?;
+    }
+    transaction.commit().await?;
+    Ok(Ok(prepared))
+}
