@@ -196,7 +196,12 @@ impl Settings {
             body_timeout: reader.seconds("BODY_TIMEOUT_SECONDS", 5, 1),
             rate_limit_per_minute: reader.within("RATE_LIMIT_PER_MINUTE", 600, 0..=RATE_LIMIT_MAX),
             rate_limit_burst: reader.within("RATE_LIMIT_BURST", 100, 1..=RATE_LIMIT_MAX),
-            shutdown_delay: reader.seconds("SHUTDOWN_DELAY_SECONDS", 0, 0),
+            // Nobody sends a developer's process further requests, or waits for it.
+            shutdown_delay: reader.seconds(
+                "SHUTDOWN_DELAY_SECONDS",
+                if environment == Environment::Development { 0 } else { 5 },
+                0,
+            ),
             shutdown_drain: reader.seconds("SHUTDOWN_DRAIN_SECONDS", 30, 0),
         };
         let EnvReader { errors, variables, .. } = reader;

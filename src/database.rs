@@ -18,6 +18,7 @@ use backon::{ConstantBuilder, Retryable};
 use bulkhead_migrator::Target;
 pub(crate) use bulkhead_migrator::{code, text};
 pub(crate) use cause::cause;
+use futures_util::future::join_all;
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::sqlx::pool::PoolOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
@@ -38,6 +39,9 @@ const SQLITE_ROWS_AHEAD: usize = 4;
 
 /// How long a SQLite writer waits for another one.
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a start waits for the connections that it opens ahead of requests.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The pool that requests use. Opens no connection yet: the first use does, so that the server can answer, and say
 /// that it is not ready, while the database is down. Needs a runtime.
@@ -145,6 +149,19 @@ impl Pool {
             _ => self.inner.get_sqlite_connection_pool().options().get_max_connections(),
         };
         usize::try_from(connections).unwrap_or(usize::MAX)
+    }
+
+    /// Opens connections to PostgreSQL until there are so many, or the pool has no more. Whoever needs one reports why it
+    /// cannot be had.
+    pub(crate) async fn open(&self, connections: u32) {
+        if self.inner.get_database_backend() != DbBackend::Postgres {
+            return;
+        }
+        let pool = self.inner.get_postgres_connection_pool();
+        let connections = connections.min(pool.options().get_max_connections());
+        // All at once, since each is a handshake; and held until all are there, since the pool hands out what is idle.
+        let opening = join_all((0..connections).map(|_| pool.acquire()));
+        let _ = tokio::time::timeout(OPEN_TIMEOUT, opening).await;
     }
 
     /// Closes every session; returns once that is done.

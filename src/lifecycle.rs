@@ -80,6 +80,13 @@ impl Lifecycle {
         self.served.load(Ordering::Relaxed)
     }
 
+    /// Returns once the process is ready to take requests, or has been told to stop: whether it has been ready.
+    pub async fn ready(&self) -> bool {
+        // Fails only without a sender, and `self` is one.
+        let _ = self.phase.subscribe().wait_for(|phase| phase.rank() >= Phase::Serving.rank()).await;
+        self.has_served()
+    }
+
     /// Returns once the process has been told to stop.
     pub async fn draining(&self) {
         // Fails only without a sender, and `self` is one.

@@ -48,6 +48,14 @@ fn a_database_is_required_outside_development() {
 }
 
 #[test]
+fn a_stop_waits_for_balancers_outside_development() {
+    let delay = |environment| {
+        read(&[("ENVIRONMENT", environment), ("DATABASE_URL", "sqlite://x.db")]).0.unwrap().shutdown_delay.as_secs()
+    };
+    assert_eq!([delay("development"), delay("staging"), delay("production")], [0, 5, 5]);
+}
+
+#[test]
 fn rate_limits_have_an_upper_bound() {
     for name in ["RATE_LIMIT_PER_MINUTE", "RATE_LIMIT_BURST"] {
         assert!(read(&[(name, "1000000")]).0.is_ok());

@@ -109,7 +109,10 @@ pub(super) async fn serve(listener: TcpListener, router: Router, lifecycle: Life
     let delay = server.settings.shutdown_delay;
     let stop_accepting = async {
         lifecycle.draining().await;
-        tokio::time::sleep(delay).await;
+        // Where it was never ready, no balancer has sent it anything.
+        if lifecycle.has_served() {
+            tokio::time::sleep(delay).await;
+        }
     };
     tokio::pin!(stop_accepting);
     loop {

@@ -27,6 +27,9 @@ use std::time::Duration;
 /// A connection whose statement outlives its request closes only when the statement ends: not waited for.
 const POOL_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How many connections to the database are open before the first request.
+const WARM_CONNECTIONS: u32 = 4;
+
 /// What was refused and counted is not lost by a stop, unless the database does not take it in this time.
 const AUDIT_FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -87,6 +90,8 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
     tokio::select! {
         ready = startup::migrate_and_wait(&state) => {
             ready?;
+            // The first requests after a restart should not wait for connections.
+            state.database.open(WARM_CONNECTIONS).await;
             lifecycle.enter(Phase::Serving);
             announce(&settings, address);
         }

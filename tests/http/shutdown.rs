@@ -120,6 +120,56 @@ async fn shutdown_delay_turns_readiness_503_first() {
 }
 
 #[tokio::test]
+async fn outside_development_a_stop_waits_for_balancers() {
+    let database = Database::sqlite();
+    let mut server = ready(&database, &[("ENVIRONMENT", "staging")]).await;
+    let idle = open(&server).await;
+    let told = Instant::now();
+    server.signal(Signal::TERM);
+    eventually("readiness turns 503", async || (server.get("/api/v1/health/ready").await?.0 == 503).then_some(()))
+        .await;
+    // A new connection and one from before are served, and closed behind the answer.
+    for mut stream in [open(&server).await, idle] {
+        stream.write_all(b"GET /api/v1/tenant HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let text = answer(&mut stream).await;
+        assert!(text.starts_with("HTTP/1.1 401"), "{text}");
+        assert!(text.to_lowercase().contains("connection: close"), "{text}");
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0, "closed");
+    }
+    assert_eq!(server.ended_within(Duration::from_secs(5) + PROMPT).await.code(), Some(0));
+    assert!(told.elapsed() >= Duration::from_secs(5), "{:?}", told.elapsed());
+}
+
+#[tokio::test]
+async fn requests_wait_for_a_start() {
+    for database in [Some(Database::sqlite()), Database::postgres().await].into_iter().flatten() {
+        let server = Server::listening(crate::bulkhead(), &["serve"], &database, &[]).await;
+        // Tables are missing, and the request is neither refused nor answered.
+        let mut stream = open(&server).await;
+        stream.write_all(b"GET /api/v1/tenant HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        eventually("it waits for the schema", async || {
+            let (_, body) = server.get_json("/api/v1/health/startup").await;
+            (body["status"] == "waiting-for-schema").then_some(())
+        })
+        .await;
+        crate::must(&["migrate", "up"], &[("DATABASE_URL", &database.url)]).await;
+        let text = answer(&mut stream).await;
+        assert!(text.starts_with("HTTP/1.1 401"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn connections_are_open_before_the_first_request() {
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let server = Server::listening(crate::bulkhead(), &["start"], &database, &[]).await;
+    server.log_line("ready on", "INFO").await;
+    let sessions = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'bulkhead'";
+    let open: i64 = crate::support::value(&database.connect().await, sessions).await;
+    assert!(open >= 4, "{open}");
+}
+
+#[tokio::test]
 async fn unfinished_request_is_cut_off_after_the_drain() {
     let database = Database::sqlite();
     let mut server = ready(&database, &[("SHUTDOWN_DRAIN_SECONDS", "1")]).await;
@@ -136,7 +186,12 @@ async fn unfinished_request_is_cut_off_after_the_drain() {
 #[tokio::test]
 async fn waiting_start_stops_at_once() {
     let Some(database) = Database::postgres().await else { return };
-    let away = [("DATABASE_URL", "postgres://me@127.0.0.1:1/app"), ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "60")];
+    let away = [
+        ("DATABASE_URL", "postgres://me@127.0.0.1:1/app"),
+        ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "60"),
+        // It was never ready, so no balancer has to notice.
+        ("SHUTDOWN_DELAY_SECONDS", "3600"),
+    ];
     let mut server = Server::listening(crate::bulkhead(), &[], &database, &away).await;
     assert_eq!(server.get("/api/v1/health/live").await.unwrap().0, 200);
     server.signal(Signal::TERM);

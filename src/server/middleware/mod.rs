@@ -32,7 +32,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 use {
     body::BodyLimits, client::SetClientIp, envelope::Envelope, headers::SecurityHeaders, limits::ConcurrencyLimit,
-    phase::CloseWhenDraining, phase::RequireReady, rate_limit::RateLimit, request_id::SetRequestId,
+    phase::CloseWhenDraining, phase::WaitUntilReady, rate_limit::RateLimit, request_id::SetRequestId,
 };
 
 /// The layers, outermost first.
@@ -56,11 +56,11 @@ pub(super) fn wrap(router: Router<AppState>, state: &AppState) -> Router<AppStat
             .layer(CatchPanicLayer::custom(panics::respond))
             // Answers preflights. Outside all layers that refuse requests, so that scripts can read their errors.
             .layer(cors::layer(&settings.allowed_origins))
-            // No request uses tables before their schema fits this build.
-            .layer(InterceptorLayer(RequireReady(state.lifecycle.clone())))
             // Limits concurrent requests, in total and for each client, and the time of each.
             .layer(InterceptorLayer(ConcurrencyLimit::new(settings)))
             .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, settings.request_timeout))
+            // No request uses tables before their schema fits this build. Below the limits, since requests wait here.
+            .layer(WaitUntilReady(state.lifecycle.clone()))
             // Limits the length of bodies and their time to arrive. axum's own limit is off.
             .layer(InterceptorLayer(BodyLimits::new(settings)))
             .layer(DefaultBodyLimit::disable())
