@@ -75,6 +75,10 @@ def scaling: .results as $all |
     [$text, "\($x)", ($here | medians("bulkhead") | cell), ($here | medians("ceiling") | cell)]
   ] | table(["against", "", "Bulkhead", "ceiling"]);
 
+def profile:
+  [.results[] | [names[.contender], "\(.connections)", (.rate | short), (.api_us | short), (.postgres_us | short)]]
+  | table(["server", "connections", "reads/s", "server, µs a read", "PostgreSQL, µs a read"]);
+
 def chart($file; $text):
   "<picture><source media=\"(prefers-color-scheme: dark)\" srcset=\"performance/\($file)-dark.svg\"><img alt=\"\($text)\" " +
   "src=\"performance/\($file)-light.svg\"></picture>";
@@ -84,6 +88,9 @@ if $part == "compare" then
   chart("rates"; "Requests a second at 32 connections"), "", chart("latency"; "Half of the requests are answered within this time")
 elif $part == "appends" then where, "", appends, "", chart("appends"; "Audited reads a second")
 elif $part == "distance" then where, "", distance
+elif $part == "profile" then
+  "Revision \(.context.commit), \(.context.date): one run of 5 s each.", "", profile, "",
+  "[Where a read spends the API's time](performance/read.svg), as a flame graph: open it by itself, then a click zooms in."
 else
   where, "", scaling, "", (("connections", "pool", "rows", "tenants", "replicas") as $what | chart($what; "Reads a second against \($what)"))
 end

@@ -1,5 +1,5 @@
 //! `bulkhead`, built with other migrations: FIXTURE names what its own are followed by, separated by commas.
-//! Without FIXTURE it is `bulkhead` itself.
+//! Without FIXTURE it is `bulkhead` itself. `release-3` is the third release after it, with a migration for each.
 
 use bulkhead_migrator::{Migration, Migrations, Mode, Sql};
 use std::process::ExitCode;
@@ -21,6 +21,13 @@ fn sql(name: &'static str, min_compatible_version: &'static str, mode: Mode, sql
     Migration { name, min_compatible_version, mode, up: both(sql), down: both("SELECT 1") }
 }
 
+/// What a release adds that the build before can do without.
+fn column_of_release(release: u32) -> Migration {
+    let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
+    let name = leak(format!("m20980101_{release:06}_release"));
+    sql(name, OWN, Mode::Transaction, leak(format!("ALTER TABLE documents ADD COLUMN release_{release} text")))
+}
+
 /// Seeds, then never ends.
 const HANG: Sql = Sql {
     postgres: "INSERT INTO seeds (n) VALUES (1); SELECT pg_sleep(600)",
@@ -31,6 +38,10 @@ const HANG: Sql = Sql {
 fn change(migrations: &mut Vec<Migration>, name: &str) {
     const SEED: &str = "INSERT INTO seeds (n) VALUES (1)";
     let transaction = Mode::Transaction;
+    if let Some(release) = name.strip_prefix("release-") {
+        let release: u32 = release.parse().expect("the number of a release");
+        return migrations.extend((1..=release).map(column_of_release));
+    }
     migrations.push(match name {
         "seed" => sql(FIRST, OWN, transaction, SEED),
         // A later build can do without the seed, an earlier one cannot.
