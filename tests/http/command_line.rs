@@ -369,7 +369,8 @@ async fn output_that_cannot_be_written_is_an_error() {
         &["tenant", "list"],
     ] {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-        let output = Server::command(bulkhead(), &settings).args(arguments).stdout(full).output().await.unwrap();
+        let mut command = Server::command(bulkhead(), &settings);
+        let output = command.args(arguments).stdout(full).spawn().unwrap().wait_with_output().await.unwrap();
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
         assert_eq!(said, "cannot write to standard output: No space left on device (os error 28)\n", "{arguments:?}");

@@ -17,11 +17,14 @@ fn roles(app: &TestApp, login: &str, password: &str, owner: &str) -> [(&'static 
 
 /// Has the server ask this login for its password, which it does not do otherwise.
 async fn ask_for_the_password(app: &TestApp, login: &str) {
+    // Read before it is written, which begins with emptying it.
     let sql = format!(
-        "DO $do$ BEGIN EXECUTE format($sql$
-             COPY (SELECT 'host all {login} all scram-sha-256'
-                 UNION ALL SELECT replace(line, E'\\t', ' ') FROM regexp_split_to_table(pg_read_file(%1$L), E'\\n') AS line)
-             TO %1$L $sql$, current_setting('hba_file')); END $do$;
+        "DO $do$
+         DECLARE
+             rules text := 'host all {login} all scram-sha-256' || E'\\n' || replace(pg_read_file(current_setting('hba_file')), E'\\t', ' ');
+         BEGIN
+             EXECUTE format('COPY (SELECT regexp_split_to_table(%L, E''\\n'')) TO %L', rules, current_setting('hba_file'));
+         END $do$;
          SELECT pg_reload_conf()"
     );
     app.owner.execute_unprepared(&sql).await.unwrap();
@@ -63,7 +66,7 @@ async fn prepared_login_serves_with_the_rights_of_the_api() {
 #[tokio::test]
 async fn unfit_login_is_refused_by_name() {
     let Some(app) = deployment().await else { return };
-    let owner = app.owning_login("CREATEROLE").await;
+    let owner = app.owning_login("").await;
     let superuser = app.stranger("SUPERUSER").await;
     let sqlite =
         [("DATABASE_URL", "sqlite://never.db?mode=rwc".to_owned()), ("MIGRATION_DATABASE_URL", app.url(&owner))];
