@@ -218,4 +218,7 @@ def hooks(job, by_name):
         rule(("Namespace", NAMESPACE) not in by_name, "the namespace is there before the chart")
 
 
-main()
+try:
+    main()
+except KeyError as missing:
+    sys.exit(f"tests/deploy/kubernetes: {sys.argv[1]}: there is no {missing}")
