@@ -78,7 +78,7 @@ test("after the cutover the plan lists what the page says: nothing is destroyed,
   assert.deepEqual(changes, [
     ...variables,
     ofTheBuild,
-    "Update bulkhead regions.us-west2",
+    "Update bulkhead regions.us-west2, deploy.preDeployCommand",
     "Create service audit-verify",
   ]);
 });

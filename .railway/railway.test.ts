@@ -1,10 +1,8 @@
 // Holds railway.ts to railway.json value by value, to docs/settings.md setting by setting, and to its graph as it is
 // committed for each environment. UPDATE_SNAPSHOTS=1 writes the graphs anew.
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import { appendFileSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { validateGraph } from "railway/iac";
 import { environments, evaluate, read, resource, values } from "./graph.ts";
 
@@ -38,6 +36,11 @@ for (const environment of environments) {
       const { $schema, environments: overrides = {}, ...everywhere } = JSON.parse(read("railway.json"));
       const expected = new Map([...values(everywhere), ...values(overrides[environment] ?? {})]);
       const found = new Map(values({ build: api.build, deploy: api.deploy }));
+      // Where railway.json is read, the login that migrates also serves: there is no other to prepare.
+      assert.deepEqual(api.deploy?.preDeployCommand, ["/bin/bulkhead database prepare"]);
+      for (const [key, value] of values({ deploy: { preDeployCommand: api.deploy?.preDeployCommand } })) {
+        expected.set(key, value);
+      }
       for (const key of new Set([...expected.keys(), ...found.keys()])) {
         await t.test(key, () => assert.deepEqual(found.get(key), expected.get(key)));
       }
@@ -66,7 +69,6 @@ for (const environment of environments) {
         LOG_LEVEL: literal(shown("LOG_LEVEL")),
         DOCS_ENABLED: literal(shown("DOCS_ENABLED")),
       };
-      assert.match(read(".railway/login.sql"), /^ALTER ROLE bulkhead_api LOGIN/m);
 
       const settings = read("docs/settings.md").split("\n").filter((line) => line.startsWith("| `"));
       const kept = settings
@@ -114,23 +116,6 @@ test("the command line takes a file only with the same resources in each environ
 test("an environment without values is refused, and so is a command line that names none", async () => {
   await assert.rejects(evaluate("live"), /railway.ts has no values for the environment "live"/);
   await assert.rejects(evaluate(undefined), /install a newer one/);
-});
-
-test("login.sql makes the login", (t) => {
-  const { status, stderr } = spawnSync(fileURLToPath(new URL("../tests/scripts/railway-login", import.meta.url)), {
-    encoding: "utf8",
-  });
-  if (status !== 77) {
-    assert.equal(status, 0, stderr);
-    return;
-  }
-  // As scripts/test says it at its end.
-  const line = `SKIPPED ${stderr.trim()}\n`;
-  process.stderr.write(line);
-  if (process.env.TEST_SKIPS) {
-    appendFileSync(process.env.TEST_SKIPS, line);
-  }
-  t.skip(stderr.trim());
 });
 
 const literal = (value: string | undefined) => ({ type: "literal", value });

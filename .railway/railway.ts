@@ -110,7 +110,7 @@ export default defineRailway((ctx) => {
     build,
     // No start command: it would replace the image's entrypoint. The migration has the binary's full path, since the
     // image has no shell to find it.
-    preDeploy: ["/bin/bulkhead migrate up"],
+    preDeploy: ["/bin/bulkhead database prepare"],
     healthcheck: "/api/v1/health/ready",
     healthcheckTimeout: 300,
     replicas: environment.replicas,
@@ -126,7 +126,7 @@ export default defineRailway((ctx) => {
     env: {
       ...Object.fromEntries(setByPeople.map((name) => [name, preserve()])),
       ...environment.env,
-      // Requests are served as a login without rights of its own, which .railway/login.sql creates; the role that Railway
+      // Requests are served as a login without rights of its own, which `database prepare` creates; the role that Railway
       // hands out is a superuser and owns the tables. Host and port are those of Railway's own DATABASE_URL.
       DATABASE_URL:
         "postgresql://bulkhead_api:${{DATABASE_PASSWORD}}" +
