@@ -52,10 +52,6 @@ pub struct BindError {
 }
 
 impl BindError {
-    pub(super) fn new(host: IpAddr, port: u16, source: io::Error) -> Self {
-        Self { host, port, source }
-    }
-
     fn text(&self) -> String {
         let Self { host, port, source } = self;
         match source.kind() {
@@ -69,15 +65,36 @@ impl BindError {
     }
 }
 
-/// Listens on `host`. `::` takes IPv4 too; on a machine without IPv6 it means `0.0.0.0`.
-pub(super) fn bind(host: IpAddr, port: u16) -> Result<TcpListener, BindError> {
-    match listen(host, port) {
+/// A port that is taken, and refuses connections until the process listens on it.
+pub(super) struct TakenPort {
+    socket: Socket,
+    host: IpAddr,
+    port: u16,
+}
+
+/// Takes the port on `host`. `::` takes IPv4 too; on a machine without IPv6 it means `0.0.0.0`.
+pub(super) fn bind(host: IpAddr, port: u16) -> Result<TakenPort, BindError> {
+    let socket = match take(host, port) {
         Err(error) if host.is_ipv6() && host.is_unspecified() && no_ipv6(&error) => {
-            listen(Ipv4Addr::UNSPECIFIED.into(), port)
+            take(Ipv4Addr::UNSPECIFIED.into(), port)
         }
-        listener => listener,
+        taken => taken,
+    };
+    Ok(TakenPort { socket: socket.map_err(|source| BindError { host, port, source })?, host, port })
+}
+
+impl TakenPort {
+    /// Listens, and says where.
+    pub(super) fn listen(self) -> Result<(TcpListener, SocketAddr), BindError> {
+        let Self { socket, host, port } = self;
+        let listening = || {
+            socket.listen(BACKLOG)?;
+            let listener = TcpListener::from_std(socket.into())?;
+            let address = listener.local_addr()?;
+            Ok((listener, address))
+        };
+        listening().map_err(|source| BindError { host, port, source })
     }
-    .map_err(|source| BindError::new(host, port, source))
 }
 
 fn no_ipv6(error: &io::Error) -> bool {
@@ -88,7 +105,7 @@ fn no_ipv6(error: &io::Error) -> bool {
 /// "Address family not supported by protocol", which `io::ErrorKind` has no name for (Linux, all architectures).
 const EAFNOSUPPORT: i32 = 97;
 
-fn listen(host: IpAddr, port: u16) -> io::Result<TcpListener> {
+fn take(host: IpAddr, port: u16) -> io::Result<Socket> {
     let address = SocketAddr::new(host, port);
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if host.is_ipv6() {
@@ -97,8 +114,7 @@ fn listen(host: IpAddr, port: u16) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket)
 }
 
 /// Serves connections until the process has stopped in order.

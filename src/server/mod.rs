@@ -18,14 +18,22 @@ use crate::auth::Auth;
 use crate::config::{Environment, Issuer, LogFormat, Settings};
 use crate::lifecycle::{Lifecycle, Phase, Signals};
 use crate::{database, invocation};
+use axum::Router;
 use bulkhead_migrator::Migrations;
+use listener::TakenPort;
 pub use startup::StartupError;
 pub(crate) use startup::runner;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// A connection whose statement outlives its request closes only when the statement ends: not waited for.
 const POOL_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a start refuses connections: a balancer without health checks of its own sends a refused request to another
+/// instance at once, and never gives one to a release that fails at its start. A start with nothing to migrate is faster.
+const QUIET_START: Duration = Duration::from_secs(1);
 
 /// How many connections to the database are open before the first request.
 const WARM_CONNECTIONS: u32 = 4;
@@ -59,13 +67,12 @@ impl ServeError {
 
 /// Prepares the schema as the settings say and serves until SIGTERM or SIGINT, then drains.
 ///
-/// The socket listens from the first moment: liveness answers while migrations run, readiness turns 200 after them.
+/// A start that takes longer than [`QUIET_START`] listens before it is ready: liveness answers while migrations run.
 pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), ServeError> {
     let settings = Arc::new(settings);
     let lifecycle = Lifecycle::default();
     let signals = Signals::install().map_err(ServeError::Signals)?;
-    let listener = listener::bind(settings.host, settings.port)?;
-    let address = listener.local_addr().map_err(|source| BindError::new(settings.host, settings.port, source))?;
+    let port = listener::bind(settings.host, settings.port)?;
     database::initialize_sqlite(&settings).await;
     let database = database::pool(&settings);
     let policy = startup::check_policy(&settings);
@@ -77,11 +84,10 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
         version = env!("CARGO_PKG_VERSION"),
         environment = %settings.environment,
         database = %settings.database,
-        %address,
         "bulkhead starts"
     );
-    let serving =
-        tokio::spawn(listener::serve(listener, router(state.clone()), lifecycle.clone(), Arc::clone(&settings)));
+    let (listens, listening) = oneshot::channel();
+    let serving = tokio::spawn(serve(port, router(state.clone()), lifecycle.clone(), Arc::clone(&settings), listens));
 
     // The provider's keys are on their way while the schema is made ready.
     let keys = tokio::spawn(async move { auth.run().await });
@@ -89,16 +95,25 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
     let stop = tokio::spawn(signals.watch(lifecycle.clone()));
     tokio::select! {
         ready = startup::migrate_and_wait(&state) => {
-            ready?;
+            if let Err(error) = ready {
+                // Whoever waits for the start is answered, and not cut off.
+                lifecycle.enter(Phase::Draining);
+                let _ = serving.await;
+                return Err(error.into());
+            }
             // The first requests after a restart should not wait for connections.
             state.database.open(WARM_CONNECTIONS).await;
             lifecycle.enter(Phase::Serving);
-            announce(&settings, address);
+            if let Ok(address) = listening.await {
+                announce(&settings, address);
+            }
         }
         () = lifecycle.draining() => tracing::warn!("stopped before the schema was ready; what was in a transaction is rolled back"),
     }
     // A panic of the accept loop is the end of the server either way.
-    let _ = serving.await;
+    if let Ok(Err(error)) = serving.await {
+        return Err(error.into());
+    }
     if tokio::time::timeout(AUDIT_FLUSH_TIMEOUT, state.tenancy.flush()).await.is_err() {
         tracing::error!("the audit log lacks refusals that were counted: the database did not take them in time");
     }
@@ -111,7 +126,25 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
     Ok(())
 }
 
-fn announce(settings: &Settings, address: std::net::SocketAddr) {
+/// Listens once the process is ready, or the start takes long, and serves until the process has stopped in order.
+async fn serve(
+    port: TakenPort,
+    router: Router,
+    lifecycle: Lifecycle,
+    settings: Arc<Settings>,
+    listens: oneshot::Sender<SocketAddr>,
+) -> Result<(), BindError> {
+    if tokio::time::timeout(QUIET_START, lifecycle.ready()).await == Ok(false) {
+        return Ok(());
+    }
+    let (listener, address) = port.listen()?;
+    tracing::info!(%address, "listening");
+    let _ = listens.send(address);
+    listener::serve(listener, router, lifecycle, settings).await;
+    Ok(())
+}
+
+fn announce(settings: &Settings, address: SocketAddr) {
     // What a person can click; `::` and `0.0.0.0` are not addresses to open.
     let host = match address.ip() {
         ip if ip.is_unspecified() || ip.is_loopback() => "localhost".to_owned(),

@@ -158,6 +158,29 @@ async fn requests_wait_for_a_start() {
     }
 }
 
+/// A balancer sends a refused connection's request elsewhere at once.
+#[tokio::test]
+async fn short_start_refuses_connections_and_a_long_one_is_alive() {
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let connection = database.connect().await;
+    // The start waits for the schema's history.
+    let lock = sea_orm_lock(&connection).await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let settings = [("DATABASE_URL", database.url.as_str()), ("PORT", &port.to_string()), ("HOST", "127.0.0.1")];
+    let begun = Instant::now();
+    let mut child = Server::command(crate::bulkhead(), &settings).arg("start").spawn().unwrap();
+    let refused = eventually("it takes a connection", async || {
+        TcpStream::connect(("127.0.0.1", port)).await.is_ok().then(|| begun.elapsed())
+    });
+    assert!(refused.await >= Duration::from_secs(1));
+    let live = format!("http://127.0.0.1:{port}/api/v1/health/live");
+    assert_eq!(reqwest::get(&live).await.unwrap().status(), 200);
+    lock.rollback().await.unwrap();
+    let ready = live.replace("live", "ready");
+    eventually("it is ready", async || (reqwest::get(&ready).await.ok()?.status() == 200).then_some(())).await;
+    child.kill().await.unwrap();
+}
+
 #[tokio::test]
 async fn connections_are_open_before_the_first_request() {
     let Some(database) = Database::migrated_postgres().await else { return };

@@ -52,7 +52,7 @@ async fn first_lines_say_where_to_look() {
     let advice = log.lines().find(|line| line.contains("dev-token")).unwrap_or_else(|| panic!("no next step:\n{log}"));
     assert!(advice.contains("`bulkhead dev-token`") && advice.contains("`bulkhead tenant create --help`"), "{advice}");
     let lines = log.lines().filter(|line| !line.contains("INFO request ")).count();
-    assert!(lines <= 4 + 2 * migrations, "more than four lines, and two for each migration:\n{log}");
+    assert!(lines <= 5 + 2 * migrations, "more than five lines, and two for each migration:\n{log}");
     let cargo = ready(&database, &[("LOG_FORMAT", "pretty"), ("CARGO_PKG_NAME", "bulkhead")]).await;
     cargo.log_line("next", "`cargo run -- dev-token`").await;
     // A machine reads one event, and no advice.
