@@ -148,12 +148,15 @@ in
         src = files [
           "(deny|rustfmt)\\.toml"
           "bench(/hot_paths\\.rs)?"
+          "\\.railway(/railway\\.ts)?"
           "deploy"
-          "deploy/postgres(/.*)?"
+          "deploy/(compose|ecs|kubernetes|postgres|proxies)(/.*)?"
+          "deploy/compose\\.yaml"
           "docs"
           "docs/(architecture|auth|errors|image|settings)\\.md"
           "image-tools/.*"
           "Dockerfile"
+          "nix(/module\\.nix)?"
           "railway\\.json"
           "tests/.*"
         ];
