@@ -67,7 +67,7 @@ impl ServeError {
 
 /// Prepares the schema as the settings say and serves until SIGTERM or SIGINT, then drains.
 ///
-/// A start that takes longer than [`QUIET_START`] listens before it is ready: liveness answers while migrations run.
+/// A start that takes longer than a second listens before it is ready: liveness answers while migrations run.
 pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), ServeError> {
     let settings = Arc::new(settings);
     let lifecycle = Lifecycle::default();
