@@ -87,6 +87,7 @@ fn sessions(settings: &Settings, options: PoolOptions<Postgres>) -> PoolOptions<
     // Not as start-up parameters, which PgBouncer refuses. The role is there once the schema is.
     let after_connect = format!(
         "SET statement_timeout = {timeout};
+         SET default_transaction_isolation = 'read committed';
          SELECT set_config('role', rolname, false) FROM pg_roles
          WHERE rolname = '{APP_ROLE}' AND pg_has_role(session_user, oid, 'MEMBER')
              AND NOT EXISTS (
@@ -149,6 +150,12 @@ impl Pool {
             _ => self.inner.get_sqlite_connection_pool().options().get_max_connections(),
         };
         usize::try_from(connections).unwrap_or(usize::MAX)
+    }
+
+    /// Whether a connection to PostgreSQL is free, or one more may be opened: then nobody waits for one.
+    pub(crate) fn has_spare(&self) -> bool {
+        let pool = self.inner.get_postgres_connection_pool();
+        pool.num_idle() > 0 || pool.size() < pool.options().get_max_connections()
     }
 
     /// Opens connections to PostgreSQL until there are so many, or the pool has no more. Whoever needs one reports why it

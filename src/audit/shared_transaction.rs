@@ -95,7 +95,9 @@ async fn changes(
     let careful = lock(queue).is_careful(tenant);
     let (mut kept, mut savepoint) = (false, Savepoint::None);
     for _ in 0..CHANGES {
-        if kept && begun.elapsed() > AGE {
+        // Those that changed nothing wait for its end, too.
+        let awaited = kept || !entries.of_undone.is_empty();
+        if awaited && begun.elapsed() > AGE {
             break;
         }
         let Some(PendingChange { turn, place }) = lock(queue).take_change(tenant) else { break };

@@ -67,7 +67,7 @@ impl Transaction {
     }
 
     /// Whether the part has done nothing that would have to be undone: it has only read, without an error, and each of its
-    /// statements was waited for.
+    /// statements was waited for, to its last row.
     pub(crate) fn is_unchanged_in_part(&self) -> bool {
         !self.changed.load(Ordering::Relaxed)
     }
@@ -115,6 +115,7 @@ impl Transaction {
         query: Statement,
         mut take: impl FnMut(QueryResult) -> Result<bool, E>,
     ) -> Result<(), E> {
+        let before = self.changed.swap(true, Ordering::Relaxed);
         match &self.session {
             Session::Postgres(session) => {
                 let mut session = session.lock().await;
@@ -123,7 +124,7 @@ impl Transaction {
                     self.availability.unless_away(async { rows.try_next().await.map_err(failed) }).await?
                 {
                     if !take(row.into())? {
-                        break;
+                        return Ok(());
                     }
                 }
             }
@@ -131,11 +132,12 @@ impl Transaction {
                 let mut rows = self.availability.unless_away(transaction.stream_raw(query)).await?;
                 while let Some(row) = self.availability.unless_away(rows.try_next()).await? {
                     if !take(row)? {
-                        break;
+                        return Ok(());
                     }
                 }
             }
         }
+        self.changed.store(before, Ordering::Relaxed);
         Ok(())
     }
 }

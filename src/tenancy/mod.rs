@@ -11,6 +11,7 @@ mod cursor;
 mod isolation;
 pub(crate) mod last_admin;
 mod query;
+mod readers;
 mod table;
 mod transaction;
 
@@ -26,9 +27,9 @@ pub use transaction::TenantTransaction;
 use crate::audit::{EventDraft, Recorder, Refusals};
 use crate::database::{Access, Pool};
 use crate::error::{ApiError, ErrorCode};
-use crate::tenant_limit::TenantLimit;
 use caller::Subject;
 use callers::Callers;
+use readers::Readers;
 use sea_orm::{DatabaseConnection, DbErr};
 use std::sync::{Arc, Mutex, PoisonError};
 use transaction::Held;
@@ -44,11 +45,9 @@ fn is_held_up<R>(outcome: &Result<R, ApiError>) -> bool {
 /// Runs tenants' transactions on the pool. One for the process; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Tenancy {
-    pool: Pool,
     callers: Callers,
-    /// One tenant's readers take half of the pool's connections at most, however many there are: what others ask for finds
-    /// one.
-    readers: TenantLimit,
+    /// One tenant's take half of the pool's connections at most, however many there are: what others ask for finds one.
+    readers: Readers,
     recorder: Recorder,
     refusals: Arc<Refusals>,
     /// The faults of the database's isolation that are in the log already.
@@ -61,24 +60,21 @@ impl Tenancy {
     pub fn new(pool: Pool) -> Self {
         let recorder = Recorder::new(pool.clone());
         let refusals = Refusals::start(recorder.clone());
-        let readers = TenantLimit::new(pool.max_connections() / 2);
-        let callers = Callers::new(pool.clone());
-        Self { pool, callers, readers, recorder, refusals, faults: Arc::default() }
+        let readers = Readers::new(pool.clone(), pool.max_connections() / 2);
+        let callers = Callers::new(pool);
+        Self { callers, readers, recorder, refusals, faults: Arc::default() }
     }
 
-    /// Runs `work`, which only reads, in a transaction of the event's tenant. What it comes to, an error of the caller (4xx)
-    /// included, is returned once it is recorded in the audit log; any other error is not recorded. `work` may add to the
-    /// event.
+    /// Runs `work`, which only reads, in a transaction of the event's tenant, one read after another. What it comes to, an
+    /// error of the caller (4xx) included, is returned once it is recorded in the audit log; any other error is not recorded.
+    /// `work` may add to the event.
     pub async fn read<R>(
         &self,
         event: EventDraft,
         work: impl AsyncFnOnce(&mut TenantTransaction) -> Result<R, ApiError>,
     ) -> Result<R, ApiError> {
-        let tenant = event.tenant_id();
-        // Its connection is there for others once the rows are read.
-        let place = self.readers.place(tenant).await;
-        let transaction = self.pool.begin(tenant, Access::Read).await.map_err(ApiError::of_begin)?;
-        let mut transaction = TenantTransaction::new(Held::Reading((transaction, place)), event);
+        let reading = self.readers.begin(event.tenant_id()).await?;
+        let mut transaction = TenantTransaction::new(Held::Reading(reading), event);
         let outcome = work(&mut transaction).await;
         transaction.end(outcome, &self.recorder).await
     }

@@ -2,6 +2,7 @@
 
 use super::last_admin::{self, Loss};
 use super::query::TenantQuery;
+use super::readers::Reading;
 use super::table::{IdOf, Table, TenantScoped};
 use crate::audit::{self, EventDraft, Recorder, Turn};
 use crate::database::Transaction;
@@ -30,8 +31,8 @@ pub struct TenantTransaction {
 /// What the transaction runs in.
 #[derive(Debug)]
 pub(super) enum Held {
-    /// One that only reads, and its place among the tenant's.
-    Reading((Transaction, Option<OwnedSemaphorePermit>)),
+    /// One that only reads, and that other reads may use later.
+    Reading(Reading),
     /// One that other changes may share.
     Shared(Turn),
     /// One that makes one change, and its places.
@@ -43,7 +44,8 @@ impl Deref for Held {
 
     fn deref(&self) -> &Transaction {
         match self {
-            Self::Reading((transaction, _)) | Self::Alone((transaction, _)) => transaction,
+            Self::Reading(reading) => reading,
+            Self::Alone((transaction, _)) => transaction,
             Self::Shared(turn) => turn,
         }
     }
@@ -240,7 +242,8 @@ impl TenantTransaction {
         }
         match held {
             Held::Reading(reading) => {
-                // Reads are recorded in batches, so that they do not wait for each other at the chain's end.
+                // Its connection is there for others once the rows are read. Reads are recorded in batches, so that they do not
+                // wait for each other at the chain's end.
                 drop(reading);
                 recorder.record(event).await?;
             }

@@ -34,6 +34,7 @@ mod roles;
 mod round_trips;
 mod schema;
 mod shared_changes;
+mod shared_reads;
 mod shutdown;
 mod slow_clients;
 mod start;

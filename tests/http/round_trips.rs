@@ -2,7 +2,8 @@
 //! (postgresql.org/docs/current/protocol-message-formats.html) and keeps each answer back for a while, so that what is sent
 //! without waiting for the answer before overlaps with it.
 
-use crate::support::{SAMPLES, TestApp, TestClient, at};
+use crate::support::{SAMPLES, TestApp, TestClient, TestTenant, at};
+use futures_util::future::join_all;
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -42,7 +43,7 @@ fn bytes_of(kind: u8, content: &[u8]) -> Vec<u8> {
 }
 
 /// Passes a session on, and writes down its round trips.
-async fn pass(mut client: TcpStream, mut server: TcpStream, trips: Trips) -> Option<()> {
+async fn pass(mut client: TcpStream, mut server: TcpStream, delay: Duration, trips: Trips) -> Option<()> {
     client.set_nodelay(true).ok()?;
     server.set_nodelay(true).ok()?;
     // The start-up message has no kind.
@@ -79,7 +80,7 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, trips: Trips) -> Opt
         // ReadyForQuery ends the answer.
         if kind == b'Z' {
             let trip = open.lock().unwrap().take();
-            tokio::time::sleep(DELAY).await;
+            tokio::time::sleep(delay).await;
             if let Some(trip) = trip {
                 trips.lock().unwrap().push(Trip { ended: Instant::now(), ..trip });
             }
@@ -90,7 +91,7 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, trips: Trips) -> Opt
 }
 
 /// Listens in front of the database; the URL that leads through it.
-async fn listen(database: &Database, trips: Trips) -> String {
+async fn listen(database: &Database, delay: Duration, trips: Trips) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut url = Url::parse(&database.url).unwrap();
     let server = (url.host_str().unwrap().to_owned(), url.port().unwrap());
@@ -99,7 +100,7 @@ async fn listen(database: &Database, trips: Trips) -> String {
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             let server = TcpStream::connect(&server).await.unwrap();
-            tokio::spawn(pass(client, server, Arc::clone(&trips)));
+            tokio::spawn(pass(client, server, delay, Arc::clone(&trips)));
         }
     });
     url.into()
@@ -153,7 +154,7 @@ const MORE_TO_DELETE_A_USER: usize = 2;
 async fn requests_wait_for_few_round_trips() {
     let Some(mut database) = Database::migrated_postgres().await else { return };
     let trips = Trips::default();
-    database.url = listen(&database, Arc::clone(&trips)).await;
+    database.url = listen(&database, DELAY, Arc::clone(&trips)).await;
     let app = TestApp::start(database).await;
     let clinic = app.new_tenant().await;
     let admin: &TestClient = &clinic.admin;
@@ -206,7 +207,7 @@ async fn requests_wait_for_few_round_trips() {
 async fn requests_given_up_leave_no_transaction_open() {
     let Some(mut database) = Database::migrated_postgres().await else { return };
     let direct = database.url.clone();
-    database.url = listen(&database, Trips::default()).await;
+    database.url = listen(&database, DELAY, Trips::default()).await;
     let app = TestApp::start(database).await;
     let clinic = app.new_tenant().await;
     let owner = clinic.user("ada@example.org").await["id"].clone();
@@ -215,7 +216,7 @@ async fn requests_given_up_leave_no_transaction_open() {
     for share in 1..=24 {
         let patience = DELAY * share / 8;
         let requests = (0..4).map(|_| tokio::time::timeout(patience, clinic.viewer.get(&path)));
-        futures_util::future::join_all(requests).await;
+        join_all(requests).await;
     }
     let server = sea_orm::Database::connect(direct).await.unwrap();
     let open = "SELECT count(*) AS open FROM pg_stat_activity
@@ -225,4 +226,24 @@ async fn requests_given_up_leave_no_transaction_open() {
         (row.try_get::<i64>("", "open").unwrap() == 0).then_some(())
     };
     eventually("no transaction is open", none_open).await;
+}
+
+#[tokio::test]
+async fn reads_that_wait_share_transactions() {
+    /// More than a tenant's share of the pool.
+    const READS: usize = 64;
+    let Some(mut database) = Database::migrated_postgres().await else { return };
+    let trips = Trips::default();
+    database.url = listen(&database, Duration::ZERO, Arc::clone(&trips)).await;
+    let (_app, clinic) = TestTenant::start(database).await;
+    let owner = clinic.user("ada@example.org").await["id"].clone();
+    let path = at("documents", &clinic.document(&owner).await);
+    trips.lock().unwrap().clear();
+    for answer in join_all((0..READS).map(|_| clinic.viewer.get(&path))).await {
+        answer.assert_status(200);
+    }
+    let begins = |trip: &&Trip| trip.messages.iter().any(|text| text.ends_with("BEGIN"));
+    // Those that record the reads, too.
+    let begun = trips.lock().unwrap().iter().filter(begins).count();
+    assert!((1..READS / 2).contains(&begun), "{begun} transactions for {READS} reads");
 }
