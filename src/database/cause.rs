@@ -59,7 +59,16 @@ fn unreachable(options: &PgConnectOptions, error: &io::Error) -> Option<String> 
     match error.kind() {
         ErrorKind::ConnectionRefused => Some(format!("connection refused at {place}")),
         ErrorKind::TimedOut => Some(format!("no answer from {place}")),
-        ErrorKind::NotFound => Some(format!("there is no socket {place}")),
+        // The driver takes a host that is a path for a socket's folder.
+        ErrorKind::NotFound if options.get_socket().is_some() || options.get_host().starts_with('/') => {
+            Some(format!("there is no socket {place}"))
+        }
+        // The driver looks for the files for TLS. Another text than PEM may be too long for a file's name.
+        ErrorKind::NotFound | ErrorKind::InvalidFilename => Some(
+            "no file has the name in sslrootcert, sslcert or sslkey of the URL, or in PGSSLROOTCERT, PGSSLCERT or PGSSLKEY; a PEM \
+             text in a variable must begin with -----BEGIN"
+                .to_owned(),
+        ),
         _ => {
             let text = error.to_string();
             Some(format!("unknown host {}: {}", options.get_host(), text.strip_prefix(LOOKUP)?))

@@ -56,6 +56,9 @@ for name, service in services.items():
     rule(f"{name}'s networks are declared", set(service["networks"]) <= compose["networks"].keys())
     for secret in service.get("secrets", []):
         rule(f"{name}'s secret {secret} is declared", secret in compose["secrets"])
+    for variable, value in service.get("environment", {}).items():
+        if variable.endswith("_FILE"):
+            rule(f"{name}'s {variable} names a secret of it", value.removeprefix("/run/secrets/") in service["secrets"])
 
 made = (deploy / "compose/secrets").read_text()
 used = {secret for service in services.values() for secret in service.get("secrets", [])}
@@ -74,6 +77,8 @@ for service in api:
     rule("a replica does not get the owner's URL", "database_owner_url" not in service["secrets"])
     rule("and trusts the network of Caddy",
          service["environment"]["TRUSTED_PROXIES"] == compose["networks"]["web"]["ipam"]["config"][0]["subnet"])
+rule("the migration makes the replicas' login", services["migrate"]["command"] == ["database", "prepare"])
+rule("PostgreSQL does not get the replicas' URL", "database_url" not in services["postgres"]["secrets"])
 rule("the migration waits for PostgreSQL", services["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy")
 rule("Caddy waits for the replicas",
      {name: wait["condition"] for name, wait in services["caddy"]["depends_on"].items()}

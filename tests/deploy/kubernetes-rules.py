@@ -30,6 +30,8 @@ SECRETS = {
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 # src/config.rs: the default of MIGRATION_LOCK_TIMEOUT_SECONDS.
 LOCK_TIMEOUT = 300
+# The defaults of BODY_TIMEOUT_SECONDS and REQUEST_TIMEOUT_SECONDS.
+SLOWEST_REQUEST = 5 + 30
 # docs/settings.md: after the drain, a stop records counted refusals and closes the pool.
 AFTER_DRAIN = 5 + 1
 
@@ -191,11 +193,32 @@ def main():
     connections = int(variables(container).get("DATABASE_MAX_CONNECTIONS", 10)) + 4
     rule(2 * scaler["maxReplicas"] * connections + 10 <= 100, "the connections of a rollout fit PostgreSQL's default")
 
+    route = by_name.get(("HTTPRoute", "bulkhead"))
+    if route:
+        way_in(route["spec"], service_port["port"])
     hooks(job, by_name)
     for text in broken:
         print(f"tests/deploy/kubernetes: {name}: {text}", file=sys.stderr)
     print(f"{name}: {len(objects)} objects, {held} rules hold, {len(broken)} are broken")
     sys.exit(bool(broken))
+
+
+def way_in(route, port):
+    """The route fits the Service and deploy/kubernetes/gateway.yaml, which offers HTTPS alone and waits for slow requests."""
+    _, gateway = yaml.safe_load_all(Path("deploy/kubernetes/gateway.yaml").read_text())
+    (listener,) = gateway["spec"]["listeners"]
+    (parent,) = route["parentRefs"]
+    rule(parent == gateway["metadata"] | {"sectionName": listener["name"]}, f"the route's Gateway {parent}")
+    rule(route["hostnames"] == [listener["hostname"]], "the route's names")
+    rule((listener["protocol"], listener["port"], listener["tls"]["mode"]) == ("HTTPS", 443, "Terminate"), "HTTPS")
+    allowed = listener["allowedRoutes"]["namespaces"]
+    rule(allowed["from"] == "Selector", "who may answer for the name")
+    rule(allowed["selector"] == {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}}, "the API's namespace may")
+    (rules,) = route["rules"]
+    rule(rules["backendRefs"] == [{"name": "bulkhead", "port": port}], "the route's Service")
+    timeout = rules["timeouts"]["request"]
+    rule(SLOWEST_REQUEST < int(timeout.removesuffix("s")), f"the gateway waits {timeout}, a request takes {SLOWEST_REQUEST} s")
+    rule(rules["timeouts"].keys() == {"request"}, "no other time of the route's")
 
 
 def hooks(job, by_name):

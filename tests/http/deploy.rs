@@ -69,7 +69,7 @@ const DEPLOYMENTS: [&str; 8] = [
 ];
 
 /// Names that look like those of settings, and are of something else.
-const OF_OTHERS: [&str; 22] = [
+const OF_OTHERS: [&str; 21] = [
     // Variables of deploy/compose.yaml, of the images that it starts, and of programs in them.
     "BULKHEAD_ADDRESS",
     "BULKHEAD_HTTPS_PORT",
@@ -79,7 +79,6 @@ const OF_OTHERS: [&str; 22] = [
     "BULKHEAD_SITE",
     "BULKHEAD_SUBNET",
     "DEX_PORT",
-    "ON_ERROR_STOP",
     "POSTGRES_PASSWORD_FILE",
     "SSL_CERT_FILE",
     // Of the script deploy/ecs/run, and of an address in deploy/kubernetes.

@@ -13,6 +13,7 @@ mod cors;
 mod deploy;
 mod docs;
 mod documents;
+mod encryption;
 mod errors;
 mod faults;
 mod health;

@@ -1,5 +1,6 @@
 //! The harness of the black-box tests: real databases, the server as a real process, conditions to wait for.
 
+mod certificates;
 mod database;
 mod pgbouncer;
 mod postgres;
@@ -8,6 +9,7 @@ mod proxy;
 mod server;
 mod skip;
 
+pub use certificates::Certificates;
 pub use database::Database;
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Cluster, program as postgres_program};

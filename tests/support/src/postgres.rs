@@ -1,11 +1,12 @@
 //! A throw-away PostgreSQL: started once per test process from the machine's own `initdb`, gone with it.
 
+use crate::Certificates;
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use sea_orm::{ConnectionTrait, Database};
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -70,6 +71,31 @@ impl Cluster {
             // One that has ended meanwhile needs none.
             let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, signal));
         }
+    }
+
+    /// Offers TLS to those who ask for it.
+    ///
+    /// # Panics
+    /// When the server does not take the certificate.
+    pub async fn offer_tls(&self, certificates: &Certificates) {
+        // The names that PostgreSQL looks for by itself.
+        for (name, text) in [("server.crt", &certificates.server), ("server.key", &certificates.key)] {
+            let file = self.folder.join("data").join(name);
+            fs::write(&file, text).expect("the file is written");
+            // It refuses a key that others can read.
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("nobody else can read it");
+            if let Some((user, group)) = owner().expect("it runs as somebody") {
+                chown(&file, Some(user), Some(group)).expect("it is the server's");
+            }
+        }
+        let connection = Database::connect(&self.url).await.expect("it answers");
+        for sql in ["ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()"] {
+            connection.execute_unprepared(sql).await.expect("it reads its settings again");
+        }
+        connection.close().await.expect("the session ends");
+        let url = self.url.replace("sslmode=disable", "sslmode=require");
+        crate::eventually("PostgreSQL offers TLS", async || Database::connect(&url).await.ok()?.close().await.ok())
+            .await;
     }
 
     fn pid(&self) -> Option<i32> {

@@ -1,6 +1,6 @@
 //! https: a certificate by an authority that nobody knows who was not told.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use crate::Certificates;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -8,7 +8,8 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::server::TlsStream;
 
 /// An authority, and what a server needs that it vouches for.
@@ -26,20 +27,11 @@ impl fmt::Debug for Tls {
 impl Tls {
     /// For a server of this name, which may be an IP address.
     pub(super) fn new(host: &str) -> Self {
-        let key = KeyPair::generate().expect("a key");
-        let mut authority = CertificateParams::default();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        authority.distinguished_name.push(DnType::CommonName, "An authority of the tests' own");
-        let certificate = authority.self_signed(&key).expect("a certificate");
-        let issuer = Issuer::new(authority, key);
-
-        let key = KeyPair::generate().expect("a key");
-        let server = CertificateParams::new([host.to_owned()]).expect("a name").signed_by(&key, &issuer);
-        let chain = vec![server.expect("a certificate").der().clone()];
-        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let certificates = Certificates::new(host);
+        let chain = vec![CertificateDer::from_pem_slice(certificates.server.as_bytes()).expect("a certificate")];
+        let key = PrivateKeyDer::from_pem_slice(certificates.key.as_bytes()).expect("a key");
         let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).expect("a server");
-        Self { authority: certificate.pem(), acceptor: TlsAcceptor::from(Arc::new(config)) }
+        Self { authority: certificates.authority, acceptor: TlsAcceptor::from(Arc::new(config)) }
     }
 
     pub(super) fn authority(&self) -> &str {

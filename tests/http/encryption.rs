@@ -1,0 +1,68 @@
+//! TLS to PostgreSQL: the server proves who it is, or gets no data.
+
+use crate::{run, stderr};
+use test_support::{Certificates, Cluster};
+use url::Url;
+
+type Text<'a> = Option<&'a str>;
+
+#[tokio::test]
+async fn the_database_proves_who_it_is_to_an_authority_in_a_file_or_a_variable() {
+    let Some(cluster) = Cluster::new().await else { return };
+    let (known, other) = (Certificates::new("127.0.0.1"), Certificates::new("127.0.0.1"));
+    cluster.offer_tls(&known).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (known_file, other_file) = (file("known.pem", &known.authority), file("other.pem", &other.authority));
+    let missing = folder.path().join("missing.pem").to_str().unwrap().to_owned();
+    let several = format!("\n{}{}\n", other.authority, known.authority);
+    let remark = format!("An authority:\n{}", known.authority);
+    let unknown = Some("invalid peer certificate: ");
+    let other_name = Some("certificate not valid for name \"localhost\"");
+    let no_file = Some("no file has the name in sslrootcert");
+    // The host, `sslmode`, the variable, the URL's parameter, and what is wrong.
+    let cases: [(&str, &str, Text<'_>, Text<'_>, Text<'_>); 14] = [
+        ("127.0.0.1", "verify-full", Some(&known.authority), None, None),
+        ("127.0.0.1", "verify-full", Some(&several), None, None),
+        ("127.0.0.1", "verify-full", Some(&known_file), None, None),
+        ("127.0.0.1", "verify-full", None, Some(&known_file), None),
+        ("127.0.0.1", "verify-full", Some(&other.authority), Some(&known_file), None),
+        ("127.0.0.1", "verify-full", None, None, unknown),
+        ("127.0.0.1", "verify-full", Some(&other.authority), None, unknown),
+        ("127.0.0.1", "verify-full", None, Some(&other_file), unknown),
+        ("127.0.0.1", "verify-ca", Some(&other.authority), None, unknown),
+        ("localhost", "verify-full", Some(&known.authority), None, other_name),
+        ("localhost", "verify-ca", Some(&known.authority), None, None),
+        ("127.0.0.1", "require", Some(&other.authority), None, None),
+        ("127.0.0.1", "verify-full", Some(&missing), None, no_file),
+        // It is taken for a file's name.
+        ("127.0.0.1", "verify-full", Some(&remark), None, no_file),
+    ];
+    for (host, mode, variable, parameter, wrong) in cases {
+        let mut url = Url::parse(&cluster.url).unwrap();
+        url.set_host(Some(host)).unwrap();
+        url.query_pairs_mut().clear().append_pair("sslmode", mode);
+        if let Some(file) = parameter {
+            url.query_pairs_mut().append_pair("sslrootcert", file);
+        }
+        let settings: Vec<(&str, &str)> =
+            [("DATABASE_URL", Some(url.as_str())), ("ENVIRONMENT", Some("production")), ("PGSSLROOTCERT", variable)]
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?)))
+                .collect();
+        let output = run(&["migrate", "status"], &settings).await;
+        let text = stderr(&output);
+        let what = format!("{host}, {mode}, {variable:?}, {parameter:?}: {text}");
+        match wrong {
+            None => assert!(output.status.success(), "{what}"),
+            Some(wrong) => {
+                assert_eq!(output.status.code(), Some(1), "{what}");
+                assert!(text.starts_with("DATABASE_URL: cannot use ") && text.contains(wrong), "{what}");
+            }
+        }
+    }
+}
