@@ -30,8 +30,11 @@ macro_rules! sql {
 /// Bulkhead's schema.
 #[must_use]
 pub fn migrations() -> Migrations {
-    Migrations::new(all())
+    Migrations::new(all()).with_locks(LOCKS)
 }
+
+/// What each migration locks on PostgreSQL, one lock a line. `tests/locks.rs` measures it.
+pub const LOCKS: &str = include_str!("locks.txt");
 
 /// Bulkhead's migrations, oldest first.
 #[must_use]

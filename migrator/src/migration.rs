@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 /// All migrations of a build, oldest first; their names sort in the same order.
 #[derive(Clone)]
-pub struct Migrations(Arc<[Migration]>);
+pub struct Migrations {
+    list: Arc<[Migration]>,
+    locks: &'static str,
+}
 
 impl Migrations {
     /// Takes them oldest first.
@@ -18,11 +21,21 @@ impl Migrations {
     #[must_use]
     pub fn new(migrations: Vec<Migration>) -> Self {
         assert!(migrations.is_sorted_by(|one, next| one.name < next.name), "migrations' names must ascend");
-        Self(migrations.into())
+        Self { list: migrations.into(), locks: "" }
+    }
+
+    /// Adds what a test has measured that each of them locks, for [`Runner::plan`](crate::Runner::plan).
+    #[must_use]
+    pub fn with_locks(self, locks: &'static str) -> Self {
+        Self { locks, ..self }
+    }
+
+    pub(crate) fn locks(&self) -> &'static str {
+        self.locks
     }
 
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Migration> {
-        self.0.iter()
+        self.list.iter()
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<&Migration> {
@@ -37,7 +50,7 @@ impl Migrations {
     /// The newest migration's name, which says what schema this build was made for.
     #[must_use]
     pub fn newest(&self) -> &'static str {
-        self.0.last().map_or("", |migration| migration.name)
+        self.list.last().map_or("", |migration| migration.name)
     }
 }
 

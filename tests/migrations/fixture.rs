@@ -1,5 +1,6 @@
 //! `bulkhead`, built with other migrations: FIXTURE names what its own are followed by, separated by commas.
 //! Without FIXTURE it is `bulkhead` itself. `release-3` is the third release after it, with a migration for each.
+//! FIXTURE_LOCKS has what they lock.
 
 use bulkhead_migrator::{Migration, Migrations, Mode, Sql};
 use std::process::ExitCode;
@@ -9,7 +10,12 @@ fn main() -> ExitCode {
     for name in std::env::var("FIXTURE").unwrap_or_default().split(',').filter(|name| !name.is_empty()) {
         change(&mut migrations, name);
     }
-    bulkhead::cli::run(Migrations::new(migrations))
+    let locks = std::env::var("FIXTURE_LOCKS").unwrap_or_default();
+    bulkhead::cli::run(Migrations::new(migrations).with_locks(leak(format!("{}{locks}", bulkhead_migration::LOCKS))))
+}
+
+fn leak(text: String) -> &'static str {
+    Box::leak(text.into_boxed_str())
 }
 
 /// By this name the first one goes, whatever it does: a later build may have mended it.
@@ -23,7 +29,6 @@ fn sql(name: &'static str, min_compatible_version: &'static str, mode: Mode, sql
 
 /// What a release adds that the build before can do without.
 fn column_of_release(release: u32) -> Migration {
-    let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
     let name = leak(format!("m20980101_{release:06}_release"));
     sql(name, OWN, Mode::Transaction, leak(format!("ALTER TABLE documents ADD COLUMN release_{release} text")))
 }

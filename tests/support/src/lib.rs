@@ -1,6 +1,7 @@
 //! The harness of the black-box tests: real databases, the server as a real process, conditions to wait for.
 
 mod database;
+mod locks;
 mod pgbouncer;
 mod postgres;
 pub mod provider;
@@ -9,6 +10,7 @@ mod server;
 mod skip;
 
 pub use database::Database;
+pub use locks::{Locks, measure_locks};
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Cluster, program as postgres_program};
 pub use provider::Provider;
