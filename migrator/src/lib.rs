@@ -16,5 +16,5 @@ pub use compatibility::{
 };
 pub use error::{AfterFailure, MigrationError, code, is_missing_table, text};
 pub use locks::{LockMode, TableLock, TableSize};
-pub use migration::{Migration, Migrations, Mode, Sql};
+pub use migration::{Migration, Migrations, Mode, Scopes, Sql};
 pub use runner::{Changes, Options, Planned, Progress, Repair, Runner, Target};

@@ -12,7 +12,7 @@ use crate::text::counted;
 use crate::{database, telemetry};
 use anyhow::anyhow;
 use bulkhead_migrator::{
-    Changes, Compatibility, MigrationError, MigrationStatus, Migrations, Planned, Repair, Runner, TableLock,
+    Changes, Compatibility, MigrationError, MigrationStatus, Migrations, Mode, Planned, Repair, Runner, TableLock,
 };
 use clap::{ArgGroup, Args, Subcommand};
 use sea_orm::DatabaseConnection;
@@ -228,7 +228,11 @@ async fn plan(settings: &Settings, runner: &Runner) -> Result<(), Failure> {
         print_line("-- nothing to do")?;
     }
     for migration in plan {
-        let how = if migration.transactional { "in a transaction" } else { "outside a transaction" };
+        let how = match migration.mode {
+            Mode::Transaction => "in a transaction",
+            Mode::Backfill(_) => "in batches, until it changes no row",
+            Mode::NonTransactional | Mode::ConcurrentIndex(_) => "outside a transaction",
+        };
         print_line(&format!("-- {} ({how})", migration.name))?;
         if migration.locks.is_none() {
             print_line("-- locks: not measured")?;

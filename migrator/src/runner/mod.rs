@@ -1,5 +1,6 @@
 //! Runs migrations so that any number of processes may try at once.
 
+mod batches;
 mod plan;
 mod postgres;
 mod progress;
@@ -9,7 +10,7 @@ use crate::compatibility::{AllowOptions, CheckPolicy, Compatibility, MigrationSt
 use crate::error::{AfterFailure, MigrationError, is_not_permitted, text};
 use crate::history;
 use crate::locks::{TableLock, table_locks, table_sizes};
-use crate::migration::{Direction, Migration, Migrations};
+use crate::migration::{Direction, Migration, Migrations, Mode};
 use plan::Plan;
 pub use progress::Progress;
 use sea_orm_migration::sea_orm::sqlx::postgres::PgConnectOptions;
@@ -107,8 +108,8 @@ pub struct Changes {
 pub struct Planned {
     /// The migration's name.
     pub name: &'static str,
-    /// Whether it runs in a transaction.
-    pub transactional: bool,
+    /// How it runs.
+    pub mode: Mode,
     /// The SQL that it runs.
     pub sql: &'static str,
     /// What it locks of the tables that exist (PostgreSQL); `None` where that was not measured.
@@ -175,7 +176,10 @@ impl Runner {
         };
         let planned = |migration: &Migration| Planned {
             name: migration.name,
-            transactional: migration.is_transactional(backend),
+            mode: match (backend, migration.mode) {
+                (DbBackend::Sqlite, Mode::NonTransactional | Mode::ConcurrentIndex(_)) => Mode::Transaction,
+                (_, mode) => mode,
+            },
             sql: migration.up.on(backend),
             locks: match backend {
                 DbBackend::Postgres => table_locks(&self.migrations, migration.name, &sizes),

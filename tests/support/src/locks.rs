@@ -31,7 +31,7 @@ pub async fn measure_locks(migrations: &[Migration], rows: &[(&str, &str)]) -> O
         let runner = Runner::new(Migrations::new(migrations[..=index].to_vec()), Options::default());
         let target = target(&database.url);
         let apply = async { drop(runner.up(&target, None).await.expect("the migration runs")) };
-        let seen = if migration.mode == Mode::Transaction {
+        let seen = if matches!(migration.mode, Mode::Transaction | Mode::Backfill(_)) {
             let seen = in_transaction(&connection, migration, &tables).await;
             apply.await;
             seen
