@@ -3,7 +3,7 @@
 //! PostgreSQL and SQLite have SQL of their own, since their types differ (uuid, timestamptz). The comment at the top of
 //! `postgres.up.sql` says what the migration is for. `bulkhead-migrator` runs the migrations.
 
-use bulkhead_migrator::{Migration, Migrations, Mode, Sql};
+use bulkhead_migrator::{Migration, Migrations, Mode, Scopes, Sql};
 
 /// The migration in the folder of this name.
 macro_rules! migration {
@@ -30,8 +30,18 @@ macro_rules! sql {
 /// Bulkhead's schema.
 #[must_use]
 pub fn migrations() -> Migrations {
-    Migrations::new(all())
+    Migrations::new(all()).with_locks(LOCKS)
 }
+
+/// What each migration locks on PostgreSQL, one lock a line. `tests/locks.rs` measures it.
+pub const LOCKS: &str = include_str!("locks.txt");
+
+/// For `Mode::Backfill` of a table whose rows belong to tenants: row-level security holds for the owner of the tables, too.
+pub const EACH_TENANT: Scopes = Scopes {
+    prepare: "SET LOCAL app.directory = 'on'",
+    query: "SELECT id::text FROM tenants ORDER BY id",
+    setting: "app.current_tenant_id",
+};
 
 /// Bulkhead's migrations, oldest first.
 #[must_use]

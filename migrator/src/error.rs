@@ -43,9 +43,7 @@ pub enum MigrationError {
         cause: String,
     },
     /// Other sessions held a lock on a table at every try.
-    #[error(
-        "{name} did not get its locks: other sessions held them at each of {tries} tries; nothing of it was applied"
-    )]
+    #[error("{name} did not get its locks: other sessions held them at each of {tries} tries; it was not applied")]
     Blocked {
         /// The migration.
         name: String,
@@ -57,6 +55,23 @@ pub enum MigrationError {
     DanglingForeignKeys {
         /// How many rows more than before.
         rows: usize,
+    },
+    /// A backfill has changed more rows than there are.
+    #[error(
+        "{name} has changed {rows} rows, which is more than the tables hold, and finds more: its WHERE must leave out the rows \
+         that are done"
+    )]
+    Endless {
+        /// The migration.
+        name: String,
+        /// How many rows it has changed in this run, those that it changed twice among them.
+        rows: u64,
+    },
+    /// A backfill that runs for each scope has found none.
+    #[error("{name} has no scope to run for: is this the role that may list them?")]
+    NoScope {
+        /// The migration.
+        name: String,
     },
     /// A migration failed.
     #[error("{name} failed: {}; {after}", text(.cause))]
@@ -93,6 +108,8 @@ pub enum MigrationError {
 pub enum AfterFailure {
     /// Nothing: it ran in a transaction.
     RolledBack,
+    /// The batches before the one that failed, after which the next run goes on.
+    BatchesStay,
     /// Something that the next run removes.
     RetryCleansUp,
     /// Nobody knows: it ran outside a transaction.
@@ -103,6 +120,9 @@ impl fmt::Display for AfterFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::RolledBack => "nothing of it is left",
+            Self::BatchesStay => {
+                "it is not applied; the batches that were done stay, and the next run goes on after them"
+            }
             Self::RetryCleansUp => "it is not applied, and the next run removes what it left behind",
             Self::Dirty => {
                 "it does not run in a transaction: look at the schema, then record what you found with migrate repair"
@@ -139,9 +159,9 @@ fn refusal(error: &DbErr) -> Option<&dyn DatabaseError> {
     inner.as_database_error()
 }
 
-/// `lock_not_available`, after lock_timeout (postgresql.org/docs/current/errcodes-appendix.html).
-pub(crate) fn is_lock_timeout(error: &DbErr) -> bool {
-    code(error).as_deref() == Some("55P03")
+/// `lock_not_available`, after lock_timeout, and `deadlock_detected` (postgresql.org/docs/current/errcodes-appendix.html).
+pub(crate) fn is_blocked(error: &DbErr) -> bool {
+    matches!(code(error).as_deref(), Some("55P03" | "40P01"))
 }
 
 /// `undefined_table` or `undefined_function` on PostgreSQL; SQLite has no code of its own for it.

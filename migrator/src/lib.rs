@@ -7,6 +7,7 @@
 mod compatibility;
 mod error;
 mod history;
+mod locks;
 mod migration;
 mod runner;
 
@@ -14,5 +15,6 @@ pub use compatibility::{
     AllowOptions, CheckPolicy, Compatibility, MigrationInfo, MigrationStatus, SchemaMismatch, SchemaState,
 };
 pub use error::{AfterFailure, MigrationError, code, is_missing_table, text};
-pub use migration::{Migration, Migrations, Mode, Sql};
+pub use locks::{LockMode, TableLock, TableSize};
+pub use migration::{Migration, Migrations, Mode, Scopes, Sql};
 pub use runner::{Changes, Options, Planned, Progress, Repair, Runner, Target};

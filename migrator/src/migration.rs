@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 /// All migrations of a build, oldest first; their names sort in the same order.
 #[derive(Clone)]
-pub struct Migrations(Arc<[Migration]>);
+pub struct Migrations {
+    list: Arc<[Migration]>,
+    locks: &'static str,
+}
 
 impl Migrations {
     /// Takes them oldest first.
@@ -18,11 +21,21 @@ impl Migrations {
     #[must_use]
     pub fn new(migrations: Vec<Migration>) -> Self {
         assert!(migrations.is_sorted_by(|one, next| one.name < next.name), "migrations' names must ascend");
-        Self(migrations.into())
+        Self { list: migrations.into(), locks: "" }
+    }
+
+    /// Adds what a test has measured that each of them locks, for [`Runner::plan`](crate::Runner::plan).
+    #[must_use]
+    pub fn with_locks(self, locks: &'static str) -> Self {
+        Self { locks, ..self }
+    }
+
+    pub(crate) fn locks(&self) -> &'static str {
+        self.locks
     }
 
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Migration> {
-        self.0.iter()
+        self.list.iter()
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<&Migration> {
@@ -37,7 +50,7 @@ impl Migrations {
     /// The newest migration's name, which says what schema this build was made for.
     #[must_use]
     pub fn newest(&self) -> &'static str {
-        self.0.last().map_or("", |migration| migration.name)
+        self.list.last().map_or("", |migration| migration.name)
     }
 }
 
@@ -83,6 +96,22 @@ pub enum Mode {
     /// `up` is CREATE INDEX CONCURRENTLY IF NOT EXISTS of this index. An interrupted build leaves an invalid index,
     /// which is dropped before the next try (postgresql.org/docs/current/sql-createindex.html).
     ConcurrentIndex(&'static str),
+    /// `up` is a statement with a LIMIT of its own. It runs again and again, each time in a transaction of its own, until it
+    /// changes no row; only then it is applied. After an interruption the next run goes on, since its WHERE leaves out the rows
+    /// that are done. With [`Scopes`] it does so once for each of them. `down` runs once, in a transaction.
+    Backfill(Option<Scopes>),
+}
+
+/// What a backfill runs for, one after the other, where policies show the owner of the tables a part of the rows at a time.
+/// A role for which policies do not hold needs none of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scopes {
+    /// Statements before the query, in its transaction.
+    pub prepare: &'static str,
+    /// A query with one column of text: a scope in each row.
+    pub query: &'static str,
+    /// The setting that names the scope in each batch's transaction.
+    pub setting: &'static str,
 }
 
 /// Whether a migration is applied or reverted.
@@ -115,17 +144,13 @@ impl Migration {
         format!("{:x}", hash.finalize())
     }
 
-    pub(crate) fn is_transactional(&self, backend: DbBackend) -> bool {
-        backend == DbBackend::Sqlite || self.mode == Mode::Transaction
-    }
-
     /// Whether it can simply run again after it was interrupted outside a transaction.
     pub(crate) fn is_idempotent(&self) -> bool {
-        matches!(self.mode, Mode::ConcurrentIndex(_))
+        matches!(self.mode, Mode::ConcurrentIndex(_) | Mode::Backfill(_))
     }
 
-    /// Runs its SQL; records nothing.
-    pub(crate) async fn run(&self, connection: &impl ConnectionTrait, direction: Direction) -> Result<(), DbErr> {
+    /// Runs its SQL once; records nothing. Returns how many rows it changed.
+    pub(crate) async fn run(&self, connection: &impl ConnectionTrait, direction: Direction) -> Result<u64, DbErr> {
         let backend = connection.get_database_backend();
         let sql = match direction {
             Direction::Up => self.up,
@@ -134,7 +159,7 @@ impl Migration {
         if let (Mode::ConcurrentIndex(index), DbBackend::Postgres, Direction::Up) = (self.mode, backend, direction) {
             drop_if_invalid(connection, index).await?;
         }
-        connection.execute_unprepared(sql.on(backend)).await.map(drop)
+        connection.execute_unprepared(sql.on(backend)).await.map(|done| done.rows_affected())
     }
 }
 

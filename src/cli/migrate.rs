@@ -11,7 +11,9 @@ use crate::tenancy::Isolation;
 use crate::text::counted;
 use crate::{database, telemetry};
 use anyhow::anyhow;
-use bulkhead_migrator::{Changes, Compatibility, MigrationError, MigrationStatus, Migrations, Repair, Runner};
+use bulkhead_migrator::{
+    Changes, Compatibility, MigrationError, MigrationStatus, Migrations, Mode, Planned, Repair, Runner, TableLock,
+};
 use clap::{ArgGroup, Args, Subcommand};
 use sea_orm::DatabaseConnection;
 use std::io::{IsTerminal, Write};
@@ -226,10 +228,32 @@ async fn plan(settings: &Settings, runner: &Runner) -> Result<(), Failure> {
         print_line("-- nothing to do")?;
     }
     for migration in plan {
-        let how = if migration.transactional { "in a transaction" } else { "outside a transaction" };
-        print_line(&format!("-- {} ({how})\n{}\n", migration.name, unindent(migration.sql)))?;
+        let how = match migration.mode {
+            Mode::Transaction => "in a transaction",
+            Mode::Backfill(_) => "in batches, until it changes no row",
+            Mode::NonTransactional | Mode::ConcurrentIndex(_) => "outside a transaction",
+        };
+        print_line(&format!("-- {} ({how})", migration.name))?;
+        if migration.locks.is_none() {
+            print_line("-- locks: not measured")?;
+        }
+        print_line(&format!("{}\n", unindent(&with_locks(&migration))))?;
     }
     Ok(())
+}
+
+/// The SQL, with the locks that a statement takes above it.
+fn with_locks(migration: &Planned) -> String {
+    let mut lines = Vec::new();
+    for (number, line) in (1..).zip(migration.sql.lines()) {
+        for lock in migration.locks.iter().flatten().filter(|lock| lock.line == number) {
+            let indent = &line[..line.len() - line.trim_start().len()];
+            let (TableLock { table, mode, size, .. }, blocks) = (lock, lock.mode.blocks());
+            lines.push(format!("{indent}-- locks {table} ({size}) in {mode} mode: blocks {blocks}"));
+        }
+        lines.push(line.to_owned());
+    }
+    lines.join("\n")
 }
 
 /// The SQL as it stands in the source, without the indentation that all lines share.

@@ -1,9 +1,11 @@
 //! The verbs: what they print, with which code they end, and that they ask before they destroy.
 
-use crate::{fail, fixture, run, stderr, succeed};
+use crate::{FIRST, command, fail, fixture, run, stderr, succeed, with_seeds};
+use bulkhead_migrator::{Migration, Mode, Sql};
+use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use std::process::Stdio;
-use test_support::{Database, newest_migration, on_both_databases, skip, tables};
+use test_support::{Database, measure_locks, newest_migration, on_both_databases, skip, tables};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
@@ -28,6 +30,66 @@ async fn status_is_a_table_or_json(database: Database) {
     assert_eq!(steps.as_array().unwrap().last(), Some(&json!({"name": newest_migration(), "state": "pending"})));
     let table = succeed(&database, "", &["migrate", "status"]).await;
     assert!(table.contains(&format!("pending       {}", newest_migration())), "{table}");
+}
+
+/// What `plan` prints above the ALTER TABLE of the fixture, with these locks measured.
+async fn above_the_alter(database: &Database, locks: &str) -> String {
+    let output = command(database, "alter", &["migrate", "plan"]).env("FIXTURE_LOCKS", locks).output().await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (above, _) = text.split_once("\nALTER TABLE seeds").unwrap_or_else(|| panic!("{text}{:?}", output.stderr));
+    above.lines().last().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_plan_names_each_lock_what_it_blocks_and_the_rows() {
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let connection = with_seeds(&database).await;
+    let migration = |name, sql| {
+        let sql = Sql { postgres: sql, sqlite: sql };
+        Migration { name, min_compatible_version: name, up: sql, down: sql, mode: Mode::Transaction }
+    };
+    let before = migration("m1", "CREATE TABLE seeds (n int)");
+    let alter = migration(FIRST, "ALTER TABLE seeds ADD COLUMN added int");
+    let measured = measure_locks(&[before, alter], &[]).await.unwrap();
+    let locks = measured[1].lines.join("\n");
+    assert_eq!(
+        (measured[0].lines.join("\n").as_str(), locks.as_str()),
+        ("m1", &*format!("{FIRST} 1 seeds AccessExclusiveLock"))
+    );
+
+    let line = |size| format!("-- locks seeds ({size}) in ACCESS EXCLUSIVE mode: blocks reads and writes");
+    assert_eq!(above_the_alter(&database, &locks).await, line("no rows"));
+    let fill = "ALTER TABLE seeds SET (autovacuum_enabled = false); INSERT INTO seeds SELECT generate_series(1, 20000)";
+    connection.execute_unprepared(fill).await.unwrap();
+    let above = above_the_alter(&database, &locks).await;
+    assert!(
+        above.starts_with("-- locks seeds (unknown rows in 7") && above.contains(" kB, never analysed)"),
+        "{above}"
+    );
+    connection.execute_unprepared("ANALYZE seeds").await.unwrap();
+    assert_eq!(above_the_alter(&database, &locks).await, line("about 20000 rows"));
+    assert_eq!(above_the_alter(&database, "").await, "-- locks: not measured");
+}
+
+#[tokio::test]
+async fn a_plan_has_no_lock_of_a_table_that_a_pending_migration_creates() {
+    let Some(database) = Database::postgres().await else { return };
+    let locks = async || {
+        let plan = succeed(&database, "", &["migrate", "plan"]).await;
+        assert!(!plan.contains("not measured"), "{plan}");
+        plan.lines().map(str::to_owned).filter(|line| line.starts_with("-- locks")).collect::<Vec<_>>()
+    };
+    assert!(locks().await.is_empty(), "{:?}", locks().await);
+    succeed(&database, "", &["migrate", "up", "-n", "2"]).await;
+    let found = locks().await;
+    assert_eq!(found[0], "-- locks users (no rows) in SHARE UPDATE EXCLUSIVE mode: blocks nothing");
+    assert!(
+        found.iter().all(|line| line.starts_with("-- locks users ") || line.starts_with("-- locks tenants ")),
+        "{found:?}"
+    );
+    let plan = succeed(&database, "", &["migrate", "plan"]).await;
+    let above = "-- locks users (no rows) in SHARE ROW EXCLUSIVE mode: blocks writes\nCREATE TRIGGER users_updated_at";
+    assert!(plan.contains(above), "{plan}");
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! `bulkhead`, built with other migrations: FIXTURE names what its own are followed by, separated by commas.
 //! Without FIXTURE it is `bulkhead` itself. `release-3` is the third release after it, with a migration for each.
+//! FIXTURE_LOCKS has what they lock.
 
+use bulkhead_migration::EACH_TENANT;
 use bulkhead_migrator::{Migration, Migrations, Mode, Sql};
 use std::process::ExitCode;
 
@@ -9,7 +11,12 @@ fn main() -> ExitCode {
     for name in std::env::var("FIXTURE").unwrap_or_default().split(',').filter(|name| !name.is_empty()) {
         change(&mut migrations, name);
     }
-    bulkhead::cli::run(Migrations::new(migrations))
+    let locks = std::env::var("FIXTURE_LOCKS").unwrap_or_default();
+    bulkhead::cli::run(Migrations::new(migrations).with_locks(leak(format!("{}{locks}", bulkhead_migration::LOCKS))))
+}
+
+fn leak(text: String) -> &'static str {
+    Box::leak(text.into_boxed_str())
 }
 
 /// By this name the first one goes, whatever it does: a later build may have mended it.
@@ -23,7 +30,6 @@ fn sql(name: &'static str, min_compatible_version: &'static str, mode: Mode, sql
 
 /// What a release adds that the build before can do without.
 fn column_of_release(release: u32) -> Migration {
-    let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
     let name = leak(format!("m20980101_{release:06}_release"));
     sql(name, OWN, Mode::Transaction, leak(format!("ALTER TABLE documents ADD COLUMN release_{release} text")))
 }
@@ -34,6 +40,15 @@ const HANG: Sql = Sql {
     sqlite: "INSERT INTO seeds (n) VALUES (1);
              WITH RECURSIVE endless (n) AS (SELECT 1 UNION ALL SELECT n FROM endless) SELECT count(*) FROM endless",
 };
+
+/// Fills `done` of 500 rows. The lock in the query leaves out rows that another session fills at the same moment.
+const FILL: Sql = Sql {
+    postgres: "UPDATE seeds SET done = n * 2
+        WHERE n IN (SELECT n FROM seeds WHERE done IS NULL ORDER BY n LIMIT 500 FOR UPDATE)",
+    sqlite: "UPDATE seeds SET done = n * 2 WHERE n IN (SELECT n FROM seeds WHERE done IS NULL ORDER BY n LIMIT 500)",
+};
+const NAME_USERS: &str = "UPDATE users SET full_name = email
+    WHERE id IN (SELECT id FROM users WHERE full_name IS NULL LIMIT 2)";
 
 fn change(migrations: &mut Vec<Migration>, name: &str) {
     const SEED: &str = "INSERT INTO seeds (n) VALUES (1)";
@@ -58,6 +73,15 @@ fn change(migrations: &mut Vec<Migration>, name: &str) {
             Mode::ConcurrentIndex("seeds_n"),
             "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS seeds_n ON seeds (n)",
         ),
+        "fill" => Migration { up: FILL, ..sql(FIRST, OWN, Mode::Backfill(None), "") },
+        "fill-for-ever" => sql(
+            FIRST,
+            OWN,
+            Mode::Backfill(None),
+            "UPDATE seeds SET done = n * 2 WHERE n IN (SELECT n FROM seeds ORDER BY n LIMIT 5000)",
+        ),
+        "name-users" => sql(FIRST, OWN, Mode::Backfill(None), NAME_USERS),
+        "name-users-of-each-tenant" => sql(FIRST, OWN, Mode::Backfill(Some(EACH_TENANT)), NAME_USERS),
         "second" => sql("m20990101_000002_second", OWN, transaction, SEED),
         "between" => return migrations.insert(1, sql("m20261101_000001_create_tenants_more", OWN, transaction, SEED)),
         "edited" => {

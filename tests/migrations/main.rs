@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod at_once;
+mod backfill;
 mod commands;
 mod crashes;
 mod permission;

@@ -1,5 +1,6 @@
 //! Runs migrations so that any number of processes may try at once.
 
+mod batches;
 mod plan;
 mod postgres;
 mod progress;
@@ -8,13 +9,15 @@ mod sqlite;
 use crate::compatibility::{AllowOptions, CheckPolicy, Compatibility, MigrationStatus, SchemaMismatch, SchemaState};
 use crate::error::{AfterFailure, MigrationError, is_not_permitted, text};
 use crate::history;
-use crate::migration::{Direction, Migration, Migrations};
+use crate::locks::{TableLock, table_locks, table_sizes};
+use crate::migration::{Direction, Migration, Migrations, Mode};
 use plan::Plan;
 pub use progress::Progress;
 use sea_orm_migration::sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm_migration::sea_orm::sqlx::sqlite::SqliteConnectOptions;
-use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
+use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr};
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,10 +108,12 @@ pub struct Changes {
 pub struct Planned {
     /// The migration's name.
     pub name: &'static str,
-    /// Whether it runs in a transaction.
-    pub transactional: bool,
+    /// How it runs.
+    pub mode: Mode,
     /// The SQL that it runs.
     pub sql: &'static str,
+    /// What it locks of the tables that exist (PostgreSQL); `None` where that was not measured.
+    pub locks: Option<Vec<TableLock>>,
 }
 
 /// What a person found out about an interrupted migration.
@@ -165,10 +170,21 @@ impl Runner {
         let backend = connection.get_database_backend();
         let state = self.state(connection).await?;
         state.validate(self.options.allow)?;
+        let sizes = match backend {
+            DbBackend::Postgres => table_sizes(connection).await?,
+            _ => HashMap::new(),
+        };
         let planned = |migration: &Migration| Planned {
             name: migration.name,
-            transactional: migration.is_transactional(backend),
+            mode: match (backend, migration.mode) {
+                (DbBackend::Sqlite, Mode::NonTransactional | Mode::ConcurrentIndex(_)) => Mode::Transaction,
+                (_, mode) => mode,
+            },
             sql: migration.up.on(backend),
+            locks: match backend {
+                DbBackend::Postgres => table_locks(&self.migrations, migration.name, &sizes),
+                _ => Some(Vec::new()),
+            },
         };
         Ok(self.migrations.select(&state.pending()).map(planned).collect())
     }

@@ -1,10 +1,11 @@
 //! The steps of a run that are the same on both databases.
 
+use super::batches::Batches;
 use super::{Options, Progress, failed};
 use crate::compatibility::{MigrationStatus, SchemaState};
 use crate::error::{AfterFailure, MigrationError};
 use crate::history;
-use crate::migration::{Direction, Migration, Migrations};
+use crate::migration::{Direction, Migration, Migrations, Mode};
 use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, DbErr};
 use std::time::Instant;
 
@@ -80,14 +81,24 @@ impl Plan<'_> {
         Ok(migrations.iter().map(|migration| migration.name.to_owned()).collect())
     }
 
-    /// Runs and records one migration in the caller's transaction.
+    /// Runs and records one migration in the caller's transaction. A backfill runs until it changes nothing, but no more
+    /// than `row_limit` rows.
     pub(super) async fn run_in(
         &self,
         transaction: &impl ConnectionTrait,
         migration: &Migration,
+        row_limit: u64,
     ) -> Result<(), MigrationError> {
-        let outcome = migration.run(transaction, self.direction).await;
-        outcome.map_err(|cause| failed(migration, cause, AfterFailure::RolledBack))?;
+        let run = async || {
+            let outcome = migration.run(transaction, self.direction).await;
+            outcome.map_err(|cause| failed(migration, cause, AfterFailure::RolledBack))
+        };
+        if let (Mode::Backfill(_), Direction::Up) = (migration.mode, self.direction) {
+            let mut batches = Batches::new(migration, row_limit);
+            while batches.add(run().await?)? {}
+        } else {
+            run().await?;
+        }
         match self.direction {
             Direction::Up => {
                 history::record_started(transaction, migration).await?;

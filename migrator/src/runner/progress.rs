@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 /// How often the log says that a migration still runs.
-const PROGRESS_LOG_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const PROGRESS_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use super::progress::{AbortOnDrop, Progress, report};
 use crate::error::{MigrationError, is_busy};
 use sea_orm_migration::sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sea_orm_migration::sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, Statement,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, Statement,
     TransactionOptions, TransactionTrait,
 };
 use std::future::ready;
@@ -27,7 +27,7 @@ pub(super) async fn execute(plan: &Plan<'_>, connect: &SqliteConnectOptions) -> 
     in_transaction(plan.options, connection, async |transaction| {
         plan.execute(transaction, async |migration| {
             let _report = report(migration.name, || ready("nothing".to_owned()));
-            plan.run_in(transaction, migration).await
+            plan.run_in(transaction, migration, row_limit(transaction).await?).await
         })
         .await
     })
@@ -41,6 +41,15 @@ pub(super) async fn locked<T>(
     work: impl AsyncFnOnce(&DatabaseTransaction) -> Result<T, MigrationError>,
 ) -> Result<T, MigrationError> {
     in_transaction(options, open(options, connect), work).await
+}
+
+/// The rows that can be in the file: a row takes 6 bytes at least, 2 of them for its place (sqlite.org/fileformat2.html,
+/// "B-tree Pages").
+async fn row_limit(transaction: &impl ConnectionTrait) -> Result<u64, DbErr> {
+    let bytes = "SELECT page_count * page_size AS bytes FROM pragma_page_count, pragma_page_size";
+    let row = transaction.query_one_raw(Statement::from_string(DbBackend::Sqlite, bytes)).await?;
+    let bytes: i64 = row.map(|row| row.try_get("", "bytes")).transpose()?.unwrap_or_default();
+    Ok(u64::try_from(bytes).unwrap_or_default() / 6)
 }
 
 /// Foreign keys are off while tables are rebuilt (they cannot be switched inside a transaction), and checked before

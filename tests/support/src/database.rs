@@ -204,7 +204,7 @@ fn runner() -> Runner {
     Runner::new(bulkhead_migration::migrations(), Options::default())
 }
 
-fn target(url: &str) -> Target {
+pub(crate) fn target(url: &str) -> Target {
     if url.starts_with("sqlite:") {
         Target::Sqlite(Box::new(SqliteConnectOptions::from_str(url).expect("a SQLite URL")))
     } else {

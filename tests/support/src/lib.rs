@@ -2,6 +2,7 @@
 
 mod certificates;
 mod database;
+mod locks;
 mod pgbouncer;
 mod postgres;
 pub mod provider;
@@ -11,6 +12,7 @@ mod skip;
 
 pub use certificates::Certificates;
 pub use database::Database;
+pub use locks::{Locks, measure_locks};
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Cluster, program as postgres_program};
 pub use provider::Provider;

@@ -1,18 +1,19 @@
 //! PostgreSQL: migrations run on the session that holds the lock.
 
+mod backfill;
 mod lock;
 mod pooler;
 
 use super::plan::Plan;
 use super::{Options, failed};
-use crate::error::{AfterFailure, MigrationError, is_lock_timeout};
+use crate::error::{AfterFailure, MigrationError, is_blocked, text};
 use crate::history;
-use crate::migration::{Direction, Migration};
+use crate::migration::{Direction, Migration, Mode};
 use backon::{ExponentialBuilder, Retryable};
 pub(super) use lock::reach;
 use lock::{LockSession, ensure_lock_held};
 use sea_orm_migration::sea_orm::sqlx::postgres::PgConnectOptions;
-use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend};
+use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseTransaction};
 use std::time::Duration;
 
 /// How often a migration is tried that does not get its table locks.
@@ -31,10 +32,12 @@ pub(super) async fn execute(plan: &Plan<'_>, connect: &PgConnectOptions) -> Resu
         }
         plan.execute(connection, async |migration| {
             let _report = session.report(migration.name);
-            if migration.is_transactional(DbBackend::Postgres) {
-                run_in_transaction(plan, &session, migration).await
-            } else {
-                run_outside_transaction(plan, &session, migration).await
+            match (migration.mode, plan.direction) {
+                (Mode::Backfill(scopes), Direction::Up) => backfill::run(plan, &session, migration, scopes).await,
+                (Mode::Backfill(_) | Mode::Transaction, _) => run_in_transaction(plan, &session, migration).await,
+                (Mode::NonTransactional | Mode::ConcurrentIndex(_), _) => {
+                    run_outside_transaction(plan, &session, migration).await
+                }
             }
         })
         .await
@@ -70,24 +73,37 @@ async fn run_in_transaction(
     session: &LockSession<'_>,
     migration: &Migration,
 ) -> Result<(), MigrationError> {
-    let attempt = async || {
+    retry_when_blocked(plan, migration, async || {
         let transaction = session.begin(migration.name).await?;
-        plan.run_in(&transaction, migration).await?;
+        plan.run_in(&transaction, migration, u64::MAX).await?;
         transaction.commit().await?;
         Ok(())
+    })
+    .await
+}
+
+/// Does what is one transaction, and again where other sessions held what it needs.
+async fn retry_when_blocked<T, F: Future<Output = Result<T, MigrationError>>>(
+    plan: &Plan<'_>,
+    migration: &Migration,
+    attempt: impl FnMut() -> F,
+) -> Result<T, MigrationError> {
+    let cause_of = |error: &MigrationError| match error {
+        MigrationError::Failed { cause, .. } if is_blocked(cause) => Some(text(cause)),
+        _ => None,
     };
-    let blocked =
-        |error: &MigrationError| matches!(error, MigrationError::Failed { cause, .. } if is_lock_timeout(cause));
+    let blocked = |error: &MigrationError| cause_of(error).is_some();
     let pauses = ExponentialBuilder::default().with_jitter().with_min_delay(Duration::from_millis(500));
     let outcome = attempt
         .retry(pauses.with_max_delay(Duration::from_secs(5)).with_max_times(TRIES - 1))
         .when(blocked)
-        .notify(|_, pause| {
+        .notify(|error, pause| {
             tracing::warn!(
                 migration = migration.name,
+                cause = cause_of(error),
                 pause_ms = pause.as_millis(),
-                "another session holds a table for longer than {} s; rolled back, to be tried again",
-                plan.options.ddl_lock_timeout.as_secs()
+                lock_timeout_s = plan.options.ddl_lock_timeout.as_secs(),
+                "another session holds a lock that it needs; rolled back, to be tried again"
             );
         })
         .await;
