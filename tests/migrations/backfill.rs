@@ -204,6 +204,11 @@ async fn a_backfill_reaches_the_rows_of_every_tenant_or_says_that_policies_hide_
     assert_eq!(code, 1);
     assert!(line.contains("row-level security policy for table \"users\""), "{line}");
     assert_eq!(count(&connection, named).await, 0);
+    // Tenants that it cannot list are not tenants that are done.
+    connection.execute_unprepared("ALTER POLICY directory ON tenants TO CURRENT_USER").await.unwrap();
+    let (code, line) = fail(&database, "name-users-of-each-tenant", &["migrate", "up"]).await;
+    assert_eq!((code, line), (1, format!("{FIRST} has no scope to run for: is this the role that may list them?")));
+    connection.execute_unprepared(&format!("ALTER POLICY directory ON tenants TO {owner}")).await.unwrap();
     succeed(&database, "name-users-of-each-tenant", &["migrate", "up"]).await;
     assert_eq!(count(&connection, named).await, 15);
 
