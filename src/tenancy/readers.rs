@@ -18,6 +18,9 @@ use tokio::sync::oneshot;
 /// How many reads share a transaction at most.
 const READS: usize = 32;
 
+/// And while others may wait for a connection: a few, since its next user waits for the end of the transaction, too.
+const READS_WHILE_OTHERS_WAIT: usize = 4;
+
 /// A transaction is handed on to no further read once it is so old.
 const AGE: Duration = Duration::from_millis(50);
 
@@ -127,13 +130,12 @@ struct Open {
 }
 
 impl Open {
-    /// Not while others wait for a connection, nor after a statement that failed or that nobody saw the end of.
+    /// Not after a statement that failed, or that nobody saw the end of.
     fn is_good_for_another(&self, pool: &Pool) -> bool {
         self.transaction.get_database_backend() == DbBackend::Postgres
             && self.transaction.is_unchanged_in_part()
-            && self.reads < READS
+            && self.reads < if pool.has_spare() { READS } else { READS_WHILE_OTHERS_WAIT }
             && self.begun.elapsed() < AGE
-            && pool.has_spare()
     }
 }
 
