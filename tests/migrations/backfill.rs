@@ -1,11 +1,10 @@
 //! Backfills in batches: they go on where they were interrupted, beside writers, and for all tenants.
 
-use crate::{FIRST, command, count, fail, fixture, spawn, stderr, succeed, with_seeds};
+use crate::{FIRST, command, count, fail, fixture, spawn, stderr, succeed, succeed_when_free, with_seeds};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, TransactionTrait};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use test_support::{Database, SOON, Server, Signal, eventually, on_both_databases};
-use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// More than 20 batches of 500.
 const ROWS: i64 = 10_250;
@@ -133,21 +132,7 @@ async fn a_batch_that_waits_for_a_row_is_rolled_back_and_tried_again() {
     let connection = watched(&database).await;
     let writer = connection.begin().await.unwrap();
     writer.execute_unprepared("UPDATE seeds SET touched = 1 WHERE n = 700").await.unwrap();
-    let mut child =
-        command(&database, "fill", &["migrate", "up"]).env("MIGRATION_DDL_LOCK_TIMEOUT_SECONDS", "1").spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let tried = async {
-        while let Some(line) = lines.next_line().await.unwrap() {
-            if line.contains("rolled back, to be tried again") {
-                return;
-            }
-        }
-        panic!("it ended");
-    };
-    tokio::time::timeout(SOON, tried).await.expect("it tries again");
-    writer.commit().await.unwrap();
-    let status = tokio::time::timeout(SOON, child.wait()).await.expect("it ends").unwrap();
-    assert!(status.success());
+    succeed_when_free(&database, "fill", writer.commit()).await;
     assert_filled_once(&connection).await;
     assert_eq!(count(&connection, "seeds WHERE touched = 1").await, 1);
 }

@@ -1,6 +1,8 @@
 //! Kills, hangs, lost sessions: nothing is left half-done, nobody waits for ever.
 
-use crate::{FIRST, SECOND, command, count, fail, fixture, history, spawn, stderr, succeed, with_seeds};
+use crate::{
+    FIRST, SECOND, command, count, fail, fixture, history, spawn, stderr, succeed, succeed_when_free, with_seeds,
+};
 use bulkhead_migrator::{AfterFailure, Migration, MigrationError, Migrations, Mode, Options, Runner, Sql, Target};
 use futures_util::future::join_all;
 use sea_orm::sqlx::postgres::PgConnectOptions;
@@ -276,21 +278,7 @@ async fn a_migration_that_does_not_get_its_locks_is_rolled_back_and_tried_again(
     let connection = with_seeds(&database).await;
     let reader = connection.begin().await.unwrap();
     reader.execute_unprepared("SELECT * FROM seeds").await.unwrap();
-    let mut child =
-        command(&database, "alter", &["migrate", "up"]).env("MIGRATION_DDL_LOCK_TIMEOUT_SECONDS", "1").spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let tried = async {
-        while let Some(line) = lines.next_line().await.unwrap() {
-            if line.contains("rolled back, to be tried again") {
-                return;
-            }
-        }
-        panic!("it ended");
-    };
-    tokio::time::timeout(SOON, tried).await.expect("it tries again");
-    reader.rollback().await.unwrap();
-    let status = tokio::time::timeout(SOON, child.wait()).await.expect("it ends").unwrap();
-    assert!(status.success());
+    succeed_when_free(&database, "alter", reader.rollback()).await;
     assert_eq!(
         count(&connection, "information_schema.columns WHERE table_name = 'seeds' AND column_name = 'added'").await,
         1

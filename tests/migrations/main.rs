@@ -10,9 +10,11 @@ mod permission;
 mod skew;
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
+use std::fmt::Debug;
 use std::path::Path;
 use std::process::Output;
 use test_support::{Database, SOON, Server};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 /// The fixtures' first migration.
@@ -61,6 +63,25 @@ async fn fail(database: &Database, fixture_name: &str, arguments: &[&str]) -> (i
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Migrates; once that has been tried in vain and is to be tried again, has what is in its way end.
+async fn succeed_when_free<E: Debug>(database: &Database, name: &str, free: impl Future<Output = Result<(), E>>) {
+    let mut child =
+        command(database, name, &["migrate", "up"]).env("MIGRATION_DDL_LOCK_TIMEOUT_SECONDS", "1").spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let tried = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains("rolled back, to be tried again") {
+                return;
+            }
+        }
+        panic!("it ended");
+    };
+    tokio::time::timeout(SOON, tried).await.expect("it tries again");
+    free.await.unwrap();
+    let status = tokio::time::timeout(SOON, child.wait()).await.expect("it ends").unwrap();
+    assert!(status.success());
 }
 
 /// Makes the table that the fixtures' migrations leave their traces in.

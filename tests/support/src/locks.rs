@@ -1,7 +1,7 @@
 //! What each statement of a migration locks, measured on a PostgreSQL of the test's own.
 
-use crate::Database;
 use crate::database::target;
+use crate::{Database, eventually};
 use bulkhead_migrator::{LockMode, Migration, Migrations, Mode, Options, Runner};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, QueryResult, Statement, TransactionTrait};
 use std::collections::BTreeMap;
@@ -103,15 +103,10 @@ async fn outside_transaction(
         in_the_way.execute_unprepared(&lock).await.expect("the table is locked");
     }
     let mut apply = pin!(apply);
-    let waits = async {
-        loop {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            let waiting = locks(connection, "NOT granted", tables).await;
-            if !waiting.is_empty() {
-                return waiting;
-            }
-        }
-    };
+    let waits = eventually("the statement waits for a table", async || {
+        let waiting = locks(connection, "NOT granted", tables).await;
+        (!waiting.is_empty()).then_some(waiting)
+    });
     let waiting = tokio::select! {
         () = &mut apply => return Vec::new(),
         waiting = waits => waiting,
