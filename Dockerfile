@@ -16,11 +16,11 @@ FROM compiler AS compiler-amd64
 ENV TARGET=x86_64-unknown-linux-gnu
 FROM compiler AS compiler-arm64
 ENV TARGET=aarch64-unknown-linux-gnu
-FROM compiler AS compiler-
+FROM compiler AS compiler-own
 # Not empty: podman would commit the stage anew for every commit, and take nothing after it from its cache.
 ENV TARGET=""
 
-FROM compiler-${TARGETARCH} AS build
+FROM compiler-${TARGETARCH:-own} AS build
 # quick, or release: smaller and faster, but a longer wait after every edit (docs/image.md).
 ARG PROFILE=quick
 # What .cargo/config.toml names.

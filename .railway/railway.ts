@@ -26,6 +26,9 @@ const otherwise: SourceConfig | undefined = undefined;
 // stands in a file.
 const setByPeople = [
   "ALLOWED_ORIGINS",
+  "AUDIT_CHECKPOINT_MINUTES",
+  "AUDIT_ORIGIN",
+  "AUDIT_SIGNING_KEY",
   "BODY_TIMEOUT_SECONDS",
   "COOKIE_SECRET",
   "DATABASE_ACQUIRE_TIMEOUT_SECONDS",
@@ -38,6 +41,7 @@ const setByPeople = [
   "JWT_MAX_LIFETIME_MINUTES",
   "JWT_ROLE_CLAIM_NAME",
   "JWT_TENANT_CLAIM_NAME",
+  "JWT_TYPE",
   "LOG_FORMAT",
   "MAX_BODY_BYTES",
   "MAX_CONCURRENT_REQUESTS",

@@ -1,6 +1,7 @@
 -- What wrk asks for in scripts/rolling: reads of a document, and of five requests one that creates another.
---   wrk ... -s bench/rolling.lua http://127.0.0.1:PORT -- TOKEN DOCUMENT
--- Prints the outcome as a line of JSON, and the first answers that are no success.
+--   wrk ... -s bench/rolling.lua http://127.0.0.1:PORT -- TOKEN DOCUMENT [FILE]
+-- Prints the outcome as a line of JSON, and the first answers that are no success. FILE gets the id of each document that was
+-- acknowledged, and the code of each answer that is no success.
 local path = "/api/v1/documents"
 local body = '{"bucket":"scans","filename":"scan.pdf","content_type":"application/pdf","size_bytes":48213}'
 local workers = {}
@@ -15,6 +16,7 @@ function init(args)
   local create = wrk.format("POST", path, headers, body)
   local sent = 0
   created, refused, shown = 0, 0, 0
+  file = args[3] and assert(io.open(args[3], "a"))
   request = function()
     sent = sent + 1
     return sent % 5 == 0 and create or read
@@ -24,8 +26,10 @@ end
 function response(status, _, text)
   if status == 201 then
     created = created + 1
+    if file then file:write(text:match('"id":"([^"]+)"'), "\n") end
   elseif status ~= 200 then
     refused = refused + 1
+    if file then file:write("refused ", status, " ", text:match('"code":"([^"]+)"') or "of the proxy", "\n") end
     if shown < 3 then
       shown = shown + 1
       io.stderr:write(string.format("an answer is %d: %s\n", status, text:sub(1, 300)))

@@ -22,8 +22,15 @@ let
   settings = lib.mapAttrs (_: text) cfg.settings // lib.optionalAttrs local socket;
   secrets = lib.filterAttrs (_: path: path != null) cfg.secrets;
 
-  # Secrets are not known when a system is built. This stands in for any: a URL, and as long as COOKIE_SECRET must be.
-  dummies = lib.mapAttrs (_: _: "postgres://host/thirty-two-bytes-or-more") secrets;
+  # Secrets are not known when a system is built. This stands in for any: a URL, and as long as COOKIE_SECRET must be; or
+  # 32 bytes in base64.
+  dummies = lib.mapAttrs (
+    name: _:
+    if name == "AUDIT_SIGNING_KEY" then
+      "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+    else
+      "postgres://host/thirty-two-bytes-or-more"
+  ) secrets;
   arguments = lib.mapAttrsToList (name: value: "${name}=${value}") (settings // dummies);
   settingsCheck = pkgs.runCommand "bulkhead-settings" { } ''
     env -i ${lib.escapeShellArgs arguments} ${lib.getExe cfg.package} config check >$out
@@ -57,6 +64,7 @@ in
       "MIGRATION_DATABASE_URL"
       "OIDC_CLIENT_SECRET"
       "COOKIE_SECRET"
+      "AUDIT_SIGNING_KEY"
     ] (name: option (types.nullOr types.externalPath) null "The file that holds ${name}.");
     database.createLocally = lib.mkEnableOption "the database `bulkhead` in PostgreSQL on this host";
     openFirewall = lib.mkEnableOption "connections to PORT from other hosts";

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use tokio::runtime::Runtime;
 
 mod audit;
+mod checkpoints;
 mod database;
 mod dev_token;
 mod healthcheck;
@@ -73,7 +74,7 @@ enum Command {
     /// List a tenant's users, give them roles, bring deleted ones back
     #[command(subcommand)]
     User(user::User),
-    /// Verify or export the audit log
+    /// Verify, sign, repair or export the audit log
     #[command(subcommand)]
     Audit(audit::Audit),
     /// Print a token for local use; only where ENVIRONMENT=development

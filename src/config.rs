@@ -4,6 +4,7 @@
 //! empty text counts as not set. A secret may come from a file instead, which the variable `NAME_FILE` names. Nothing
 //! here prints a secret: of a database URL, it prints only the server and the database.
 
+mod audit;
 mod auth;
 mod choices;
 mod database_url;
@@ -15,7 +16,8 @@ mod proxies;
 #[cfg(test)]
 mod tests;
 
-pub use auth::{ApiToken, AuthSettings, DevelopmentKey, Issuer, Provider};
+pub use audit::AuditSettings;
+pub use auth::{ApiToken, AuthSettings, DevelopmentKey, Issuer, Provider, TokenType};
 pub(crate) use auth::{COOKIE_SECRET_BYTES_MIN, KEY_AGE_SECONDS_MAX};
 pub use choices::{Environment, LogFormat, MigrateOnStart};
 pub use database_url::DatabaseUrl;
@@ -70,6 +72,8 @@ pub struct Settings {
     pub database_statement_timeout: Duration,
     /// Whose tokens are accepted, and the rules for them.
     pub auth: AuthSettings,
+    /// What the checkpoints of the audit log are signed with, and how often they are made.
+    pub audit: AuditSettings,
     /// What is logged: a level, and levels for single targets, as in `info,sqlx=debug`.
     pub log_level: Targets,
     /// The form of a log line.
@@ -180,6 +184,7 @@ impl Settings {
             database_acquire_timeout: reader.seconds("DATABASE_ACQUIRE_TIMEOUT_SECONDS", 10, 1),
             database_statement_timeout: reader.seconds("DATABASE_STATEMENT_TIMEOUT_SECONDS", 30, 1),
             auth: reader.auth(environment),
+            audit: reader.audit(),
             log_level: reader.parsed("LOG_LEVEL", LogLevel::default()).into(),
             log_format: reader.choice("LOG_FORMAT", log_format),
             source_revision: reader.optional("SOURCE_REVISION"),

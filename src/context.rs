@@ -5,18 +5,20 @@
 
 use crate::app::AppState;
 use crate::audit::{self, Action, ClientInfo, EventDraft};
-use crate::auth::Claims;
-use crate::entity::tenant;
+use crate::auth::{Claims, KnownCaller};
 use crate::entity::user::Role;
 use crate::error::{ApiError, ErrorCode};
 use crate::ids::{TenantId, UserId};
 use crate::telemetry::{ClientIp, RequestIdentity};
-use crate::tenancy::{ResolvedCaller, Tenancy, TenantTransaction};
+use crate::tenancy::{IdempotencyKey, ResolvedCaller, Tenancy, TenantTransaction};
 use axum::extract::{FromRequestParts, MatchedPath};
+use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, USER_AGENT};
 use axum::http::request::Parts;
 use std::convert::Infallible;
 use std::marker::PhantomData;
+use std::sync::Arc;
+use uuid::Uuid;
 
 /// A verified caller, with a role in a tenant that is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,11 +71,26 @@ impl TenantContext {
         self.tenancy.change(event, work).await
     }
 
+    /// Makes a row once, however often the request comes: see [`Tenancy::change_once`].
+    pub async fn change_once<R>(
+        &self,
+        event: EventDraft,
+        key: &IdempotencyKey,
+        row: Uuid,
+        work: impl AsyncFnOnce(&mut TenantTransaction) -> Result<R, ApiError> + Clone,
+        again: impl AsyncFnOnce(&mut TenantTransaction, Uuid) -> Result<R, ApiError>,
+    ) -> Result<R, ApiError> {
+        self.tenancy.change_once(event, key, row, work, again).await
+    }
+
     /// The caller with `least` or more, from its token. A refused caller whose token is good is recorded.
     async fn extract(parts: &Parts, state: &AppState, least: Role) -> Result<Self, ApiError> {
-        let token = bearer(parts)?;
-        let verified = state.auth.verify(token).await;
-        let claims = verified.map_err(|error| ApiError::detailed(error.into(), error.to_string()))?;
+        let claims = if let Some(KnownCaller(claims)) = parts.extensions.get() {
+            Arc::clone(claims)
+        } else {
+            let verified = state.auth.verify(bearer(&parts.headers)?).await;
+            verified.map_err(|error| ApiError::detailed(error.into(), error.to_string()))?
+        };
         let row = state.tenancy.resolve_caller(&claims.tenant, &claims.subject).await?;
         if let (Some(logged), Some(row)) = (parts.extensions.get::<RequestIdentity>(), &row) {
             logged.set(row.tenant_id, row.user_id);
@@ -95,10 +112,7 @@ fn authorize(
     least: Role,
     client: &ClientInfo,
 ) -> Result<Caller, ApiError> {
-    let row = row.ok_or(ErrorCode::TenantRefused)?;
-    if row.status == tenant::Status::Suspended || row.tenant_deleted {
-        return Err(ErrorCode::TenantRefused.into());
-    }
+    let row = row.filter(|row| row.is_served()).ok_or(ErrorCode::TenantRefused)?;
     // A deleted user has no role, whatever the token claims.
     let role = if row.user_deleted { None } else { claims.role.or(row.role) };
     let role = role.ok_or_else(|| ApiError::detailed(ErrorCode::RoleNotSufficient, "the caller has no role"))?;
@@ -144,7 +158,9 @@ async fn record_refusal(
 /// The client of the request, for the audit log.
 fn client(parts: &Parts) -> ClientInfo {
     let ip = parts.extensions.get::<ClientIp>().map(|client| client.0);
-    ClientInfo::new(ip, parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()))
+    // A byte that is no text must not hide the rest.
+    let user_agent = parts.headers.get(USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    ClientInfo::new(ip, user_agent.as_deref())
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for ClientInfo {
@@ -190,8 +206,8 @@ impl<P: Permission> FromRequestParts<AppState> for Require<P> {
 }
 
 /// The token of the one Authorization header (RFC 6750, section 2.1).
-fn bearer(parts: &Parts) -> Result<&str, ApiError> {
-    let mut values = parts.headers.get_all(AUTHORIZATION).iter();
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(ErrorCode::NoToken)?;
     if values.next().is_some() {
         return Err(ApiError::detailed(ErrorCode::InvalidToken, "there is more than one Authorization header"));

@@ -4,6 +4,7 @@ mod availability;
 mod cause;
 mod new_session;
 mod probe;
+mod session;
 mod transaction;
 mod trouble;
 
@@ -24,6 +25,7 @@ use sea_orm::sqlx::pool::PoolOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{self, AssertSqlSafe, ConnectOptions, Connection, Database, Executor, Postgres, Sqlite};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, Statement};
+use session::{PooledSession, prepared};
 use std::ops::Deref;
 use std::time::Duration;
 use tracing::log::LevelFilter;
@@ -171,6 +173,14 @@ impl Pool {
         let _ = tokio::time::timeout(OPEN_TIMEOUT, opening).await;
     }
 
+    /// A session for one statement; `None` with SQLite.
+    async fn session(&self) -> Result<Option<PooledSession>, DbErr> {
+        if self.inner.get_database_backend() != DbBackend::Postgres {
+            return Ok(None);
+        }
+        PooledSession::acquire(self.inner.get_postgres_connection_pool()).await.map(Some)
+    }
+
     /// Closes every session; returns once that is done.
     pub async fn close(self) -> Result<(), DbErr> {
         self.inner.close().await
@@ -214,19 +224,41 @@ impl ConnectionTrait for Pool {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.availability.unless_away(self.inner.execute_raw(statement)).await
+        let work = async {
+            let Some(mut session) = self.session().await? else { return self.inner.execute_raw(statement).await };
+            let done = session.first(&self.availability, async |session| session.execute(prepared(statement)).await);
+            done.await.map(ExecResult::from)
+        };
+        self.availability.unless_away(work).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.availability.unless_away(self.inner.execute_unprepared(sql)).await
+        let work = async {
+            let Some(mut session) = self.session().await? else { return self.inner.execute_unprepared(sql).await };
+            let statements = sqlx::raw_sql(AssertSqlSafe(sql));
+            let done = session.first(&self.availability, async |session| session.execute(statements).await);
+            done.await.map(ExecResult::from)
+        };
+        self.availability.unless_away(work).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.availability.unless_away(self.inner.query_one_raw(statement)).await
+        let work = async {
+            let Some(mut session) = self.session().await? else { return self.inner.query_one_raw(statement).await };
+            let row =
+                session.first(&self.availability, async |session| session.fetch_optional(prepared(statement)).await);
+            Ok(row.await?.map(QueryResult::from))
+        };
+        self.availability.unless_away(work).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.availability.unless_away(self.inner.query_all_raw(statement)).await
+        let work = async {
+            let Some(mut session) = self.session().await? else { return self.inner.query_all_raw(statement).await };
+            let rows = session.first(&self.availability, async |session| session.fetch_all(prepared(statement)).await);
+            Ok(rows.await?.into_iter().map(QueryResult::from).collect())
+        };
+        self.availability.unless_away(work).await
     }
 }
 

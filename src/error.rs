@@ -49,28 +49,30 @@ macro_rules! registry {
 // One code a line: a table reads best unwrapped.
 #[rustfmt::skip]
 registry! {
-    InvalidToken        "AUTH_001" 401 "The token is not valid."                    "The token is malformed, or a claim is missing or not acceptable: issuer, audience, times, lifetime, use. 400 where a login code or the answer to it is refused.";
-    StateMismatch       "AUTH_002" 403 "The login was not begun in this browser."   "The state does not belong to the login cookie, or the cookie is missing or older than ten minutes: begin the login again.";
+    InvalidToken        "AUTH_001" 401 "The token is not valid."                    "The token is malformed, or a claim is missing or not acceptable: issuer, audience, times, lifetime, use, or it is bound to a key. 400 where a login code or the answer to it is refused.";
+    StateMismatch       "AUTH_002" 403 "The login was not begun in this browser."   "The state belongs to no login cookie of this browser, or its cookie is missing or older than ten minutes: begin the login again.";
     TokenExpired        "AUTH_003" 401 "The token has expired."                     "Log in again.";
-    BadSignature        "AUTH_004" 401 "The token's signature is not valid."        "The signature does not fit, the algorithm is not RS256, ES256 or EdDSA, or the key is missing, unknown or not for signatures.";
+    BadSignature        "AUTH_004" 401 "The token's signature is not valid."        "The signature does not fit, the algorithm is not RS256, ES256, EdDSA or Ed25519, or the key is missing, unknown or not for signatures.";
     NoTenant            "AUTH_005" 403 "The token names no tenant."                 "Have the provider put the tenant into the token, or name the claim that holds it in JWT_TENANT_CLAIM_NAME.";
     RedirectNotAllowed  "AUTH_006" 400 "The redirect address is not allowed."       "Its origin must be one of ALLOWED_ORIGINS.";
     BadTenant           "AUTH_007" 403 "The token's tenant is not valid."           "A tenant is 3 to 128 letters, digits, `_` or `-`.";
     RoleNotSufficient   "AUTH_008" 403 "Your role does not allow this."             "The operation needs another role, or neither the token nor a user row gives the caller one.";
     TenantRefused       "AUTH_009" 403 "The tenant is not served."                  "The tenant is unknown, suspended or deleted.";
     NoToken             "AUTH_010" 401 "A token is required."                       "Send `Authorization: Bearer TOKEN`, once.";
-    InvalidInput        "VAL_001"  400 "The input is not valid."                    "A value is out of range, a field is unknown, or the request breaks HTTP's rules.";
+    InvalidInput        "VAL_001"  400 "The input is not valid."                    "A value is out of range, a field is unknown or null where it may not be, a precondition is not for this operation, or the request breaks HTTP's rules, as without a Host header.";
     MissingField        "VAL_002"  400 "A field is missing."                        "Send every field that the documentation marks as required.";
     BadFormat           "VAL_003"  400 "The input is not in the expected format."   "The body is not JSON, or a parameter is not of its type.";
     TooLarge            "VAL_004"  413 "The request is too large."                  "The body is longer than MAX_BODY_BYTES. 431 and 414 where it is the headers or the address.";
-    UnsupportedMedia    "VAL_005"  415 "The request body must be application/json." "Send `Content-Type: application/json`.";
+    UnsupportedMedia    "VAL_005"  415 "The request body must be application/json." "Send `Content-Type: application/json`, in UTF-8 and uncompressed; `field` says which header is wrong. Other types of JSON, `application/merge-patch+json` too, are not taken.";
     BodyTooSlow         "VAL_006"  408 "The request body did not arrive in time."   "Send the whole body within BODY_TIMEOUT_SECONDS.";
+    KeyOfAnother        "VAL_007"  422 "This Idempotency-Key belongs to another request." "A request with the same key and another body has succeeded within 24 hours: take a new key for a new request.";
     NotFound            "RES_001"  404 "There is nothing at this address."          "The address is wrong, or what it names is not there for this caller.";
     Conflict            "RES_002"  409 "This is in conflict with what exists."      "Another one has what must be unique; `field` says what that is.";
     Stale               "RES_003"  412 "This has been changed meanwhile."           "Read it again, and send its new ETag in If-Match.";
     MethodNotAllowed    "RES_004"  405 "This address does not take this method."    "The Allow header lists what it takes.";
     LastAdmin           "RES_005"  409 "The tenant would have no admin left."       "This user is the tenant's last admin, or the last one with an `external_idp_id`: make another user an admin first. A role that only a token's claim gives does not count.";
-    RateLimited         "LIM_001"  429 "Too many requests."                         "Wait for the seconds of the Retry-After header. The address has used up its share, or has MAX_CONCURRENT_REQUESTS_PER_CLIENT requests at work.";
+    KeyAtWork           "RES_006"  409 "A request with this Idempotency-Key is at work." "Wait for the seconds of the Retry-After header, and send it again: the answer is then that of the first.";
+    RateLimited         "LIM_001"  429 "Too many requests."                         "Wait for the seconds of the Retry-After header. The caller, or the address of who is not known, has used up its share, or has MAX_CONCURRENT_REQUESTS_PER_CLIENT requests at work.";
     DatabaseUnreachable "SYS_001"  503 "The database cannot be reached."            "It does not answer, or the session with it has ended: try again; the log says more.";
     SecretUnavailable   "SYS_002"  503 "A secret is not available."                 "The service lacks a secret that it needs: see the log, and docs/settings.md.";
     Internal            "SYS_003"  500 "Something went wrong on our side."          "The log says more, under the same request id.";

@@ -4,7 +4,7 @@
 //! router's own 404 and 405, a rejected body, a panic) the same shape by its status.
 
 use crate::error::{ApiError, ErrorCode};
-use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::header::{ACCEPT, ACCEPT_ENCODING, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -82,6 +82,17 @@ impl IntoResponse for ApiError {
         if status == StatusCode::UNAUTHORIZED {
             let challenge = if self.code == ErrorCode::NoToken { CHALLENGE } else { CHALLENGE_AFTER_TOKEN };
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        match self.code {
+            // What the next request may be (RFC 9110, sections 12.5.1, 12.5.3 and 15.5.16).
+            ErrorCode::UnsupportedMedia => {
+                response.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+                response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            }
+            ErrorCode::KeyAtWork => {
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
         }
         response.extensions_mut().insert(self);
         response

@@ -2,9 +2,11 @@
 
 use crate::error::{ApiError, ErrorCode};
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
 use axum::extract::{FromRequest, Query, Request};
-use axum::http::{StatusCode, Uri};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -20,11 +22,59 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        match Json::from_request(request, state).await {
-            Ok(Json(Object(body))) => Ok(Self(body)),
-            Err(rejection) => Err(body_error(&rejection)),
+        parse_body(&body_bytes(request, state).await?).map(Self)
+    }
+}
+
+/// The bytes of a request body that says it is JSON.
+pub(crate) async fn body_bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    must_be_json(request.headers())?;
+    Bytes::from_request(request, state).await.map_err(|rejection| bytes_error(&rejection))
+}
+
+/// What is in the bytes of a body.
+pub(crate) fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let Json(Object(body)) = Json::from_bytes(bytes).map_err(|rejection| body_error(&rejection))?;
+    Ok(body)
+}
+
+/// Refuses a body that would be read otherwise than its sender means it: of another media type, in another character encoding
+/// than UTF-8, or compressed. `application/merge-patch+json` is one of these: a PATCH replaces an object within a field, which
+/// RFC 7396 would merge.
+fn must_be_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    let refused = |name: HeaderName, what: &str| {
+        let detail = format!("{name}: {what}");
+        Err(ApiError::detailed(ErrorCode::UnsupportedMedia, detail).of_field(field_name(&name).to_owned()))
+    };
+    // Codings are lists, and may come in several lines; names of them have no case (RFC 9110, sections 8.4 and 8.4.1).
+    let mut codings =
+        headers.get_all(CONTENT_ENCODING).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    if !codings.all(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"identity")) {
+        return refused(CONTENT_ENCODING, "the body must not be compressed");
+    }
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let value = types.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if types.next().is_some() {
+        return refused(CONTENT_TYPE, "it is there twice");
+    }
+    let (media_type, parameters) = value.split_once(';').unwrap_or((value, ""));
+    if !media_type.trim().eq_ignore_ascii_case("application/json") {
+        return refused(CONTENT_TYPE, "it must be application/json");
+    }
+    // JSON is UTF-8 (RFC 8259, section 8.1). Parameters that say nothing of the encoding do no harm.
+    for parameter in parameters.split(';') {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        if name.trim().eq_ignore_ascii_case("charset") && !value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+        {
+            return refused(CONTENT_TYPE, "the charset must be utf-8");
         }
     }
+    Ok(())
+}
+
+/// The header's name as the documentation writes it.
+fn field_name(name: &HeaderName) -> &'static str {
+    if *name == CONTENT_TYPE { "Content-Type" } else { "Content-Encoding" }
 }
 
 /// A JSON object: serde alone would take an array of its members in their order, too.
@@ -71,23 +121,27 @@ pub(crate) fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiErro
 
 fn body_error(rejection: &JsonRejection) -> ApiError {
     let text = rejection.body_text();
-    let code = match rejection {
-        JsonRejection::MissingJsonContentType(_) => ErrorCode::UnsupportedMedia,
+    match rejection {
         JsonRejection::JsonSyntaxError(error) => {
-            return ApiError { code: ErrorCode::BadFormat, ..deserialize_error::<serde_json::Error>(error, text) };
+            ApiError { code: ErrorCode::BadFormat, ..deserialize_error::<serde_json::Error>(error, text) }
         }
-        JsonRejection::JsonDataError(error) => return deserialize_error::<serde_json::Error>(error, text),
-        JsonRejection::BytesRejection(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            ErrorCode::TooLarge
-        }
-        JsonRejection::BytesRejection(rejection) => match BodyError::of(rejection) {
+        JsonRejection::JsonDataError(error) => deserialize_error::<serde_json::Error>(error, text),
+        _ => ApiError::detailed(ErrorCode::InvalidInput, text),
+    }
+}
+
+/// Why a body was not read to its end.
+fn bytes_error(rejection: &BytesRejection) -> ApiError {
+    let code = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        ErrorCode::TooLarge
+    } else {
+        match BodyError::of(rejection) {
             Some(BodyError::Late) => ErrorCode::BodyTooSlow,
             Some(BodyError::NoRoom) => ErrorCode::Overloaded,
             None => ErrorCode::InvalidInput,
-        },
-        _ => ErrorCode::InvalidInput,
+        }
     };
-    ApiError::detailed(code, text)
+    ApiError::detailed(code, rejection.body_text())
 }
 
 /// What is of the wrong type or out of range, with the name of where.

@@ -15,7 +15,8 @@
 //! 11. [`auth`], [`database`], [`telemetry`]
 //! 12. [`config`]
 //! 13. [`entity`], `tenant_limit`
-//! 14. `clock`, `error_chain`, [`ids`], `invocation`, `json`, [`lifecycle`], `readiness`, `single_flight`, `text`
+//! 14. [`note`]
+//! 15. `clock`, `error_chain`, [`ids`], `invocation`, `json`, [`lifecycle`], [`merkle`], `readiness`, `single_flight`, `text`
 
 pub mod administration;
 pub mod app;
@@ -37,6 +38,8 @@ mod input;
 mod invocation;
 mod json;
 pub mod lifecycle;
+pub mod merkle;
+pub mod note;
 mod pages;
 mod readiness;
 mod resource;

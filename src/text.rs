@@ -9,6 +9,14 @@ pub(crate) fn counted<N: Copy + fmt::Display + PartialEq + From<u8>>(count: N, o
     format!("{count} {noun}")
 }
 
+/// Whether a reader would not see this character, or would see others in another order because of it:
+/// controls, zero-width characters, and those that change the direction of writing (Unicode Standard Annex 9).
+pub(crate) fn is_invisible(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
 /// Non-empty text without surrounding spaces or control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NonBlank(pub(crate) String);

@@ -73,6 +73,14 @@ pub fn all() -> Vec<Migration> {
         migration!("m20261126_000012_record_entries", Mode::Transaction, "m20261125_000009_confine_functions"),
         migration!("m20261126_000013_route_entries", Mode::Transaction, "m20261125_000009_confine_functions"),
         migration!("m20261126_000014_append_entries", Mode::Transaction, "m20261125_000009_confine_functions"),
+        // An older build takes the right to delete from this table for a fault of the isolation, and is not ready.
+        migration!("m20261127_000015_keep_request_keys", Mode::Transaction, "m20261127_000015_keep_request_keys"),
+        migration!("m20261127_000016_check_places_of_files", Mode::Transaction, "m20261127_000015_keep_request_keys"),
+        migration!(
+            "m20261127_000017_create_audit_checkpoints",
+            Mode::Transaction,
+            "m20261127_000015_keep_request_keys"
+        ),
         // scripts/new-resource adds migrations above this line.
     ]
 }

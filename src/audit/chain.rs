@@ -8,7 +8,7 @@ use crate::ids::{AuditLogId, TenantId, UserId};
 use aws_lc_rs::digest::{SHA256, digest};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, InsertStatement, Query};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, EntityName, RuntimeErr, Statement};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,7 +29,7 @@ const INSTANT: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
 
 /// One entry. Its canonical form is JSON by RFC 8785 (JCS) of all its members; its hash is SHA-256 of that.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AuditEntry {
     /// The tenant in whose chain it stands.
     pub tenant_id: TenantId,

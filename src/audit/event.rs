@@ -3,6 +3,7 @@
 use super::shown;
 use crate::ids::{RowId, TenantId, UserId};
 use crate::telemetry::redact;
+use crate::text::is_invisible;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
@@ -67,7 +68,7 @@ impl ClientInfo {
     /// From a client's address and User-Agent header.
     #[must_use]
     pub fn new(ip: Option<IpAddr>, user_agent: Option<&str>) -> Self {
-        let kept = |text: &str| redact(text).chars().filter(|c| !c.is_control()).take(USER_AGENT_CHARS_MAX).collect();
+        let kept = |text: &str| redact(text).chars().filter(|c| !is_invisible(*c)).take(USER_AGENT_CHARS_MAX).collect();
         Self { ip, user_agent: user_agent.map(kept) }
     }
 }

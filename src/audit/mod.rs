@@ -5,6 +5,7 @@
 //! Entries hold ids, names of fields and codes, never a patient's data.
 
 mod chain;
+mod checkpoint;
 mod event;
 mod recorder;
 mod repair;
@@ -12,6 +13,8 @@ mod repair_entry;
 mod repeats;
 mod shared_transaction;
 mod shown;
+mod since;
+mod tree;
 mod turn;
 mod verify;
 mod walk;
@@ -19,12 +22,16 @@ mod write_queue;
 
 pub(crate) use chain::format_timestamp;
 pub use chain::{AuditEntry, GENESIS, append};
+pub use checkpoint::{Made, Refused, checkpoint};
+pub(crate) use checkpoint::{Stored as StoredCheckpoint, newest as newest_checkpoint};
 pub use event::{Action, ClientInfo, EventDraft, change};
 pub use recorder::Recorder;
 pub use repair::repair;
 pub use repair_entry::{Repair, Repaired};
 pub use repeats::Refusals;
 pub use shown::{ID_ENDS, IDS, IdEnds, Shown, end_bytes, id_end};
+pub use since::{Replay, Verdict};
+pub(crate) use tree::load;
 pub use turn::Turn;
 pub use verify::{Verified, verify};
 pub use walk::{Break, Place, entries};

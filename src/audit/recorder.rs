@@ -62,6 +62,11 @@ impl Recorder {
         }))
     }
 
+    /// The tenants whose chains have been written to since this was last asked.
+    pub(crate) fn take_written(&self) -> HashSet<TenantId> {
+        self.queue().take_written()
+    }
+
     fn queue(&self) -> MutexGuard<'_, WriteQueue> {
         lock(&self.0.queue)
     }

@@ -4,7 +4,9 @@ use super::chain::{AuditEntry, GENESIS};
 use crate::database::Transaction;
 use crate::entity::audit_log::{self, Column};
 use crate::ids::TenantId;
-use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement,
+};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -174,7 +176,34 @@ pub async fn entries(
         .limit(BATCH)
         .all(transaction)
         .await?;
-    Ok(rows.into_iter().map(AuditEntry::from_row).collect())
+    let mut batch: Vec<(AuditEntry, String)> = rows.into_iter().map(AuditEntry::from_row).collect();
+    if transaction.get_database_backend() == DbBackend::Sqlite {
+        show_as_stored(transaction, tenant, &mut batch).await?;
+    }
+    Ok(batch)
+}
+
+/// SQLite keeps text, which may mean the same as what was written, and be other text: such a time and such metadata are shown
+/// as they are stored, so that the hash does not fit.
+async fn show_as_stored(
+    transaction: &Transaction,
+    tenant: TenantId,
+    batch: &mut [(AuditEntry, String)],
+) -> Result<(), DbErr> {
+    let (Some((first, _)), Some((last, _))) = (batch.first(), batch.last()) else { return Ok(()) };
+    let sql = "SELECT CAST(metadata AS text), CAST(created_at AS text) FROM audit_logs
+               WHERE tenant_id = ? AND sequence BETWEEN ? AND ? ORDER BY sequence";
+    let values = [tenant.into(), first.sequence.into(), last.sequence.into()];
+    let rows = transaction.query_all_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)).await?;
+    for ((entry, _), row) in batch.iter_mut().zip(rows) {
+        let (metadata, created_at): (String, String) = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
+        let written = entry.metadata.to_string();
+        if written != metadata {
+            entry.metadata = metadata.into();
+        }
+        entry.created_at = created_at;
+    }
+    Ok(())
 }
 
 fn hash_of(entry: &AuditEntry) -> Result<String, DbErr> {

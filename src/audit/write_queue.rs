@@ -57,6 +57,8 @@ pub(super) struct WriteQueue {
     at_once: usize,
     /// Tenants of which a change failed lately, and for how many more transactions that counts.
     careful: HashMap<TenantId, u32>,
+    /// Tenants whose chains were written to, for whoever makes checkpoints.
+    written: HashSet<TenantId>,
 }
 
 /// What waits in one chain.
@@ -132,6 +134,7 @@ impl WriteQueue {
         if self.changing < self.at_once
             && let Some(tenant) = self.to_change.pop_front()
         {
+            self.written.insert(tenant);
             let chain = self.chains.entry(tenant).or_default();
             chain.waiting = false;
             chain.changing += 1;
@@ -152,6 +155,7 @@ impl WriteQueue {
                 break;
             }
             self.to_record.pop_front();
+            self.written.insert(tenant);
             if !chain.changes.is_empty() {
                 // Changes have come meanwhile; their transaction writes the entries, too.
                 self.to_change.push_back(tenant);
@@ -166,6 +170,11 @@ impl WriteQueue {
             }
         }
         batch
+    }
+
+    /// The tenants whose chains have been written to since this was last asked.
+    pub(super) fn take_written(&mut self) -> HashSet<TenantId> {
+        std::mem::take(&mut self.written)
     }
 
     /// The tenant's next change, for a transaction that the tenant has.

@@ -1,10 +1,6 @@
 //! The claims of a token: as the JSON of its payload, and as this API reads them.
 
 use crate::entity::user::Role;
-use crate::json::{self, Bounds};
-use serde::de::Error;
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 /// The tenant id that belongs to the system itself; no token may name it.
@@ -77,12 +73,17 @@ pub fn is_valid_tenant_id(id: &str) -> bool {
         && !id.eq_ignore_ascii_case(SYSTEM_TENANT)
 }
 
-/// The claims as a JSON object. A name that occurs twice in an object, at any depth, is an error (RFC 7519, section 4):
-/// two readers of the same token could otherwise see two different claims.
+/// The claims as a JSON object, in which no name occurs twice, at any depth (RFC 7519, section 4): two readers of the same
+/// token could otherwise see two different claims.
 #[derive(Debug)]
 pub(super) struct RawClaims(Map<String, Value>);
 
 impl RawClaims {
+    /// The claims, if `json` is an object.
+    pub(super) fn new(json: Value) -> Option<Self> {
+        if let Value::Object(members) = json { Some(Self(members)) } else { None }
+    }
+
     /// The claim of this name. If there is none, the name is taken as a dotted path into nested objects.
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
         let direct = self.0.get(name);
@@ -93,27 +94,30 @@ impl RawClaims {
         })
     }
 
+    /// The claim of this very name, unless it is null.
+    pub(super) fn own(&self, name: &str) -> Option<&Value> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.as_str()
     }
 
-    /// A NumericDate (RFC 7519, section 2), truncated to whole seconds since 1970.
+    /// A text, or each of a list of texts, such as `aud` (RFC 7519, section 4.1.3).
+    pub(super) fn texts(&self, name: &str) -> Option<Vec<&str>> {
+        match self.0.get(name)? {
+            Value::String(text) => Some(vec![text]),
+            Value::Array(items) => items.iter().map(Value::as_str).collect(),
+            _ => None,
+        }
+    }
+
+    /// A NumericDate (RFC 7519, section 2) from 1970 on, truncated to whole seconds.
     pub(super) fn date(&self, name: &str) -> Option<i64> {
         /// 2^53, the limit up to which JSON's numbers are exact: some 285 million years.
         const DATE_MAX: f64 = 9_007_199_254_740_992.0;
-        let seconds = self.0.get(name)?.as_f64().filter(|seconds| seconds.abs() < DATE_MAX)?;
+        let seconds = self.0.get(name)?.as_f64().filter(|seconds| (0.0..DATE_MAX).contains(seconds))?;
         #[allow(clippy::cast_possible_truncation, reason = "bounded above")]
         Some(seconds as i64)
-    }
-}
-
-impl<'de> Deserialize<'de> for RawClaims {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Box::<RawValue>::deserialize(deserializer)?;
-        // The length of a header limits the token, so the number of values needs no limit.
-        match json::parse(&text, Bounds { values: usize::MAX, exact_numbers: false }).map_err(D::Error::custom)? {
-            Value::Object(members) => Ok(Self(members)),
-            _ => Err(D::Error::custom("the claims are not an object")),
-        }
     }
 }

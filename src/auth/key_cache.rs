@@ -1,7 +1,7 @@
 //! The provider's keys: one task fetches them, every request reads them without a lock.
 
 use super::discovery::{Metadata, ProviderError};
-use super::key_set::{Key, KeySet};
+use super::key_set::KeySet;
 use super::key_source::{FetchedKeys, KeySource};
 use crate::config::KEY_AGE_SECONDS_MAX;
 use arc_swap::ArcSwapOption;
@@ -24,9 +24,16 @@ const KEY_AGE_MAX: Duration = Duration::from_secs(KEY_AGE_SECONDS_MAX as u64);
 const RETRY_PAUSE_WITHOUT_KEYS: Duration = Duration::from_secs(2);
 const RETRY_PAUSE_WITH_KEYS: Duration = Duration::from_secs(30);
 
-/// The most requests that wait for a fetch because of an unknown key id. More than these go on with the keys at hand:
+/// The most requests that wait for a fetch because no key fits their tokens. More than these go on with the keys at hand:
 /// requests with forged tokens must not use up all places while the provider is slow.
 const REFRESH_WAITERS_MAX: usize = 128;
+
+/// As many for logins.
+const LOGIN_WAITERS_MAX: usize = 64;
+
+/// The least time between two fetches because of a login. A login waits for the next one: a second change of the keys within
+/// half a minute does not make it fail.
+const LOGIN_REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a request waits for a fetch of keys.
 const KEY_WAIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,13 +60,26 @@ pub(super) struct Snapshot {
     pub(super) metadata: Option<Metadata>,
     /// Counts the changes of issuer or keys. A token that was verified with an older generation is verified again.
     pub(super) generation: u64,
-    keys: KeySet,
+    pub(super) keys: KeySet,
     fetched_at: Instant,
 }
 
-impl Snapshot {
-    pub(super) fn find(&self, id: &str) -> Option<&Key> {
-        self.keys.find(id)
+/// Who asks for keys that are not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// A request with a token, which anyone could have made up.
+    Request,
+    /// A login, whose tokens come from the provider itself. If no key fits them, the keys have changed.
+    Login,
+}
+
+impl Asker {
+    /// How many looks are worth waiting for. A look in progress may have begun before the keys changed.
+    pub(super) fn looks(self) -> usize {
+        match self {
+            Self::Request => 1,
+            Self::Login => 2,
+        }
     }
 }
 
@@ -73,11 +93,12 @@ pub(super) struct KeyCache {
     failing: AtomicBool,
     on_demand: watch::Sender<OnDemandRefresh>,
     refresh_waiters: Semaphore,
+    login_waiters: Semaphore,
     /// Whether the first refresh has ended, successfully or not.
     first_attempt_done: watch::Sender<bool>,
 }
 
-/// A fetch of the keys because a token names an unknown one.
+/// A fetch of the keys because none fits a token.
 #[derive(Debug, Default)]
 struct OnDemandRefresh {
     /// When the last one began.
@@ -101,6 +122,7 @@ impl KeyCache {
             failing: AtomicBool::new(false),
             on_demand: watch::Sender::default(),
             refresh_waiters: Semaphore::new(REFRESH_WAITERS_MAX),
+            login_waiters: Semaphore::new(LOGIN_WAITERS_MAX),
             first_attempt_done: watch::Sender::new(false),
         }
     }
@@ -123,20 +145,38 @@ impl KeyCache {
         self.current()
     }
 
-    /// The keys after a fetch because of an unknown key id. This fetch is shared and rate-limited: requests that come
-    /// during a fetch wait for it; later ones use the keys at hand.
-    pub(super) async fn refresh_for_unknown_kid(&self) -> Option<Arc<Snapshot>> {
+    /// The keys after a fetch because no key fits a token. This fetch is shared and rate-limited: requests that come during a
+    /// fetch wait for it; later ones use the keys at hand, and logins wait for the next fetch.
+    pub(super) async fn look(&self, asker: Asker) -> Option<Arc<Snapshot>> {
+        let interval = self.source.as_ref()?.min_refresh_interval();
         let mut refresh = self.on_demand.subscribe();
-        if let (true, Ok(_permit)) = (self.request_refresh(), self.refresh_waiters.try_acquire()) {
+        let (interval, waiters) = match asker {
+            Asker::Request => (interval, &self.refresh_waiters),
+            Asker::Login => (interval.min(LOGIN_REFRESH_INTERVAL), &self.login_waiters),
+        };
+        let permit = waiters.try_acquire();
+        if asker == Asker::Login && permit.is_ok() {
+            self.wait_for_pause(interval).await;
+        }
+        if self.request_refresh(interval) && permit.is_ok() {
             let _ = tokio::time::timeout(KEY_WAIT_TIMEOUT, refresh.wait_for(|refresh| !refresh.wanted)).await;
         }
         self.current()
     }
 
-    /// Requests a fetch if the last one is long enough ago. Returns whether there is one to wait for.
-    fn request_refresh(&self) -> bool {
-        let Some(source) = &self.source else { return false };
-        let interval = source.min_refresh_interval();
+    /// Waits until a fetch may be requested, unless one is in progress.
+    async fn wait_for_pause(&self, interval: Duration) {
+        let allowed_at = {
+            let refresh = self.on_demand.borrow();
+            refresh.last_began.filter(|_| !refresh.wanted).map(|began| began + interval)
+        };
+        if let Some(at) = allowed_at {
+            tokio::time::sleep_until(at).await;
+        }
+    }
+
+    /// Requests a fetch if the last one is so long ago. Returns whether there is one to wait for.
+    fn request_refresh(&self, interval: Duration) -> bool {
         let mut wanted = false;
         self.on_demand.send_if_modified(|refresh| {
             let requested = !refresh.wanted && refresh.last_began.is_none_or(|began| began.elapsed() >= interval);
@@ -172,8 +212,8 @@ impl KeyCache {
                 tokio::select! {
                     () = &mut due => break,
                     () = async { drop(on_demand.wait_for(|refresh| refresh.wanted).await) } => {
-                        // Keep the schedule unless this fetch failed: the metadata may then have changed.
-                        if self.refresh_keys_only(source).await.is_err() {
+                        // Keep the schedule unless this fetch failed.
+                        if self.refresh_on_demand(source).await.is_err() {
                             break;
                         }
                     }
@@ -194,8 +234,8 @@ impl KeyCache {
         outcome
     }
 
-    /// Fetches the keys in one request, because a token names an unknown one.
-    async fn refresh_keys_only(&self, source: &dyn KeySource) -> Result<(), ()> {
+    /// Fetches the keys without retries, because none fits a token.
+    async fn refresh_on_demand(&self, source: &dyn KeySource) -> Result<(), ()> {
         // The interval counts from this fetch, not from the request for it, which may have waited for a refresh.
         self.on_demand.send_modify(|refresh| refresh.last_began = Some(Instant::now()));
         let known = self.current.load().as_ref().and_then(|snapshot| snapshot.metadata.clone());

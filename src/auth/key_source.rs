@@ -4,11 +4,15 @@ use super::discovery::{Metadata, ProviderError};
 use super::http::HttpClient;
 use super::key_set::{JwksDocument, KeySet};
 use crate::config::Provider;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join};
 use std::time::Duration;
+use tokio::time::timeout;
 
-/// The least time between two fetches from a provider for unknown key ids.
+/// The least time between two fetches from a provider because no key fits a token.
 pub(super) const PROVIDER_MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long the metadata may take, if the keys are there without it.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The result of one fetch.
 pub(super) struct FetchedKeys {
@@ -21,10 +25,11 @@ pub(super) struct FetchedKeys {
 
 /// Where signing keys come from.
 pub(super) trait KeySource: Send + Sync {
-    /// Fetches the provider's metadata, unless it is `known`, and the keys.
+    /// Fetches the provider's metadata and the keys. With `known` metadata, both at once: the keys are fetched a second time
+    /// only if their address has changed, and metadata that cannot be fetched stays as it is.
     fn fetch(&self, known: Option<Metadata>) -> BoxFuture<'_, Result<FetchedKeys, ProviderError>>;
 
-    /// The least time between two fetches for unknown key ids, for the whole process.
+    /// The least time between two fetches because no key fits a token, for the whole process.
     fn min_refresh_interval(&self) -> Duration;
 }
 
@@ -38,20 +43,35 @@ impl ProviderKeys {
     pub(super) fn new(provider: Box<Provider>, http: HttpClient) -> Self {
         Self { provider, http }
     }
+
+    async fn metadata(&self) -> Result<Metadata, ProviderError> {
+        Metadata::fetch(&self.provider, &self.http).await
+    }
+
+    async fn keys(&self, metadata: Metadata) -> Result<FetchedKeys, ProviderError> {
+        let keys = KeySet::from(self.http.json::<JwksDocument>(&metadata.jwks_uri).await?);
+        if keys.len() == 0 {
+            return Err(ProviderError::NoKeys(metadata.jwks_uri.to_string()));
+        }
+        Ok(FetchedKeys { issuer: metadata.issuer.clone(), metadata: Some(metadata), keys })
+    }
 }
 
 impl KeySource for ProviderKeys {
     fn fetch(&self, known: Option<Metadata>) -> BoxFuture<'_, Result<FetchedKeys, ProviderError>> {
         Box::pin(async move {
-            let metadata = match known {
-                Some(metadata) => metadata,
-                None => Metadata::fetch(&self.provider, &self.http).await?,
+            let Some(known) = known else {
+                return self.keys(self.metadata().await?).await;
             };
-            let keys = KeySet::from(self.http.json::<JwksDocument>(&metadata.jwks_uri).await?);
-            if keys.len() == 0 {
-                return Err(ProviderError::NoKeys(metadata.jwks_uri.to_string()));
+            let address = known.jwks_uri.clone();
+            let metadata = timeout(METADATA_TIMEOUT, self.metadata());
+            match join(self.keys(known), metadata).await {
+                (_, Ok(Ok(new))) if new.jwks_uri != address => self.keys(new).await,
+                (keys, Ok(Ok(new))) => {
+                    keys.map(|keys| FetchedKeys { issuer: new.issuer.clone(), metadata: Some(new), ..keys })
+                }
+                (keys, _) => keys,
             }
-            Ok(FetchedKeys { issuer: metadata.issuer.clone(), metadata: Some(metadata), keys })
         })
     }
 

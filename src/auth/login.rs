@@ -5,6 +5,7 @@ use super::claims::Claims;
 use super::discovery::Metadata;
 use super::exchanges::{ExchangeRefused, Exchanges};
 use super::http::HttpClient;
+use super::id_token::{Expected, is_same_person};
 use super::key_cache::KeyCache;
 use super::login_state::{LOGIN_TTL_SECONDS, LoginState, LoginStateKey};
 use super::verifier::{TokenError, Verifier};
@@ -17,10 +18,20 @@ use serde::Deserialize;
 use std::sync::Arc;
 use url::{Url, form_urlencoded};
 
-/// The cookie that ties the end of a login to its beginning. Over https its name has the prefix with which browsers
-/// accept it from this host only (RFC 6265bis, section 4.1.3.2), so that no other host of the domain can set it.
-const COOKIE: &str = "bulkhead_login";
-const HOST_COOKIE: &str = "__Host-bulkhead_login";
+/// The cookie that ties the end of a login to its beginning: this, and the beginning of the login's state, so that logins in
+/// several tabs have one each. Over https its name has the prefix with which browsers accept it from this host only (RFC
+/// 6265bis, section 4.1.3.2), so that no other host of the domain can set it.
+const COOKIE: &str = "bulkhead_login_";
+const HOST_COOKIE: &str = "__Host-bulkhead_login_";
+
+/// How much of the state is in the cookie's name, in bytes.
+const COOKIE_STATE_BYTES: usize = 8;
+
+/// The most logins that a browser has under way. Another one ends the oldest.
+const LOGINS_MAX: usize = 4;
+
+/// The most login cookies of a request whose signatures are verified.
+const COOKIES_READ_MAX: usize = 16;
 
 /// Why a login or a logout fails.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +55,7 @@ pub enum LoginError {
     #[error("{0}")]
     Cookie(&'static str),
     /// The state does not belong to a login of this browser.
-    #[error("the state is not that of the login")]
+    #[error("the state is not that of a login of this browser")]
     State,
     /// The provider rejects the code.
     #[error("the identity provider rejects the code: {0}")]
@@ -79,8 +90,8 @@ impl From<ExchangeRefused> for LoginError {
 pub struct AuthorizationRequest {
     /// Where to send the browser: the provider's authorization endpoint with all parameters.
     pub url: Url,
-    /// A `Set-Cookie` value.
-    pub cookie: String,
+    /// `Set-Cookie` values: the cookie of this login, and the removal of old ones.
+    pub cookies: Vec<String>,
 }
 
 /// The end of a login.
@@ -143,8 +154,8 @@ impl Login {
         Self { provider, http, keys, verifier, state_key, exchanges: Exchanges::new() }
     }
 
-    /// Begins a login.
-    pub(super) async fn begin(&self) -> Result<AuthorizationRequest, LoginError> {
+    /// Begins a login. The request's headers hold the cookies of others.
+    pub(super) async fn begin(&self, headers: &HeaderMap) -> Result<AuthorizationRequest, LoginError> {
         let metadata = self.provider_metadata().await?;
         let mut url = endpoint(metadata.authorization_endpoint, "authorization_endpoint")?;
         let login = LoginState::random();
@@ -161,34 +172,82 @@ impl Login {
             .append_pair("code_challenge", &login.code_challenge())
             .append_pair("code_challenge_method", "S256")
             .extend_pairs(audience.map(|audience| ("audience", audience)));
-        let cookie = self.cookie(self.state_key.sign(&login)).max_age(time::Duration::seconds(LOGIN_TTL_SECONDS));
-        Ok(AuthorizationRequest { url, cookie: cookie.build().to_string() })
+        let cookie = self.cookie(self.cookie_name(&login.state), self.state_key.sign(&login));
+        let cookie = cookie.max_age(time::Duration::seconds(LOGIN_TTL_SECONDS)).build().to_string();
+        let mut cookies = vec![cookie];
+        cookies.extend(self.superfluous_cookies(headers).into_iter().map(|name| self.removal(name)));
+        Ok(AuthorizationRequest { url, cookies })
+    }
+
+    /// The names of login cookies that go when another login begins: so many that it becomes one of [`LOGINS_MAX`]. Those that
+    /// say nothing here go first, then the oldest.
+    fn superfluous_cookies(&self, headers: &HeaderMap) -> Vec<String> {
+        let mut found: Vec<(i64, String)> = self
+            .cookies(headers)
+            .take(COOKIES_READ_MAX)
+            .map(|(name, value)| {
+                let login = self.state_key.verify(&value).ok().filter(|login| self.cookie_name(&login.state) == name);
+                (login.map_or(0, |login| login.exp), name)
+            })
+            .collect();
+        found.sort();
+        let kept = found.len().min(LOGINS_MAX - 1);
+        found.truncate(found.len() - kept);
+        found.into_iter().map(|(_, name)| name).collect()
     }
 
     fn redirect_url(&self) -> Result<&str, LoginError> {
         self.provider.redirect_url.as_ref().map(Url::as_str).ok_or(LoginError::Setting("OIDC_REDIRECT_URL"))
     }
 
-    fn cookie_name(&self) -> &'static str {
+    fn cookie_prefix(&self) -> &'static str {
         if self.provider.https_only { HOST_COOKIE } else { COOKIE }
     }
 
-    fn cookie(&self, value: String) -> CookieBuilder<'static> {
-        Cookie::build((self.cookie_name(), value))
-            .path("/")
-            .http_only(true)
-            .same_site(SameSite::Lax)
-            .secure(self.provider.https_only)
+    fn cookie_name(&self, state: &str) -> String {
+        format!("{}{}", self.cookie_prefix(), state.get(..COOKIE_STATE_BYTES).unwrap_or(state))
     }
 
-    /// Reads the login cookie, which must have this `state`.
-    fn read_login_state(&self, headers: &HeaderMap, state: &str) -> Result<LoginState, LoginError> {
+    /// Names and values of the request's login cookies.
+    fn cookies(&self, headers: &HeaderMap) -> impl Iterator<Item = (String, String)> {
+        let is_of_state = |rest: &str| {
+            rest.len() == COOKIE_STATE_BYTES
+                && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        };
         let values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let cookies =
-            values.flat_map(Cookie::split_parse).flatten().filter(|cookie| cookie.name() == self.cookie_name());
-        let cookie = cookies.last().ok_or(LoginError::Cookie("there is no login cookie"))?;
-        let login = self.state_key.verify(cookie.value()).map_err(LoginError::Cookie)?;
-        if login.state == state { Ok(login) } else { Err(LoginError::State) }
+        let cookies = values.flat_map(Cookie::split_parse).flatten();
+        let of_logins =
+            cookies.filter(move |cookie| cookie.name().strip_prefix(self.cookie_prefix()).is_some_and(is_of_state));
+        of_logins.map(|cookie| (cookie.name().to_owned(), cookie.value().to_owned()))
+    }
+
+    /// A `Set-Cookie` value that removes the cookie of this name.
+    fn removal(&self, name: String) -> String {
+        let mut removal = self.cookie(name, String::new()).build();
+        removal.make_removal();
+        removal.to_string()
+    }
+
+    fn cookie(&self, name: String, value: String) -> CookieBuilder<'static> {
+        Cookie::build((name, value)).path("/").http_only(true).same_site(SameSite::Lax).secure(self.provider.https_only)
+    }
+
+    /// Reads the login cookie that has this `state`.
+    fn read_login_state(&self, headers: &HeaderMap, state: &str) -> Result<LoginState, LoginError> {
+        let mut refused = LoginError::Cookie("there is no login cookie");
+        let expected = self.cookie_name(state);
+        let (own, others): (Vec<_>, Vec<_>) = self.cookies(headers).partition(|(name, _)| *name == expected);
+        for (name, value) in own.into_iter().chain(others).take(COOKIES_READ_MAX) {
+            match self.state_key.verify(&value) {
+                Ok(login) if self.cookie_name(&login.state) != name => {}
+                Ok(login) if login.state == state => return Ok(login),
+                Ok(_) => refused = LoginError::State,
+                // Of several cookies, a login that is under way says more.
+                Err(error) if matches!(refused, LoginError::Cookie(_)) => refused = LoginError::Cookie(error),
+                Err(_) => {}
+            }
+        }
+        Err(refused)
     }
 
     /// Ends a login: exchanges the code for tokens and verifies them.
@@ -206,20 +265,30 @@ impl Login {
         exchange.ended(!matches!(tokens, Err(LoginError::Provider(_))));
         let tokens = tokens?;
         let id_token = tokens.id_token.ok_or_else(|| LoginError::Provider("it sent no ID token".to_owned()))?;
-        let verified = self.verifier.verify_id_token(&id_token, &self.provider.client_id, &login.nonce).await;
-        verified.map_err(LoginError::IdToken)?;
+        let expected = Expected {
+            client_id: &self.provider.client_id,
+            audiences: &self.provider.audiences,
+            nonce: &login.nonce,
+            access_token: &tokens.access_token,
+        };
+        let id_claims = self.verifier.verify_id_token(&id_token, expected).await.map_err(LoginError::IdToken)?;
         let token = match self.provider.api_token {
             ApiToken::Access => &tokens.access_token,
             ApiToken::Id => &id_token,
         };
-        let claims = self.verifier.verify(token).await;
-        let claims = claims.map_err(|error| LoginError::ApiToken { kind: self.provider.api_token, error })?;
+        let verified = self.verifier.verify_at_login(token).await;
+        let (claims, all_claims) =
+            verified.map_err(|error| LoginError::ApiToken { kind: self.provider.api_token, error })?;
+        if !is_same_person(&id_claims, &all_claims) {
+            return Err(LoginError::IdToken(TokenError::Invalid(
+                "it is of another person than the access token (sub)",
+            )));
+        }
         let expires_in = claims.expires_at.saturating_sub(unix_seconds()).max(0);
-        let mut removal = self.cookie(String::new()).build();
-        removal.make_removal();
+        let cookie = self.removal(self.cookie_name(&login.state));
         let token = token.as_str().into();
         let id_token = (self.provider.api_token == ApiToken::Access).then(|| id_token.into());
-        Ok(LoginResult { token, id_token, claims, expires_in, cookie: removal.to_string() })
+        Ok(LoginResult { token, claims, id_token, expires_in, cookie })
     }
 
     /// Exchanges a code for tokens (RFC 6749, section 4.1.3; RFC 7636, section 4.5).

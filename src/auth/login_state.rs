@@ -22,7 +22,7 @@ pub(super) struct LoginState {
     /// Only the token endpoint sees it; the authorization endpoint sees [`LoginState::code_challenge`].
     pub(super) code_verifier: String,
     /// When the login expires: Unix time in seconds.
-    exp: i64,
+    pub(super) exp: i64,
 }
 
 impl LoginState {

@@ -1,14 +1,15 @@
 //! Authentication: checks tokens of an OpenID Connect provider and leads logins at it. It knows nothing of tenants and users:
 //! [`crate::context`] does.
 //!
-//! Files import in one direction, from the last to the first: `claims`, `http`, `discovery`, `key_set`, `key_source`,
-//! `development`, `key_cache`, `verifier`, `login_state`, `login`, and this file, which puts them together.
+//! Files import in one direction, from the last to the first: `claims`, `id_token`, `http`, `discovery`, `key_set`,
+//! `key_source`, `development`, `key_cache`, `verifier`, `login_state`, `login`, and this file, which puts them together.
 
 mod claims;
 mod development;
 mod discovery;
 mod exchanges;
 mod http;
+mod id_token;
 mod key_cache;
 mod key_set;
 mod key_source;
@@ -24,7 +25,7 @@ pub use key_cache::KeyStatus;
 pub use login::{AuthorizationRequest, LoginError, LoginResult};
 pub use verifier::TokenError;
 
-use crate::config::{ApiToken, AuthSettings, Issuer};
+use crate::config::{ApiToken, AuthSettings, Issuer, TokenType};
 use axum::http::HeaderMap;
 use http::HttpClient;
 use key_cache::KeyCache;
@@ -43,6 +44,10 @@ pub struct Auth {
     http: Option<HttpClient>,
 }
 
+/// The claims of a request's token, in its extensions, where the token was verified before.
+#[derive(Debug, Clone)]
+pub struct KnownCaller(pub Arc<Claims>);
+
 impl Auth {
     /// What these settings ask for. Reads and fetches nothing yet: [`Auth::prepare`] and [`Auth::run`] do.
     #[must_use]
@@ -50,6 +55,7 @@ impl Auth {
         let mut rules = TokenRules {
             audiences: Vec::new(),
             api_token: ApiToken::Access,
+            token_type: TokenType::Any,
             tenant_claim: settings.tenant_claim.clone(),
             role_claim: settings.role_claim.clone(),
             max_lifetime: settings.max_token_lifetime,
@@ -59,6 +65,7 @@ impl Auth {
             Issuer::Provider(provider) => {
                 rules.audiences = provider.accepted_audiences();
                 rules.api_token = provider.api_token;
+                rules.token_type = provider.token_type;
                 let http = HttpClient::new(provider.https_only);
                 client = Some((provider.clone(), http.clone()));
                 Some(Box::new(ProviderKeys::new(provider.clone(), http)))
@@ -101,15 +108,20 @@ impl Auth {
         self.keys.status()
     }
 
-    /// Verifies a caller's token and returns its claims. Fetches the provider's keys again if the token names an unknown
-    /// key.
+    /// Verifies a caller's token and returns its claims. Fetches the provider's keys again if none fits the token.
     pub async fn verify(&self, token: &str) -> Result<Arc<Claims>, TokenError> {
         self.verifier.verify(token).await
     }
 
-    /// Begins a login.
-    pub async fn begin_login(&self) -> Result<AuthorizationRequest, LoginError> {
-        self.login()?.begin().await
+    /// The claims of a token that was verified before and is still valid. Asks nobody.
+    #[must_use]
+    pub fn known(&self, token: &str) -> Option<KnownCaller> {
+        self.verifier.known(token).map(KnownCaller)
+    }
+
+    /// Begins a login. The request's headers hold the cookies of others that this browser has begun.
+    pub async fn begin_login(&self, headers: &HeaderMap) -> Result<AuthorizationRequest, LoginError> {
+        self.login()?.begin(headers).await
     }
 
     /// Ends a login: exchanges the code for tokens and verifies them. The request's headers hold the login's cookie.

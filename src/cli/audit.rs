@@ -1,6 +1,7 @@
 //! `bulkhead audit`: looks at the audit log from outside the API.
 
 use super::Failure;
+use super::checkpoints::{self, Since, not_holding};
 use super::table::print_line;
 use super::tenant::{name, operate};
 use crate::administration::{self, Refusal, TenantRow};
@@ -8,6 +9,7 @@ use crate::audit::{self, AuditEntry, Break, Repaired, Verified};
 use crate::config::Settings;
 use crate::database::{self, Access};
 use crate::telemetry::redact;
+use crate::tenancy::audit_guard_faults;
 use crate::text::counted;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
@@ -17,8 +19,12 @@ use std::io::{self, BufWriter, Write};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Audit {
-    /// Walk the hash chains; exit 1 where one does not hold, naming the first place
-    Verify(Which),
+    /// Walk the hash chains, and look at what guards them; exit 1 where something does not hold, naming the first place
+    Verify(Verify),
+    /// Sign what each log is now, and print it as a note to be kept elsewhere
+    Checkpoint(Which),
+    /// Print the keys that verify checkpoints
+    Key(Which),
     /// Open a new segment of a chain that does not hold; `verify` names the break for ever
     Repair(Repair),
     /// Write entries as JSON Lines to standard output, oldest first
@@ -30,6 +36,14 @@ pub(super) struct Which {
     /// Only the tenant of this external id; `system` is the log of what belongs to no tenant
     #[arg(long, value_name = "EXTERNAL_ID")]
     tenant: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Verify {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    since: Since,
 }
 
 #[derive(Debug, Args)]
@@ -52,27 +66,26 @@ struct Line {
 
 impl Audit {
     pub(super) fn run(self) -> Result<(), Failure> {
+        if let Self::Verify(Verify { since, .. }) = &self
+            && let Some(file) = since.offline()
+        {
+            return since.verify_file(file);
+        }
         let settings = Settings::from_env()?;
         match self {
-            Self::Verify(which) => {
-                let chains = operate(&settings, async |connection| {
-                    let mut chains = Vec::new();
-                    for tenant in chosen(connection, &which).await? {
-                        let transaction = database::begin(connection, tenant.id, Access::Operate).await?;
-                        let outcome = audit::verify(&transaction, tenant.id).await?;
-                        say(&tenant, &outcome).map_err(|error| DbErr::Custom(error.to_string()))?;
-                        chains.push(outcome.is_ok());
-                    }
-                    Ok(chains)
+            Self::Verify(verify) => verify.run(&settings),
+            Self::Checkpoint(which) => {
+                let (found, done) = operate(&settings, async |connection| {
+                    let tenants = chosen(connection, &which).await?;
+                    Ok((tenants.len(), checkpoints::make(&settings, connection, &tenants).await?))
                 })?;
-                let broken = chains.iter().filter(|holds| !**holds).count();
-                which.must_exist(chains.len())?;
-                if broken > 0 {
-                    let chains = counted(chains.len(), "audit log", "audit logs");
-                    let verb = if broken == 1 { "does" } else { "do" };
-                    return Err(anyhow!("{broken} of {chains} {verb} not hold").into());
-                }
-                Ok(())
+                which.must_exist(found)?;
+                done
+            }
+            Self::Key(which) => {
+                let tenants = operate(&settings, async |connection| chosen(connection, &which).await)?;
+                which.must_exist(tenants.len())?;
+                checkpoints::print_keys(&settings, &tenants)
             }
             Self::Repair(repair) => repair.run(&settings),
             Self::Export(which) => {
@@ -86,6 +99,37 @@ impl Audit {
                 which.must_exist(found)
             }
         }
+    }
+}
+
+impl Verify {
+    fn run(self, settings: &Settings) -> Result<(), Failure> {
+        let Self { which, since } = self;
+        let (chains, faults, misfit) = operate(settings, async |connection| {
+            let tenants = chosen(connection, &which).await?;
+            let mut chains = Vec::new();
+            for tenant in &tenants {
+                let transaction = database::begin(connection, tenant.id, Access::Operate).await?;
+                let outcome = audit::verify(&transaction, tenant.id).await?;
+                say(tenant, &outcome).map_err(|error| DbErr::Custom(error.to_string()))?;
+                chains.push(outcome.is_ok());
+            }
+            let misfit = since.verify(settings, connection, &tenants, which.tenant.is_some()).await?;
+            Ok((chains, audit_guard_faults(connection).await?, misfit))
+        })?;
+        which.must_exist(chains.len())?;
+        let mut errors = Vec::new();
+        let broken = chains.iter().filter(|holds| !**holds).count();
+        errors.extend((broken > 0).then(|| not_holding(broken, chains.len())));
+        errors.extend(misfit?);
+        for fault in &faults {
+            print_line(&format!("FAULT   {fault}"))?;
+        }
+        errors.extend((!faults.is_empty()).then(|| {
+            let faults = counted(faults.len(), "fault", "faults");
+            format!("the database does not guard the audit log as it should: {faults}")
+        }));
+        if errors.is_empty() { Ok(()) } else { Err(anyhow!(errors.join("\n")).into()) }
     }
 }
 

@@ -62,6 +62,8 @@ pub struct Provider {
     pub audiences: Vec<String>,
     /// Which of the provider's tokens the callback returns.
     pub api_token: ApiToken,
+    /// Which type the header of a caller's token must name.
+    pub token_type: TokenType,
     /// The address that ends the provider's session, instead of the one in the provider's metadata.
     pub end_session_endpoint: Option<Url>,
     /// The secret that signs login cookies.
@@ -90,6 +92,22 @@ pub enum ApiToken {
 }
 
 impl fmt::Display for ApiToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Choice(*self).fmt(f)
+    }
+}
+
+/// Which type the header of a caller's token must name (`typ`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TokenType {
+    /// None, or any that a token for callers may have.
+    Any,
+    /// That of access tokens (RFC 9068, section 2.1).
+    #[value(name = "at+jwt")]
+    AccessToken,
+}
+
+impl fmt::Display for TokenType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Choice(*self).fmt(f)
     }
@@ -141,6 +159,10 @@ impl EnvReader<'_> {
         let scopes = self.name("OIDC_SCOPES", "openid profile email");
         let audiences = self.names("OIDC_AUDIENCE");
         let api_token = self.choice("OIDC_API_TOKEN", ApiToken::Access);
+        let token_type = self.choice("JWT_TYPE", TokenType::Any);
+        if (api_token, token_type) == (ApiToken::Id, TokenType::AccessToken) {
+            self.error("JWT_TYPE", "must be any with OIDC_API_TOKEN=id_token, since no ID token is of the type at+jwt");
+        }
         let end_session_endpoint = self.url("OIDC_END_SESSION_ENDPOINT", https_only);
         let cookie_secret = self.secret("COOKIE_SECRET");
         if cookie_secret.as_ref().is_some_and(|secret| secret.expose_secret().len() < COOKIE_SECRET_BYTES_MIN) {
@@ -162,6 +184,7 @@ impl EnvReader<'_> {
                 scopes,
                 audiences,
                 api_token,
+                token_type,
                 end_session_endpoint,
                 cookie_secret,
                 https_only,
@@ -252,6 +275,16 @@ mod tests {
         let issuer = ("OIDC_ISSUER_URL", "https://login.example.com");
         assert_eq!(read(&[issuer]).unwrap_err(), "OIDC_CLIENT_ID: is required with OIDC_ISSUER_URL");
         assert_eq!(read(&[("OIDC_CLIENT_ID", "x")]).unwrap_err(), "OIDC_ISSUER_URL: is required with OIDC_CLIENT_ID");
+    }
+
+    #[test]
+    fn a_type_can_be_demanded_of_access_tokens_alone() {
+        let issuer =
+            [("OIDC_ISSUER_URL", "https://login.example.com"), ("OIDC_CLIENT_ID", "x"), ("JWT_TYPE", "at+jwt")];
+        let Issuer::Provider(provider) = read(&issuer).unwrap().issuer else { panic!("a provider") };
+        assert_eq!(provider.token_type, TokenType::AccessToken);
+        let error = read(&[&issuer[..], &[("OIDC_API_TOKEN", "id_token")]].concat()).unwrap_err();
+        assert!(error.starts_with("JWT_TYPE: must be any with OIDC_API_TOKEN=id_token"), "{error}");
     }
 
     #[test]

@@ -132,6 +132,7 @@ fn a_choice_takes_its_words_alone_and_names_them() {
     for (name, word, words) in [
         ("MIGRATE_ON_START", "Apply", "apply, verify or off"),
         ("OIDC_API_TOKEN", "access-token", "access_token or id_token"),
+        ("JWT_TYPE", "jwt", "any or at+jwt"),
     ] {
         let error = read(&[(name, word)]).0.unwrap_err().to_string();
         assert_eq!(error, format!("{name}: must be {words}, not {word:?}"));

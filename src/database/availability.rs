@@ -4,10 +4,12 @@
 //! statement or a pool that is used up is no absence: the task gets its answer. Nothing here asks the database anything
 //! while all is well.
 
-use super::{Trouble, code, new_session};
+use super::new_session::{self, Reached};
+use super::{Trouble, code};
 use backon::{ConstantBuilder, Retryable};
-use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::{self, postgres::PgConnectOptions};
 use sea_orm::{DbErr, RuntimeErr};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,6 +20,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long the answer to a doubt may take. With [`PATIENCE`]: a database that hangs is known to within two seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// How much longer than a new session's a first statement's answer may take.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// How long from one look to the next.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -30,6 +35,8 @@ pub struct Availability(Arc<Known>);
 struct Known {
     away: watch::Sender<bool>,
     doubts: mpsc::Sender<()>,
+    /// When the last new session was asked for that got an answer at a time when nobody waited for the lock of a table.
+    reached: watch::Sender<Instant>,
     /// How many answers have come.
     answers: Arc<AtomicU64>,
     /// Sessions that are older than this many milliseconds after `begun` are not used any more.
@@ -52,6 +59,7 @@ impl Availability {
         let known = Known {
             away: watch::Sender::new(false),
             doubts,
+            reached: watch::Sender::new(Instant::now()),
             answers: Arc::default(),
             renewed: AtomicU64::new(0),
             begun: Instant::now(),
@@ -64,7 +72,8 @@ impl Availability {
     /// runtime.
     pub(super) fn watched(options: PgConnectOptions) -> Self {
         let (this, doubts) = Self::new();
-        tokio::spawn(look(options, doubts, this.0.away.clone(), Arc::clone(&this.0.answers)));
+        let known = &this.0;
+        tokio::spawn(look(options, doubts, known.away.clone(), known.reached.clone(), Arc::clone(&known.answers)));
         this
     }
 
@@ -116,6 +125,33 @@ impl Availability {
         let _ = self.0.away.subscribe().wait_for(|away| *away).await;
     }
 
+    /// What the first statement of a session comes to, or, once it is known that a new session gets an answer and this one
+    /// does not, that it has ended. Then sessions that are as old are not used any more, either: what swallows packets, such as
+    /// a firewall that has forgotten its connections, has seldom forgotten one alone.
+    pub(super) async fn unless_silent<T>(
+        &self,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        tokio::select! {
+            biased;
+            outcome = work => outcome,
+            () = self.silence() => {
+                self.renew_sessions();
+                Err(sqlx::Error::Io(std::io::Error::new(ErrorKind::TimedOut, "no answer in this session, but in a new one")))
+            }
+        }
+    }
+
+    /// Returns when a new session has got an answer, and whoever waits for this has had the time to get one, too.
+    async fn silence(&self) {
+        tokio::time::sleep(PATIENCE).await;
+        let asked = Instant::now();
+        self.doubt();
+        // Fails only without a sender, and `self` has one.
+        let _ = self.0.reached.subscribe().wait_for(|reached| *reached >= asked).await;
+        tokio::time::sleep(SILENCE).await;
+    }
+
     fn learn(&self, error: &DbErr) {
         match Trouble::of(error) {
             Some(Trouble::Unreachable) => self.doubt(),
@@ -158,14 +194,19 @@ async fn look(
     options: PgConnectOptions,
     mut doubts: mpsc::Receiver<()>,
     away: watch::Sender<bool>,
+    reached: watch::Sender<Instant>,
     answers: Arc<AtomicU64>,
 ) {
     while doubts.recv().await.is_some() {
+        let asked = Instant::now();
         let before = answers.load(Ordering::Relaxed);
         // Whoever ends all sessions may have met this one, too; the next one is another.
         let again = ConstantBuilder::new().with_delay(Duration::ZERO).with_max_times(1);
         let reach = || new_session::reach(&options, ANSWER_TIMEOUT);
         let found = reach.retry(again).when(new_session::was_ended).await;
+        if let Ok(Reached { waits_for_tables: false }) = found {
+            reached.send_replace(asked);
+        }
         // Who got an answer meanwhile has proof that it is there.
         if let Err(cause) = found
             && answers.load(Ordering::Relaxed) == before

@@ -1,6 +1,6 @@
 //! Asks the database in sessions that are not the requests': whether it is there, and whether it takes changes.
 
-use super::new_session::{TAKES_WRITES, ask, reach};
+use super::new_session::{TAKES_WRITES, reach, takes_writes};
 use super::{Availability, Pool, code};
 use crate::config::{DatabaseUrl, Settings};
 use sea_orm::sqlx;
@@ -55,7 +55,7 @@ impl Probe {
     /// Whether the database takes changes. A new session asks, since what sessions may is decided when they begin.
     pub async fn takes_writes(&self) -> Result<bool, DbErr> {
         let Some(options) = &self.options else { return self.sqlite_takes_writes().await };
-        let asked = ask(options).await.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())));
+        let asked = takes_writes(options).await.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())));
         match asked {
             // too_many_connections: others have taken the last one. Those that are open serve.
             Err(error) if code(&error).as_deref() == Some("53300") => self.kept_takes_writes().await,

@@ -1,19 +1,17 @@
 //! Transactions in which the database shows one tenant's rows and no others.
 
+use super::session::{PooledSession, failed, prepared};
 use super::{APP_ROLE, Access, Availability};
 use crate::ids::TenantId;
 use futures_util::TryStreamExt;
 use sea_orm::prelude::async_trait::async_trait;
-use sea_orm::sqlx::pool::PoolConnection;
-use sea_orm::sqlx::query::Query;
 use sea_orm::sqlx::{self, AssertSqlSafe, Database, Executor, PgPool, Postgres, SqlSafeStr};
 use sea_orm::{
     ConnAcquireErr, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
     QueryResult, RuntimeErr, SqliteTransactionMode, Statement, StreamTrait, TransactionOptions, TransactionTrait,
-    Values,
 };
-use sea_query_sqlx::SqlxValues;
 use sqlx_core::transaction::TransactionManager;
+use std::ops::DerefMut;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Mutex;
 
@@ -47,7 +45,8 @@ impl Transaction {
     ) -> Result<Self, DbErr> {
         let session = async {
             if pool.get_database_backend() == DbBackend::Postgres {
-                let session = PostgresSession::begin(pool.get_postgres_connection_pool(), tenant, access).await?;
+                let session =
+                    PostgresSession::begin(pool.get_postgres_connection_pool(), availability, tenant, access).await?;
                 return Ok(Session::Postgres(Mutex::new(session)));
             }
             let options = TransactionOptions {
@@ -214,14 +213,19 @@ impl ConnectionTrait for Transaction {
 #[derive(Debug)]
 struct PostgresSession {
     /// `None` once it has gone back to the pool.
-    session: Option<PoolConnection<Postgres>>,
+    session: Option<PooledSession>,
     /// Whether the driver knows of the transaction. It does not while it begins.
     begun: bool,
 }
 
 impl PostgresSession {
     /// Whatever role the session has, the transaction has [`APP_ROLE`], save to operate.
-    async fn begin(pool: &PgPool, tenant: TenantId, access: Access) -> Result<Self, DbErr> {
+    async fn begin(
+        pool: &PgPool,
+        availability: &Availability,
+        tenant: TenantId,
+        access: Access,
+    ) -> Result<Self, DbErr> {
         let first = match access {
             Access::Read | Access::Write => format!("set_config('role', '{APP_ROLE}', true)"),
             Access::Share => {
@@ -233,17 +237,24 @@ impl PostgresSession {
         // transaction, which BEGIN, as the last of them, keeps open (postgresql.org/docs/current/protocol-flow.html, "Multiple
         // Statements in a Simple Query"). So nothing is left open where the others fail.
         let statements = format!("SELECT {first}, set_config('app.current_tenant_id', '{tenant}', true); BEGIN");
-        let mut this = Self { session: Some(pool.acquire().await.map_err(not_acquired)?), begun: false };
-        if let Err(error) = Counter::begin(this.connection()?, Some(AssertSqlSafe(statements).into_sql_str())).await {
+        let mut this = Self { session: Some(PooledSession::acquire(pool).await?), begun: false };
+        let statements = AssertSqlSafe(statements).into_sql_str();
+        let begin = async |session: &mut _| Counter::begin(session, Some(statements)).await;
+        let answer = this.session()?.first(availability, begin).await;
+        if let Err(error) = answer {
             this.session = None;
-            return Err(failed(error));
+            return Err(error);
         }
         this.begun = true;
         Ok(this)
     }
 
+    fn session(&mut self) -> Result<&mut PooledSession, DbErr> {
+        self.session.as_mut().ok_or(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed))
+    }
+
     fn connection(&mut self) -> Result<&mut sqlx::PgConnection, DbErr> {
-        self.session.as_deref_mut().ok_or(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed))
+        self.session().map(DerefMut::deref_mut)
     }
 
     async fn commit(&mut self) -> Result<(), DbErr> {
@@ -263,33 +274,11 @@ impl Drop for PostgresSession {
         }
         // BEGIN is sent, and its answer not read: the driver counts no transaction and would roll none back
         // (launchbadge/sqlx, sqlx-postgres/src/transaction.rs), and whoever used the session next would never commit.
-        tokio::spawn(async move {
-            if session.execute("ROLLBACK").await.is_err() {
-                session.close_on_drop();
-            }
-        });
+        tokio::spawn(session.roll_back());
     }
 }
 
 /// Whether a statement changes nothing.
 fn reads(sql: &str) -> bool {
     sql.starts_with("SELECT ")
-}
-
-/// A statement that the driver prepares once in each session.
-fn prepared(statement: Statement) -> Query<'static, Postgres, SqlxValues> {
-    let Statement { sql, values, .. } = statement;
-    sqlx::query_with(AssertSqlSafe(sql), SqlxValues(values.unwrap_or(Values(Vec::new()))))
-}
-
-fn failed(error: sqlx::Error) -> DbErr {
-    DbErr::Query(RuntimeErr::SqlxError(error.into()))
-}
-
-fn not_acquired(error: sqlx::Error) -> DbErr {
-    match error {
-        sqlx::Error::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
-        sqlx::Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
-        _ => DbErr::Conn(RuntimeErr::SqlxError(error.into())),
-    }
 }

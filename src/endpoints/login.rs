@@ -9,12 +9,12 @@ use crate::error::{ApiError, ErrorCode};
 use crate::ids::{TenantId, UserId};
 use crate::input::JsonBody;
 use crate::resource::{AuthErrors, BodyErrors, CallbackErrors, LogoutErrors, PublicErrors};
-use crate::tenancy::TenantTransaction;
+use crate::tenancy::{ResolvedCaller, TenantTransaction};
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, LOCATION, SET_COOKIE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{AppendHeaders, IntoResponse};
 use sea_orm::ActiveValue::Set;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,9 @@ use utoipa::ToSchema;
 
 /// Tokens and login cookies are nobody's to keep on the way (RFC 6749, section 5.1).
 const NO_STORE: (HeaderName, HeaderValue) = (CACHE_CONTROL, HeaderValue::from_static("no-store"));
+
+/// The longest hint of a logout, in bytes: as long as a token may be. It becomes a part of an address.
+const ID_TOKEN_HINT_BYTES_MAX: usize = 16 * 1024;
 
 /// Sends the browser to the identity provider.
 ///
@@ -35,9 +38,17 @@ const NO_STORE: (HeaderName, HeaderValue) = (CACHE_CONTROL, HeaderValue::from_st
         PublicErrors,
     )
 )]
-pub(crate) async fn login(State(state): State<AppState>) -> Result<impl IntoResponse, ApiError> {
-    let begun = state.auth.begin_login().await?;
-    Ok((StatusCode::FOUND, [NO_STORE, (LOCATION, header(begun.url.as_str())?), (SET_COOKIE, header(&begun.cookie)?)]))
+pub(crate) async fn login(
+    State(state): State<AppState>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, ApiError> {
+    let begun = state.auth.begin_login(&headers).await?;
+    // HEAD only asks where a login would lead: a cookie would begin one, and end an older one.
+    let cookies = if method == Method::HEAD { Vec::new() } else { begun.cookies };
+    let cookies: Vec<_> =
+        cookies.iter().map(|cookie| Ok((SET_COOKIE, header(cookie)?))).collect::<Result<_, ApiError>>()?;
+    Ok((StatusCode::FOUND, [NO_STORE, (LOCATION, header(begun.url.as_str())?)], AppendHeaders(cookies)))
 }
 
 /// What the provider has sent the browser back with.
@@ -96,12 +107,13 @@ pub(crate) async fn callback(
     Ok(([NO_STORE, (SET_COOKIE, header(&tokens.cookie)?)], Json(token)))
 }
 
-/// Records a login. Without its entry nobody is logged in.
+/// Records a login. Without its entry nobody is logged in, and nobody is into a tenant that is not served: the front end would
+/// learn it at the first call only.
 async fn record_login(state: &AppState, client: ClientInfo, claims: &Claims) -> Result<(), ApiError> {
     let row = state.tenancy.resolve_caller(&claims.tenant, &claims.subject).await?;
-    let Some(row) = row else {
-        let event = EventDraft::new(SYSTEM_TENANT, Action::Login, "users").by(None, &claims.subject);
-        return state.tenancy.record(event.from_client(client).with("tenant", claims.tenant.as_str())).await;
+    let row = match row {
+        Some(row) if row.is_served() => row,
+        row => return Err(refuse_tenant(state, client, claims, row).await),
     };
     let event = EventDraft::new(row.tenant_id, Action::Login, "users").by(row.user_id, &claims.subject);
     let event = event.from_client(client);
@@ -115,6 +127,27 @@ async fn record_login(state: &AppState, client: ClientInfo, claims: &Claims) -> 
     state.tenancy.change(event.on(user), login).await
 }
 
+/// Records a login into a tenant that is not served. An unknown tenant has no log of its own.
+async fn refuse_tenant(state: &AppState, client: ClientInfo, claims: &Claims, row: Option<ResolvedCaller>) -> ApiError {
+    let code = ErrorCode::TenantRefused;
+    let tenant_id = row.as_ref().map_or(SYSTEM_TENANT, |row| row.tenant_id);
+    let mut event = EventDraft::new(tenant_id, Action::LoginRefused, "users")
+        .by(row.as_ref().and_then(|row| row.user_id), &claims.subject)
+        .from_client(client)
+        .with("code", code.code());
+    if row.is_none() {
+        event.add("tenant", claims.tenant.as_str());
+    }
+    record_event(state, event).await;
+    code.into()
+}
+
+async fn record_event(state: &AppState, refusal: EventDraft) {
+    if let Err(error) = state.tenancy.record_refusal(refusal).await {
+        tracing::error!(?error, "a refused login is not in the audit log");
+    }
+}
+
 /// Records a login that was refused. Nobody knows its tenant. It stays refused where this fails.
 async fn record_refusal(state: &AppState, client: ClientInfo, error: LoginError) -> ApiError {
     // Without a login cookie no login was begun: anyone could fill the log with such calls, which the access log has.
@@ -122,9 +155,7 @@ async fn record_refusal(state: &AppState, client: ClientInfo, error: LoginError)
     let error = ApiError::from(error);
     if of_a_login && error.code.is_client_error() {
         let event = EventDraft::new(SYSTEM_TENANT, Action::LoginRefused, "users").from_client(client);
-        if let Err(error) = state.tenancy.record_refusal(event.with("code", error.code.code())).await {
-            tracing::error!(?error, "a refused login is not in the audit log");
-        }
+        record_event(state, event.with("code", error.code.code())).await;
     }
     error
 }
@@ -168,6 +199,7 @@ pub(crate) struct Logout {
     redirect_uri: String,
     /// The ID token, for providers that log nobody out without it (Okta): the callback's `id_token`, or its
     /// `access_token` where OIDC_API_TOKEN is id_token.
+    #[schema(max_length = 16384)]
     id_token_hint: Option<String>,
 }
 
@@ -193,6 +225,10 @@ pub(crate) async fn logout(
 ) -> Result<Json<LoggedOut>, ApiError> {
     if !state.settings.allows_page(&body.redirect_uri) {
         return Err(ErrorCode::RedirectNotAllowed.into());
+    }
+    if body.id_token_hint.as_ref().is_some_and(|hint| hint.len() > ID_TOKEN_HINT_BYTES_MAX) {
+        let error = ApiError::detailed(ErrorCode::InvalidInput, "it is longer than 16 KiB");
+        return Err(error.of_field("id_token_hint".to_owned()));
     }
     let url = state.auth.logout_url(&body.redirect_uri, body.id_token_hint.as_deref()).await?;
     Ok(Json(LoggedOut { logout_url: url.into() }))

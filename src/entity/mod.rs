@@ -1,6 +1,8 @@
 //! The tables as sea-orm entities; see the migrations for what the database enforces.
 
+pub mod audit_checkpoint;
 pub mod audit_log;
+pub mod audit_node;
 mod json_text;
 pub mod tenant;
 pub mod user;

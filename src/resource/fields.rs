@@ -31,7 +31,8 @@ impl<const MAX: usize> From<Text<MAX>> for String {
     }
 }
 
-/// An address of a form that mail servers take (RFC 5321, RFC 5322): no display name, no spaces, 320 characters at most.
+/// An address of a form that mail servers take (RFC 5321, RFC 5322): no display name, no spaces, 320 characters at most, all of
+/// ASCII. Which other letters differ by their case alone depends on a database's locale, and on PostgreSQL and SQLite.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct Email(String);
@@ -41,10 +42,10 @@ impl TryFrom<String> for Email {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let options = Options::default().without_display_text().without_domain_literal().with_required_tld();
-        if text.chars().count() <= 320 && EmailAddress::parse_with_options(&text, options).is_ok() {
+        if text.is_ascii() && text.len() <= 320 && EmailAddress::parse_with_options(&text, options).is_ok() {
             Ok(Self(text))
         } else {
-            Err("must be an e-mail address")
+            Err("must be an e-mail address, in ASCII")
         }
     }
 }
@@ -97,22 +98,40 @@ impl From<Timestamp> for OffsetDateTime {
     }
 }
 
-/// A column's change: an omitted field leaves it as it is.
-pub(crate) fn changed<T: Into<V>, V: Into<Value>>(field: Option<T>) -> ActiveValue<V> {
-    field.map_or(NotSet, |value| Set(value.into()))
+/// What a PATCH does to a field, as a JSON merge patch does it (RFC 7396): an omitted field stays, null clears a field whose
+/// `T` is an `Option`, and is refused for any other.
+///
+/// It goes with `#[serde(default)]`, by which an omitted field is the default of its type.
+#[derive(Debug)]
+pub(crate) struct Change<T>(Option<T>);
+
+impl<T> Default for Change<T> {
+    fn default() -> Self {
+        Self(None)
+    }
 }
 
-/// As [`changed`], of a column that null clears; for fields of [`double_option`].
-#[allow(clippy::option_option, reason = "omitted, null or a value")]
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Change<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::deserialize(deserializer).map(|value| Self(Some(value)))
+    }
+}
+
+impl<T> Change<T> {
+    /// The new value, unless the field was omitted.
+    pub(crate) fn value(self) -> Option<T> {
+        self.0
+    }
+}
+
+/// A column's change.
+pub(crate) fn changed<T: Into<V>, V: Into<Value>>(field: Change<T>) -> ActiveValue<V> {
+    field.0.map_or(NotSet, |value| Set(value.into()))
+}
+
+/// As [`changed`], of a column that null clears.
 pub(crate) fn changed_or_cleared<T: Into<V>, V: Into<Value> + Nullable>(
-    field: Option<Option<T>>,
+    field: Change<Option<T>>,
 ) -> ActiveValue<Option<V>> {
-    field.map_or(NotSet, |value| Set(value.map(Into::into)))
-}
-
-/// Tells an omitted field (`None`) from null (`Some(None)`); for `#[serde(default)]` fields.
-pub(crate) fn double_option<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
+    field.0.map_or(NotSet, |value| Set(value.map(Into::into)))
 }

@@ -1,7 +1,9 @@
 //! The operations of every resource.
 
+use super::idempotency::{IDEMPOTENCY_REPLAYED, KeyedBody};
 use super::list::ListQuery;
-use super::precondition::{IfMatch, with_etag};
+use super::precondition::{IfMatch, IfNoneMatch, NoPrecondition};
+use super::prefer::Prefer;
 use super::{Id, Read, Resource, Write, path};
 use crate::app::AppState;
 use crate::audit::{self, Action};
@@ -10,10 +12,11 @@ use crate::error::ApiError;
 use crate::input::JsonBody;
 use crate::tenancy::{Cursor, IdOf, Table, TenantTransaction};
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sea_orm::{ActiveModelTrait, EntityTrait, IdenStatic, Iterable, ModelTrait, Value};
 use serde::Serialize;
+use uuid::Uuid;
 
 pub(super) async fn list<R: Resource>(
     State(state): State<AppState>,
@@ -43,34 +46,88 @@ pub(super) async fn list<R: Resource>(
 pub(super) async fn get<R: Resource>(
     Require(context, ..): Require<Read<R>>,
     Id(id): Id<R>,
+    known: IfNoneMatch,
 ) -> Result<Response, ApiError> {
-    get_row::<R>(&context, id).await
+    get_row::<R>(&context, id, &known).await
 }
 
-/// Reads a live row of the caller's tenant.
+/// Reads a live row of the caller's tenant, also where the caller has it already: that it is unchanged, is told of the row, too.
 pub(crate) async fn get_row<T: Table<Model: Serialize>>(
     context: &TenantContext,
     id: IdOf<T>,
+    known: &IfNoneMatch,
 ) -> Result<Response, ApiError> {
     let event = context.event(Action::DataAccess, T::NAME).on(id);
     let row = context.read(event, async |tx| tx.get::<T>(id).await).await?;
-    Ok(with_etag::<T>(StatusCode::OK, &row))
+    Ok(known.answer::<T>(&row))
 }
 
 pub(super) async fn create<R: Resource>(
     State(state): State<AppState>,
     Require(context, ..): Require<Write<R>>,
-    JsonBody(new): JsonBody<R::New>,
+    _: NoPrecondition,
+    prefer: Prefer,
+    KeyedBody(new, key): KeyedBody<R::New>,
 ) -> Result<Response, ApiError> {
-    let row = R::new_row(new, &context.caller, &state.settings)?;
-    let row = context
-        .change(context.event(Action::Created, R::NAME), async |tx| {
-            R::before_write(tx, None, &row).await?;
-            tx.insert::<R>(row).await
-        })
-        .await?;
-    let location = [(header::LOCATION, format!("/api/v1/{}/{}", path::<R>(), R::sort_key(&row).1))];
-    Ok((location, with_etag::<R>(StatusCode::CREATED, &row)).into_response())
+    let mut row = R::new_row(new, &context.caller, &state.settings)?;
+    let event = context.event(Action::Created, R::NAME);
+    let made = match key {
+        None => {
+            let work = async |tx: &mut TenantTransaction| make::<R>(tx, row).await;
+            Made::Now(context.change(event, work).await?)
+        }
+        Some(key) => {
+            let key = key.of_caller(&context.caller, R::NAME);
+            let id = new_id::<R>(&mut row);
+            let work = async |tx: &mut TenantTransaction| make::<R>(tx, row).await.map(Made::Now);
+            let again = async |tx: &mut TenantTransaction, id: Uuid| {
+                tx.event().turn_into_read_of(R::NAME, id);
+                tx.event().add("replayed", true);
+                let row = tx.find::<R>().not_deleted().one(id.into()).await?;
+                tx.event().set_found(row.is_some());
+                Ok(Made::Before(id, row))
+            };
+            context.change_once(event, &key, id, work, again).await?
+        }
+    };
+    let (id, row) = match &made {
+        Made::Now(row) => (R::sort_key(row).1, Some(row)),
+        Made::Before(id, row) => (*id, row.as_ref()),
+    };
+    let mut response = match row {
+        Some(row) => prefer.answer::<R>(StatusCode::CREATED, StatusCode::CREATED, row),
+        // It was made, and is deleted: there is nothing of it to show.
+        None => StatusCode::CREATED.into_response(),
+    };
+    let location = HeaderValue::try_from(format!("/api/v1/{}/{id}", path::<R>()));
+    response.headers_mut().insert(header::LOCATION, location.map_err(|error| ApiError::internal(&error))?);
+    if let Made::Before(..) = made {
+        response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// A row that a request was to make.
+enum Made<M> {
+    /// This request has made it.
+    Now(M),
+    /// An earlier one with the same key has; none, where it is deleted since.
+    Before(Uuid, Option<M>),
+}
+
+async fn make<R: Resource>(tx: &mut TenantTransaction, row: R::ActiveModel) -> Result<R::Model, ApiError> {
+    R::before_write(tx, None, &row).await?;
+    tx.insert::<R>(row).await
+}
+
+/// The id of a row that is to be inserted, which gets one where it has none.
+fn new_id<R: Resource>(row: &mut R::ActiveModel) -> Uuid {
+    if let Some(Value::Uuid(Some(id))) = row.get(R::ID).into_value() {
+        return id;
+    }
+    let id = Uuid::now_v7();
+    row.set(R::ID, id.into());
+    id
 }
 
 pub(super) async fn update<R: Resource>(
@@ -78,6 +135,7 @@ pub(super) async fn update<R: Resource>(
     Require(context, ..): Require<Write<R>>,
     Id(id): Id<R>,
     version: IfMatch,
+    prefer: Prefer,
     JsonBody(changes): JsonBody<R::Changes>,
 ) -> Result<Response, ApiError> {
     let changes = R::changes(changes, &state.settings)?;
@@ -87,7 +145,7 @@ pub(super) async fn update<R: Resource>(
             update_row::<R>(tx, id, &version, changes).await
         })
         .await?;
-    Ok(with_etag::<R>(StatusCode::OK, &row))
+    Ok(prefer.answer::<R>(StatusCode::OK, StatusCode::NO_CONTENT, &row))
 }
 
 /// Changes a live row of the expected version. The event names the fields that change; where none does, it is a read.
@@ -149,8 +207,10 @@ pub(super) async fn delete<R: Resource>(
 pub(super) async fn restore<R: Resource>(
     Require(context, ..): Require<Write<R>>,
     Id(id): Id<R>,
+    _: NoPrecondition,
+    prefer: Prefer,
 ) -> Result<Response, ApiError> {
     let event = context.event(Action::Restored, R::NAME).on(id);
     let row = context.change(event, async |tx| tx.restore::<R>(id).await).await?;
-    Ok(with_etag::<R>(StatusCode::OK, &row))
+    Ok(prefer.answer::<R>(StatusCode::OK, StatusCode::NO_CONTENT, &row))
 }

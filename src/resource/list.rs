@@ -66,3 +66,14 @@ impl<S: Send + Sync, F: DeserializeOwned> FromRequestParts<S> for ListQuery<F> {
         Ok(Self(parse_query(&part(true))?, parse_query(&part(false))?))
     }
 }
+
+/// The query of what is no list.
+pub(crate) struct Parameters<Q>(pub(crate) Q);
+
+impl<S: Send + Sync, Q: DeserializeOwned> FromRequestParts<S> for Parameters<Q> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parse_query(parts.uri.query().unwrap_or_default()).map(Self)
+    }
+}

@@ -3,21 +3,25 @@
 
 mod fields;
 mod handlers;
+mod idempotency;
 mod json_object;
 mod list;
 #[allow(unused_qualifications, reason = "the derive of a generic schema writes one")]
 mod openapi;
 mod precondition;
+mod prefer;
 
-pub(crate) use fields::{Email, SizeBytes, Text, Timestamp, changed, changed_or_cleared, double_option};
+pub(crate) use fields::{Change, Email, SizeBytes, Text, Timestamp, changed, changed_or_cleared};
 pub(crate) use handlers::{get_row, update_row};
+pub(crate) use idempotency::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED};
 pub(crate) use json_object::json_object;
-pub(crate) use list::{ListQuery, PageQuery, cursor_error};
+pub(crate) use list::{ListQuery, PageQuery, Parameters, cursor_error};
 pub(crate) use openapi::{
     AuthErrors, BodyErrors, CallbackErrors, List, LogoutErrors, NotFound, PreconditionFailed, PublicErrors,
     error_examples, routes,
 };
-pub(crate) use precondition::{IfMatch, with_etag};
+pub(crate) use precondition::{IfMatch, IfNoneMatch};
+pub(crate) use prefer::{PREFER, PREFERENCE_APPLIED, Prefer};
 
 use crate::config::Settings;
 use crate::context::{Caller, Permission};
@@ -58,7 +62,7 @@ pub(crate) trait Resource: Table<Model: Serialize + ToSchema + Send> {
     type Filter: DeserializeOwned + IntoParams + Send;
     /// The body that creates a row.
     type New: DeserializeOwned + ToSchema + Send;
-    /// The body that updates a row: omitted fields are unchanged.
+    /// The body that updates a row, of a [`Change`] for each field.
     type Changes: DeserializeOwned + ToSchema + Send;
 
     /// The rows that a filter asks for.

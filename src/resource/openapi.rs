@@ -63,6 +63,9 @@ const AUTH: [ErrorCode; 11] = [
 /// The errors that an operation has besides where it takes a body.
 const BODY: [ErrorCode; 3] = [ErrorCode::BodyTooSlow, ErrorCode::TooLarge, ErrorCode::UnsupportedMedia];
 
+/// The errors that an Idempotency-Key brings.
+const ONCE: &[ErrorCode] = &[ErrorCode::KeyOfAnother, ErrorCode::KeyAtWork];
+
 /// Responses for these errors, from the registry.
 fn errors(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<Response>> {
     errors_with_status(codes.iter().map(|code| (code.status(), *code)))
@@ -150,7 +153,7 @@ impl IntoResponses for CallbackErrors {
             ErrorCode::MissingField,
             ErrorCode::BadFormat,
         ];
-        let forbidden = [ErrorCode::StateMismatch, ErrorCode::NoTenant, ErrorCode::BadTenant];
+        let forbidden = [ErrorCode::StateMismatch, ErrorCode::NoTenant, ErrorCode::BadTenant, ErrorCode::TenantRefused];
         errors_with_status(refused.map(|code| (400, code)).into_iter().chain(forbidden.map(|code| (403, code))))
     }
 }
@@ -166,33 +169,55 @@ pub(crate) fn routes<R: Resource>() -> OpenApiRouter<AppState> {
     let one_version: &[ErrorCode] = &[ErrorCode::NotFound, ErrorCode::Stale];
     let id = parameter("id", ParameterIn::Path, Required::True, uuid(), "The row's id.");
     let version = "The ETag of the version that is expected.";
-    let if_match = parameter("If-Match", ParameterIn::Header, Required::False, string(), version);
+    let if_match = parameter("If-Match", ParameterIn::Header, Required::False, text_like(ETAGS), version);
+    let known = "ETags of versions that the caller has: if the row is one of them, the answer is 304 without a body.";
+    let if_none_match = parameter("If-None-Match", ParameterIn::Header, Required::False, text_like(ETAGS), known);
+    let preference = "`return=minimal`: the answer has headers alone.";
+    let prefer = parameter("Prefer", ParameterIn::Header, Required::False, string(), preference);
+    let once = "A string in quotes, 1 to 255 printable ASCII characters, new for each new request: what is sent again within 24 \
+        hours, by the same caller with the same body, makes no second row.";
+    let idempotency_key = parameter("Idempotency-Key", ParameterIn::Header, Required::False, text_like(KEY), once);
     let row = || json_response("The row as it is now.", view.clone()).header("ETag", header("The row's version."));
+    let unchanged = || ResponseBuilder::new().description("The caller has this version.");
+    let without_body = || {
+        ResponseBuilder::new()
+            .description("As 200, for `Prefer: return=minimal`.")
+            .header("ETag", header("The row's version."))
+    };
 
     let list = Description::new::<R>("list", "s", "Lists", &[])
         .note("Rows are in the order of their creation, newest first.")
         .parameters(R::Filter::into_params(|| Some(ParameterIn::Query)))
         .parameters(PageQuery::into_params(|| Some(ParameterIn::Query)))
         .responds("200", json_response("A page of the list.", list_name::<R::Model>()));
-    let create = Description::new::<R>("create", "", "Creates", &[&BODY[..], conflict, R::CREATE_ERRORS].concat())
+    let create = Description::new::<R>("create", "", "Creates", &[&BODY[..], ONCE, conflict, R::CREATE_ERRORS].concat())
+        .parameters([idempotency_key, prefer.clone()])
         .body::<R::New>()
-        .responds("201", row().header("Location", header("The row's address.")));
-    let get_one =
-        Description::new::<R>("get", "", "Returns", not_found).parameters([id.clone()]).responds("200", row());
+        .responds("201", row().header("Location", header("The row's address.")).header(
+            "Idempotency-Replayed",
+            header("`true`, where the row was made by an earlier request with the same Idempotency-Key. It is then as it is now; \
+                there is no body if it is deleted."),
+        ));
+    let get_one = Description::new::<R>("get", "", "Returns", not_found)
+        .parameters([id.clone(), if_none_match])
+        .responds("200", row())
+        .responds("304", unchanged());
     let update_errors = [&BODY[..], one_version, R::UPDATE_ERRORS].concat();
     let update = Description::new::<R>("update", "", "Updates", &update_errors)
         .note(R::UPDATE_NOTE)
-        .parameters([id.clone(), if_match.clone()])
+        .parameters([id.clone(), if_match.clone(), prefer.clone()])
         .body::<R::Changes>()
-        .responds("200", row());
+        .responds("200", row())
+        .responds("204", without_body());
     let delete = Description::new::<R>("delete", "", "Deletes", &[one_version, R::DELETE_ERRORS].concat())
         .note(R::DELETE_NOTE)
         .parameters([id.clone(), if_match])
         .responds("204", ResponseBuilder::new().description("Deleted."));
     let restore = Description::new::<R>("restore", "", "Restores", &[not_found, conflict].concat())
         .note("A row that is not deleted is returned as it is.")
-        .parameters([id])
-        .responds("200", row());
+        .parameters([id, prefer])
+        .responds("200", row())
+        .responds("204", without_body());
 
     let mut schemas = Vec::new();
     add_schema::<R::Model>(&mut schemas);
@@ -317,6 +342,16 @@ fn parameter(name: &str, place: ParameterIn, required: Required, schema: Schema,
 
 fn string() -> Schema {
     ObjectBuilder::new().schema_type(Type::String).build().into()
+}
+
+/// ETags, separated by commas, or `*` (RFC 9110, section 8.8.3), as a header's pattern. A tag has no comma.
+const ETAGS: &str = r#"^(\*|(W/)?"[\x21\x23-\x2b\x2d-\x7e]*"( *, *(W/)?"[\x21\x23-\x2b\x2d-\x7e]*")*)$"#;
+
+/// A string of RFC 8941, section 3.3.3.
+const KEY: &str = r#"^"([\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255}"$"#;
+
+fn text_like(pattern: &'static str) -> Schema {
+    ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern)).build().into()
 }
 
 fn uuid() -> Schema {

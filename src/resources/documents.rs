@@ -6,7 +6,7 @@ use crate::entity::JsonText;
 use crate::entity::user::{self, Role};
 use crate::error::{ApiError, ErrorCode};
 use crate::ids::{TenantId, UserId};
-use crate::resource::{Resource, SizeBytes, Text, changed, json_object};
+use crate::resource::{Change, Resource, SizeBytes, Text, changed, json_object};
 use crate::tenancy::TenantTransaction;
 use crate::{row_id, tenant_table};
 use sea_orm::ActiveValue::{NotSet, Set};
@@ -116,14 +116,19 @@ pub(crate) struct NewDocument {
     /// The user who owns it; the caller where it is omitted.
     #[schema(value_type = Option<Uuid>)]
     user_id: Option<UserId>,
-    /// The file's key in its bucket: the tenant's id, a slash, and more; made from the document's id where it is omitted.
-    #[schema(value_type = Option<String>, max_length = 1024)]
+    /// The file's key in its bucket: the tenant's id, and more parts of letters, digits, `-`, `_` and `.`, each after a slash; made
+    /// from the document's id where it is omitted.
+    #[schema(value_type = Option<String>, max_length = 1024, pattern = "^[0-9a-f-]{36}(/[A-Za-z0-9._-]+)+$")]
     storage_key: Option<Text<1024>>,
-    #[schema(value_type = String, min_length = 1, max_length = 255, example = "clinic-documents")]
-    bucket: Text<255>,
-    #[schema(value_type = String, min_length = 1, max_length = 255, example = "scan.pdf")]
+    /// Lowercase letters, digits, `-`, `_` and `.`, without two dots side by side.
+    #[schema(
+        value_type = String, min_length = 3, max_length = 63, pattern = "^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$",
+        example = "clinic-documents"
+    )]
+    bucket: Bucket,
+    #[schema(value_type = String, min_length = 1, max_length = 255, pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$", example = "scan.pdf")]
     filename: Text<255>,
-    #[schema(value_type = String, min_length = 1, max_length = 255, example = "application/pdf")]
+    #[schema(value_type = String, min_length = 1, max_length = 255, pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$", example = "application/pdf")]
     content_type: Text<255>,
     /// In bytes.
     #[schema(value_type = i64, minimum = 0, example = 48_213)]
@@ -142,19 +147,26 @@ pub(crate) struct NewDocument {
 #[schema(example = json!({"filename": "scan-2.pdf", "status": "completed"}))]
 pub(crate) struct UpdateDocument {
     /// The new owner.
-    #[schema(value_type = Option<Uuid>)]
-    user_id: Option<UserId>,
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 255, example = "scan.pdf")]
-    filename: Option<Text<255>>,
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 255, example = "application/pdf")]
-    content_type: Option<Text<255>>,
+    #[serde(default)]
+    #[schema(value_type = Uuid, required = false)]
+    user_id: Change<UserId>,
+    #[serde(default)]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 255, pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$", example = "scan.pdf")]
+    filename: Change<Text<255>>,
+    #[serde(default)]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 255, pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$", example = "application/pdf")]
+    content_type: Change<Text<255>>,
     /// In bytes.
-    #[schema(value_type = Option<i64>, minimum = 0, example = 48_213)]
-    size_bytes: Option<SizeBytes>,
-    status: Option<Status>,
+    #[serde(default)]
+    #[schema(value_type = i64, required = false, minimum = 0, example = 48_213)]
+    size_bytes: Change<SizeBytes>,
+    #[serde(default)]
+    #[schema(value_type = Status, required = false)]
+    status: Change<Status>,
     /// Replaces the whole object. Its bounds are those of a new document.
-    #[schema(value_type = Option<Object>, example = json!({"pages": 3}))]
-    metadata: Option<Box<RawValue>>,
+    #[serde(default)]
+    #[schema(value_type = Object, required = false, example = json!({"pages": 3}))]
+    metadata: Change<Box<RawValue>>,
 }
 
 impl Resource for Entity {
@@ -186,7 +198,7 @@ impl Resource for Entity {
             id: Set(id),
             user_id: Set(owner),
             storage_key: Set(storage_key(caller.tenant_id, id, new.storage_key)?),
-            bucket: Set(new.bucket.into()),
+            bucket: Set(new.bucket.0),
             filename: Set(new.filename.into()),
             content_type: Set(new.content_type.into()),
             size_bytes: Set(new.size_bytes.into()),
@@ -203,7 +215,7 @@ impl Resource for Entity {
             content_type: changed(changes.content_type),
             size_bytes: changed(changes.size_bytes),
             status: changed(changes.status),
-            metadata: match changes.metadata {
+            metadata: match changes.metadata.value() {
                 Some(text) => Set(json_object("metadata", &text, settings.max_metadata_bytes)?),
                 None => NotSet,
             },
@@ -224,14 +236,45 @@ impl Resource for Entity {
     }
 }
 
-/// A key within the tenant's own prefix. The database checks the prefix, too. Parts such as `..` could lead whoever opens
-/// the file to another tenant's.
+/// The name of a bucket, by the rule that S3 and Google Cloud Storage share but for `_`, which S3 refuses:
+/// 3 to 63 lowercase letters, digits, `-`, `_` and `.`, with a letter or digit at both ends, and no two dots side by side
+/// (docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html, docs.cloud.google.com/storage/docs/buckets).
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Bucket(String);
+
+impl TryFrom<String> for Bucket {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        let good = (3..=63).contains(&name.len())
+            && name.chars().all(|c| plain(c) || matches!(c, '-' | '_' | '.'))
+            && name.starts_with(plain)
+            && name.ends_with(plain)
+            && !name.contains("..");
+        if good {
+            return Ok(Self(name));
+        }
+        Err(
+            "must be 3 to 63 lowercase letters, digits, -, _ and ., with a letter or digit at both ends and no two dots side by side",
+        )
+    }
+}
+
+/// A key within the tenant's own prefix. Whoever opens the file may decode the key, or join it to a path: so it has none of
+/// the characters that a decoder changes or a path gives a meaning, but for the slash, and no part that leads elsewhere.
+/// The database checks the same.
 fn storage_key(tenant: TenantId, id: DocumentId, key: Option<Text<1024>>) -> Result<String, ApiError> {
     let Some(key) = key.map(String::from) else { return Ok(format!("{tenant}/{id}")) };
-    let leaves_prefix = |path: &str| path.split('/').any(|part| matches!(part, "" | "." | ".."));
-    if key.strip_prefix(&format!("{tenant}/")).is_some_and(|path| !leaves_prefix(path)) {
+    let is_plain = |part: &str| {
+        part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+            && part.bytes().any(|byte| byte != b'.')
+    };
+    if key.strip_prefix(&format!("{tenant}/")).is_some_and(|path| path.split('/').all(is_plain)) {
         return Ok(key);
     }
-    let detail = format!("storage_key must begin with {tenant}/, and have no part that is empty, . or ..");
+    let detail =
+        format!("storage_key must begin with {tenant}/; its parts are letters, digits, -, _ and ., and not dots alone");
     Err(ApiError::detailed(ErrorCode::InvalidInput, detail).of_field("storage_key".to_owned()))
 }

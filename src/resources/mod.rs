@@ -1,6 +1,7 @@
 //! The resources of the API, a file each: its table, its wire types and its rules.
 
 mod audit_logs;
+mod audit_proofs;
 pub mod documents;
 mod tenants;
 mod users;
@@ -20,4 +21,6 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         // scripts/new-resource adds resources above this line.
         .routes(routes!(audit_logs::list))
         .routes(routes!(audit_logs::get))
+        .routes(routes!(audit_proofs::checkpoint))
+        .routes(routes!(audit_proofs::proof))
 }

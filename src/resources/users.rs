@@ -5,7 +5,7 @@ use crate::context::Caller;
 use crate::entity::user::{ActiveModel, Column, Entity, Role};
 use crate::error::{ApiError, ErrorCode};
 use crate::ids::UserId;
-use crate::resource::{Email, Resource, Text, changed, changed_or_cleared, double_option};
+use crate::resource::{Change, Email, Resource, Text, changed, changed_or_cleared};
 use crate::tenancy::{Loss, TenantTransaction};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ColumnTrait, Condition};
@@ -27,33 +27,38 @@ pub(crate) struct UserFilter {
     "role": "member",
 }))]
 pub(crate) struct NewUser {
-    /// Unique among the tenant's users, whatever its case.
+    /// Unique among the tenant's users, whatever its case; of ASCII characters.
     #[schema(value_type = String, format = Email, max_length = 320, example = "ada@example.org")]
     email: Email,
     /// The subject by which the identity provider knows this person; unique among the tenant's users.
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 255, example = "auth0|5f7c8ec7c33c6c004bbafe82")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 255, pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$", example = "auth0|5f7c8ec7c33c6c004bbafe82")]
     external_idp_id: Option<Text<255>>,
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 255, example = "Ada Lovelace")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 255, pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$", example = "Ada Lovelace")]
     full_name: Option<Text<255>>,
     /// `member` where it is omitted.
     role: Option<Role>,
 }
 
-/// Omitted fields are unchanged; null clears a field.
+/// Omitted fields are unchanged; null clears a field that may be null.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"full_name": "Grace Brewster Hopper"}))]
-#[allow(clippy::option_option, reason = "omitted, null or a value")]
 pub(crate) struct UpdateUser {
-    #[schema(value_type = Option<String>, format = Email, max_length = 320, example = "ada@example.org")]
-    email: Option<Email>,
-    #[serde(default, deserialize_with = "double_option")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 255, example = "auth0|5f7c8ec7c33c6c004bbafe82")]
-    external_idp_id: Option<Option<Text<255>>>,
-    #[serde(default, deserialize_with = "double_option")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 255, example = "Ada King")]
-    full_name: Option<Option<Text<255>>>,
-    role: Option<Role>,
+    #[serde(default)]
+    #[schema(value_type = String, required = false, format = Email, max_length = 320, example = "ada@example.org")]
+    email: Change<Email>,
+    #[serde(default)]
+    #[schema(
+        value_type = Option<String>, required = false, min_length = 1, max_length = 255, pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$",
+        example = "auth0|5f7c8ec7c33c6c004bbafe82"
+    )]
+    external_idp_id: Change<Option<Text<255>>>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>, required = false, min_length = 1, max_length = 255, pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$", example = "Ada King")]
+    full_name: Change<Option<Text<255>>>,
+    #[serde(default)]
+    #[schema(value_type = Role, required = false)]
+    role: Change<Role>,
 }
 
 impl Resource for Entity {

@@ -1,5 +1,6 @@
 //! The server: what every request passes through, and the life of the process from listening to the last answer.
 
+mod checkpoints;
 mod connections;
 mod docs;
 mod hyper_errors;
@@ -93,6 +94,7 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
     let keys = tokio::spawn(async move { auth.run().await });
     // The signals stay watched to the end: the second one exits at once.
     let stop = tokio::spawn(signals.watch(lifecycle.clone()));
+    let mut checkpoints = None;
     tokio::select! {
         ready = startup::migrate_and_wait(&state) => {
             if let Err(error) = ready {
@@ -104,6 +106,7 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
             // The first requests after a restart should not wait for connections.
             state.database.open(WARM_CONNECTIONS).await;
             lifecycle.enter(Phase::Serving);
+            checkpoints = Some(tokio::spawn(checkpoints::run(state.clone())));
             if let Ok(address) = listening.await {
                 announce(&settings, address);
             }
@@ -119,6 +122,9 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
     }
     stop.abort();
     keys.abort();
+    if let Some(checkpoints) = checkpoints {
+        checkpoints.abort();
+    }
     if tokio::time::timeout(POOL_CLOSE_TIMEOUT, database.close()).await.is_err() {
         tracing::warn!("a statement was still running; its connection was cut off");
     }

@@ -35,6 +35,12 @@ pub struct ResolvedCaller {
 }
 
 impl ResolvedCaller {
+    /// Whether requests of the tenant are served.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.status != Status::Suspended && !self.tenant_deleted
+    }
+
     pub(super) async fn find(pool: &Pool, subject: &Subject) -> Result<Option<Self>, DbErr> {
         let backend = pool.get_database_backend();
         let sql = match backend {

@@ -36,3 +36,40 @@ impl Isolation {
         Ok(if faults.is_empty() { Self::Database } else { Self::NotEnforced(faults) })
     }
 }
+
+/// The triggers that guard the audit log on SQLite. On PostgreSQL, `isolation.sql` knows what guards it.
+const SQLITE_GUARDS: [&str; 15] = [
+    "audit_checkpoints_no_delete",
+    "audit_checkpoints_no_replace",
+    "audit_checkpoints_no_update",
+    "audit_heads_advance",
+    "audit_heads_no_replace",
+    "audit_heads_stay",
+    "audit_logs_chain",
+    "audit_logs_head",
+    "audit_logs_no_delete",
+    "audit_logs_no_replace",
+    "audit_logs_no_update",
+    "audit_nodes_no_delete",
+    "audit_nodes_no_replace",
+    "audit_nodes_no_update",
+    "tenants_audit_chain",
+];
+
+/// What of the triggers, rights and policies that guard the audit log is not as it should be.
+pub async fn audit_guard_faults(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
+    if connection.get_database_backend() == DbBackend::Postgres {
+        let Isolation::NotEnforced(mut faults) = Isolation::look(connection, Access::Operate).await? else {
+            return Ok(Vec::new());
+        };
+        // What concerns other tables alone is for `migrate verify`.
+        faults
+            .retain(|fault| fault.contains("audit_") || !(fault.starts_with("table ") || fault.starts_with("policy ")));
+        return Ok(faults);
+    }
+    let triggers = Statement::from_string(DbBackend::Sqlite, "SELECT name FROM sqlite_master WHERE type = 'trigger'");
+    let rows = connection.query_all_raw(triggers).await?;
+    let there = rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<Vec<String>, _>>()?;
+    let missing = SQLITE_GUARDS.into_iter().filter(|name| !there.iter().any(|other| other == name));
+    Ok(missing.map(|name| format!("trigger {name} is missing")).collect())
+}

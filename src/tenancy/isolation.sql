@@ -48,6 +48,8 @@ named (relation, function, bits, moment) AS (
         ('tenants', 'begin_audit_chain', 1 + 4, 'after every insert'),
         ('audit_logs', 'continue_audit_chain', 1 + 2 + 4, 'before every insert'),
         ('audit_logs', 'refuse_change', 2 + 8 + 16 + 32, 'before every change'),
+        ('audit_nodes', 'refuse_change', 2 + 8 + 16 + 32, 'before every change'),
+        ('audit_checkpoints', 'refuse_change', 2 + 8 + 16 + 32, 'before every change'),
         ('audit_heads', 'refuse_change', 2 + 8 + 32, 'before every deletion'),
         ('audit_heads', 'refuse_change', 1 + 2 + 16, 'before every update')
 ),
@@ -110,9 +112,11 @@ SELECT format('%s %I: bulkhead_app may use it, and no policy binds a view or a f
     FROM relations WHERE kind IN ('v', 'm', 'f')
         AND has_any_column_privilege('bulkhead_app', oid, 'SELECT, INSERT, UPDATE')
 UNION ALL
+-- Expired keys of requests are removed by the requests that come after them.
 SELECT format('table %I: bulkhead_app may %s', name, privilege)
     FROM relations, unnest(ARRAY['DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS privilege
-    WHERE kind IN ('r', 'p') AND has_table_privilege('bulkhead_app', oid, privilege)
+    WHERE kind IN ('r', 'p') AND (name, privilege) <> ('idempotency_keys', 'DELETE')
+        AND has_table_privilege('bulkhead_app', oid, privilege)
 UNION ALL
 SELECT format('table %I: it has no tenant_id, and bulkhead_app may %s', name, privilege)
     FROM relations, unnest(ARRAY['INSERT', 'UPDATE']) AS privilege
@@ -134,7 +138,7 @@ SELECT format('table %I: everybody has a right to it (PUBLIC)', name) FROM relat
         OR EXISTS (SELECT FROM pg_attribute a, aclexplode(a.attacl) WHERE a.attrelid = relations.oid AND grantee = 0)
 UNION ALL
 SELECT format('table %I: bulkhead_app may update %I', name, attname) FROM columns
-    WHERE (attname IN ('id', 'tenant_id', 'created_at', 'updated_at') OR name IN ('audit_logs', 'audit_heads'))
+    WHERE (attname IN ('id', 'tenant_id', 'created_at', 'updated_at') OR name IN ('audit_logs', 'audit_heads', 'audit_nodes', 'audit_checkpoints'))
         AND has_column_privilege('bulkhead_app', oid, attnum, 'UPDATE')
 UNION ALL
 SELECT format('table %I: bulkhead_app may choose %I', name, attname) FROM columns

@@ -8,8 +8,10 @@ mod audit_trail;
 mod caller;
 mod callers;
 mod cursor;
+mod idempotency;
 mod isolation;
 pub(crate) mod last_admin;
+mod proofs;
 mod query;
 mod readers;
 mod table;
@@ -18,7 +20,8 @@ mod transaction;
 pub use audit_trail::{Entries, Trail};
 pub use caller::ResolvedCaller;
 pub use cursor::Cursor;
-pub use isolation::Isolation;
+pub use idempotency::IdempotencyKey;
+pub use isolation::{Isolation, audit_guard_faults};
 pub use last_admin::Loss;
 pub use query::TenantQuery;
 pub use table::{IdOf, Table, TenantScoped};
@@ -27,12 +30,17 @@ pub use transaction::TenantTransaction;
 use crate::audit::{EventDraft, Recorder, Refusals};
 use crate::database::{Access, Pool};
 use crate::error::{ApiError, ErrorCode};
+use crate::ids::TenantId;
 use caller::Subject;
 use callers::Callers;
+use idempotency::KeysAtWork;
 use readers::Readers;
 use sea_orm::{DatabaseConnection, DbErr};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use transaction::Held;
+use uuid::Uuid;
 
 /// How often a change is done with others: the second time, theirs can fail alone.
 const TIMES_WITH_OTHERS: u32 = 2;
@@ -50,6 +58,7 @@ pub struct Tenancy {
     readers: Readers,
     recorder: Recorder,
     refusals: Arc<Refusals>,
+    keys_at_work: KeysAtWork,
     /// The faults of the database's isolation that are in the log already.
     faults: Arc<Mutex<Vec<String>>>,
 }
@@ -62,7 +71,7 @@ impl Tenancy {
         let refusals = Refusals::start(recorder.clone());
         let readers = Readers::new(pool.clone(), pool.max_connections() / 2);
         let callers = Callers::new(pool);
-        Self { callers, readers, recorder, refusals, faults: Arc::default() }
+        Self { callers, readers, recorder, refusals, keys_at_work: KeysAtWork::default(), faults: Arc::default() }
     }
 
     /// Runs `work`, which only reads, in a transaction of the event's tenant, one read after another. What it comes to, an
@@ -107,6 +116,41 @@ impl Tenancy {
         transaction.end(outcome, &self.recorder).await
     }
 
+    /// As [`Tenancy::change`], where `work` makes this row, unless a request with the same key has made one: then `again` reads
+    /// that one, and the event becomes a read. It is asked only for what is committed, in a transaction of its own.
+    ///
+    /// # Errors
+    /// `KeyAtWork` while the first request with this key has not ended, `KeyOfAnother` where it had another body.
+    pub async fn change_once<R>(
+        &self,
+        event: EventDraft,
+        key: &IdempotencyKey,
+        row: Uuid,
+        work: impl AsyncFnOnce(&mut TenantTransaction) -> Result<R, ApiError> + Clone,
+        again: impl AsyncFnOnce(&mut TenantTransaction, Uuid) -> Result<R, ApiError>,
+    ) -> Result<R, ApiError> {
+        let _at_work = self.keys_at_work.begin(event.tenant_id(), key)?;
+        let is_taken = AtomicBool::new(false);
+        let outcome = self.change(event.clone(), async |tx| {
+            if tx.claim(key, row).await? {
+                return work.clone()(tx).await;
+            }
+            is_taken.store(true, Ordering::Relaxed);
+            // Nothing is kept of this attempt, nor recorded.
+            Err(ErrorCode::Internal.into())
+        });
+        let outcome = outcome.await;
+        if !is_taken.load(Ordering::Relaxed) {
+            return outcome;
+        }
+        self.read(event, async |tx| {
+            tx.event().turn_into_read();
+            let row = tx.claimed(key).await?;
+            again(tx, row).await
+        })
+        .await
+    }
+
     /// Records an event that has no transaction of its own; returns once it is committed.
     pub async fn record(&self, event: EventDraft) -> Result<(), ApiError> {
         self.recorder.record(event).await
@@ -120,6 +164,11 @@ impl Tenancy {
     /// Records the refusals that are counted and not recorded yet: for the end of the process.
     pub async fn flush(&self) {
         self.refusals.flush().await;
+    }
+
+    /// The tenants whose logs have been written to since this was last asked.
+    pub(crate) fn take_written(&self) -> HashSet<TenantId> {
+        self.recorder.take_written()
     }
 
     /// The tenant that a token names, and its user of this subject if it has one, as they are after this is called; one round

@@ -20,7 +20,7 @@ pub trait TenantScoped:
 pub type IdOf<T> = <<T as EntityTrait>::PrimaryKey as PrimaryKeyTrait>::ValueType;
 
 /// A table whose rows the API makes, changes, deletes and restores. [`tenant_table!`](crate::tenant_table) implements it.
-pub trait Table: TenantScoped<ActiveModel: ActiveModelTrait<Entity = Self> + Send> {
+pub trait Table: TenantScoped<ActiveModel: ActiveModelTrait<Entity = Self> + Send + Sync> {
     /// The table's name, which the audit log uses as `resource_type`.
     const NAME: &'static str;
     /// When the row was made.

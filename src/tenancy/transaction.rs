@@ -67,9 +67,26 @@ impl TenantTransaction {
         Self { held, event, tenant_id, required: Vec::new() }
     }
 
+    /// The transaction, and whose it is.
+    pub(super) fn parts(&self) -> (&Transaction, TenantId) {
+        (&self.held, self.tenant_id)
+    }
+
     /// The event that the audit log will say of it: to add to it what only the work can tell.
     pub fn event(&mut self) -> &mut EventDraft {
         &mut self.event
+    }
+
+    pub(super) fn tenant_id(&self) -> TenantId {
+        self.tenant_id
+    }
+
+    pub(super) fn backend(&self) -> DbBackend {
+        self.held.get_database_backend()
+    }
+
+    pub(super) fn connection(&self) -> &Transaction {
+        &self.held
     }
 
     /// A query on the tenant's rows of `T`.

@@ -2,6 +2,7 @@
 //! tampering shows.
 
 mod append_only;
+mod checkpoints;
 mod concurrency;
 mod entries;
 mod export;
@@ -10,6 +11,8 @@ mod full_disk;
 mod logins;
 mod operations;
 mod privacy;
+mod proofs;
 mod repair;
+mod rewrites;
 mod search;
 mod tampering;

@@ -13,6 +13,7 @@ use uuid::Uuid;
 on_migrated_databases!(
     created_row_is_read_changed_deleted_restored,
     null_clears_and_absence_keeps,
+    null_is_refused_where_it_may_not_be,
     stale_version_is_refused,
     one_of_concurrent_changes_wins,
     each_change_has_a_new_time_and_etag
@@ -98,6 +99,25 @@ async fn null_clears_and_absence_keeps(database: Database) {
     let one = clinic.admin.patch(&path, &json!({"metadata": {"a": 1}})).await;
     let two = clinic.admin.patch(&path, &json!({"metadata": {"b": 2}, "size_bytes": 0})).await;
     assert_eq!(with(&two.body, &json!({})), with(&one.body, &json!({"metadata": {"b": 2}, "size_bytes": 0})));
+}
+
+async fn null_is_refused_where_it_may_not_be(database: Database) {
+    let (_app, clinic, user, document) = TestTenant::with_rows(database).await;
+    let cases = [
+        (at("users", &user), &["email", "role"][..]),
+        (at("documents", &document), &["user_id", "filename", "content_type", "size_bytes", "status", "metadata"]),
+        ("tenant".to_owned(), &["name"]),
+    ];
+    for (path, members) in cases {
+        let before = clinic.admin.get(&path).await.body;
+        for member in members {
+            let refused = clinic.admin.patch(&path, &json!({*member: null})).await;
+            // A word that is none is of the wrong format, as elsewhere.
+            let code = if ["role", "status"].contains(member) { "VAL_003" } else { "VAL_001" };
+            assert_eq!(refused.refusal(), (400, code, *member), "{path}: {}", refused.body);
+        }
+        assert_eq!(clinic.admin.get(&path).await.body, before, "{path}");
+    }
 }
 
 async fn stale_version_is_refused(database: Database) {

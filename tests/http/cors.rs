@@ -8,7 +8,8 @@ use test_support::{Database, Server};
 const APP: &str = "https://app.example.org";
 
 /// What scripts may read of an answer besides what they always may.
-const EXPOSED: &str = "x-request-id,etag,location,retry-after,www-authenticate";
+const EXPOSED: &str = "x-request-id,etag,location,retry-after,www-authenticate,allow,ratelimit,\
+     ratelimit-policy,preference-applied,idempotency-replayed";
 
 async fn ask(server: &impl Serves, method: Method, path: &str, origin: &str) -> Response {
     let request = Client::new().request(method.clone(), format!("{}{path}", server.base())).header("origin", origin);
@@ -64,7 +65,7 @@ async fn preflight_is_answered_on_every_path() {
         let methods = header(&response, "access-control-allow-methods").unwrap();
         assert_eq!(methods, "GET,POST,PUT,PATCH,DELETE,OPTIONS");
         let headers = header(&response, "access-control-allow-headers").unwrap();
-        assert_eq!(headers, "authorization,content-type,if-match");
+        assert_eq!(headers, "authorization,content-type,idempotency-key,if-match,if-none-match,prefer");
         let id = header(&response, "x-request-id").unwrap().to_owned();
         server.log_line("\"OPTIONS\"", &id).await;
     }

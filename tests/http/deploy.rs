@@ -69,7 +69,7 @@ const DEPLOYMENTS: [&str; 8] = [
 ];
 
 /// Names that look like those of settings, and are of something else.
-const OF_OTHERS: [&str; 21] = [
+const OF_OTHERS: [&str; 22] = [
     // Variables of deploy/compose.yaml, of the images that it starts, and of programs in them.
     "BULKHEAD_ADDRESS",
     "BULKHEAD_HTTPS_PORT",
@@ -80,6 +80,7 @@ const OF_OTHERS: [&str; 21] = [
     "BULKHEAD_SUBNET",
     "DEX_PORT",
     "POSTGRES_PASSWORD_FILE",
+    "RUST_IMAGE",
     "SSL_CERT_FILE",
     // Of the script deploy/ecs/run, and of an address in deploy/kubernetes.
     "POLL_SECONDS",

@@ -2,11 +2,18 @@
 
 use crate::support::{TestTenant, at, new_document};
 use crate::validation::long;
+use sea_orm::{ConnectionTrait, Statement};
 use serde_json::{Value, json};
 use test_support::{Database, on_migrated_databases};
 use uuid::Uuid;
 
-on_migrated_databases!(storage_key_is_under_its_tenant, owner_is_a_live_user, metadata_is_returned_unchanged);
+on_migrated_databases!(
+    storage_key_is_under_its_tenant,
+    bucket_is_a_plain_name,
+    database_checks_the_place_of_a_file,
+    owner_is_a_live_user,
+    metadata_is_returned_unchanged
+);
 
 async fn storage_key_is_under_its_tenant(database: Database) {
     let (app, clinic) = TestTenant::start(database).await;
@@ -37,12 +44,22 @@ async fn storage_key_is_under_its_tenant(database: Database) {
         format!("{tenant}//scan.pdf"),
         format!("{tenant}/{}", long(1024)),
         format!("{tenant}/a\u{0}b"),
+        format!("{tenant}/%2e%2e/{other}/scan.pdf"),
+        format!("{tenant}/..%2f{other}"),
+        format!("{tenant}/..\\{other}\\scan.pdf"),
+        format!("{tenant}/..;/{other}"),
+        format!("{tenant}/\u{ff0e}\u{ff0e}/{other}"),
+        format!("{tenant}/\u{2024}\u{2024}/{other}"),
+        format!("{tenant}/scan.pdf?versionId=1"),
+        format!("{tenant}/.../scan.pdf"),
+        format!("{tenant}/a b"),
+        format!("{tenant}/é"),
     ];
     for key in refused {
         let answer = clinic.member.post("documents", &at_key(&key)).await;
         assert_eq!(answer.refusal(), (400, "VAL_001", "storage_key"), "{key:?}");
     }
-    let key = format!("{tenant}/scans/..2026/{}", long(1024 - 36 - 1 - 6 - 7));
+    let key = format!("{tenant}/scans/..2026/{}", "x".repeat(1024 - 36 - 1 - 6 - 7));
     let made = clinic.member.make("documents", &at_key(&key)).await;
     assert_eq!(made["storage_key"], key);
     assert_eq!(clinic.member.post("documents", &at_key(&key)).await.refusal(), conflict, "one file, one row");
@@ -52,6 +69,69 @@ async fn storage_key_is_under_its_tenant(database: Database) {
     clinic.member.delete(&at("documents", &made)).await.assert_status(204);
     clinic.member.make("documents", &at_key(&key)).await;
     assert_eq!(clinic.member.restore(&at("documents", &made)).await.refusal(), conflict);
+}
+
+async fn bucket_is_a_plain_name(database: Database) {
+    let (_app, clinic) = TestTenant::start(database).await;
+    let owner = clinic.user("owner@example.org").await["id"].clone();
+    let in_bucket = |name: &str| {
+        let mut body = new_document(&owner);
+        body["bucket"] = json!(name);
+        body
+    };
+    let long = "x".repeat(64);
+    for name in [
+        "..",
+        "../b",
+        "s3://other",
+        "scans/../../x",
+        "a/b",
+        "a\\b",
+        "a%2fb",
+        "a..b",
+        ".ab",
+        "ab.",
+        "-ab",
+        "ab-",
+        "Scans",
+        "ab",
+        "a b",
+        "a;b",
+        "a?b",
+        "äbc",
+        &long,
+    ] {
+        let answer = clinic.member.post("documents", &in_bucket(name)).await;
+        assert_eq!(answer.refusal(), (400, "VAL_001", "bucket"), "{name}");
+    }
+    for name in ["abc", "clinic-documents", "clinic.example_org", "1x1", &long[1..]] {
+        clinic.member.make("documents", &in_bucket(name)).await;
+    }
+}
+
+/// Whoever writes past the API is bound by the same rule.
+async fn database_checks_the_place_of_a_file(database: Database) {
+    let connection = database.connect().await;
+    let (_app, clinic) = TestTenant::start(database).await;
+    let owner = clinic.user("owner@example.org").await["id"].clone();
+    let tenant = clinic.id;
+    let backend = connection.get_database_backend();
+    let insert = async |key: &str, bucket: &str| {
+        let sql =
+            "INSERT INTO documents (id, tenant_id, user_id, storage_key, bucket, filename, content_type, size_bytes)
+            VALUES ($1, $2, $3, $4, $5, 'f', 'c', 1)";
+        let owner: Uuid = owner.as_str().unwrap().parse().unwrap();
+        let values = [Uuid::now_v7().into(), tenant.into(), owner.into(), key.into(), bucket.into()];
+        connection.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await
+    };
+    insert(&format!("{tenant}/scans/..2026/a_b-c.pdf"), "clinic-documents").await.unwrap();
+    for path in ["../x", "a/..", "./a", "a//b", "", "a/", "%2e", "a\\b", "a;b", "a?b", "a b", "\u{ff0e}", ".../a"] {
+        assert!(insert(&format!("{tenant}/{path}"), "clinic-documents").await.is_err(), "{path}");
+    }
+    for bucket in ["..", "a..b", "a/b", "Abc", "ab", "-abc", "abc.", "äbc"] {
+        assert!(insert(&format!("{tenant}/{}", Uuid::now_v7()), bucket).await.is_err(), "{bucket}");
+    }
+    connection.close().await.unwrap();
 }
 
 async fn owner_is_a_live_user(database: Database) {

@@ -6,9 +6,10 @@ use crate::{bulkhead, run, stderr};
 use futures_util::future::join_all;
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use serde_json::Value;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use test_support::provider::Shape;
-use test_support::{Cluster, Database, Server, Signal, eventually};
+use test_support::{Cluster, Database, Relay, Server, Signal, eventually};
 
 /// Somebody who makes documents, and looks whether the server is ready.
 struct Writer<'s, S> {
@@ -262,6 +263,78 @@ async fn stopped_database_fails_requests_at_once() {
     let back = tokio::join!(writer.until_readiness_is(200), writer.until_written());
     assert!(back.0 < Duration::from_secs(2) && back.1 < Duration::from_secs(2), "{back:?}");
     server.log_line("the database is back", "INFO").await;
+}
+
+/// As a managed PostgreSQL fails over: its address leads to another server, which was a standby until then.
+#[tokio::test]
+async fn a_promoted_standby_has_every_acknowledged_document() {
+    let Some(cluster) = Cluster::new().await else { return };
+    let relay = Relay::start(cluster.port).await;
+    let app = TestApp::new(Shape::Plain, Database::of(&cluster)).await;
+    // Sessions that are open already would not wait for it.
+    let standby = cluster.standby().await;
+    let url = cluster.url.replace(&cluster.port.to_string(), &relay.port.to_string());
+    let server = app.server(&[("DATABASE_URL", &url)]).await;
+    let writer = Writer::new(&app, &server).await;
+
+    let (acknowledged, promoted) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let writing = async || {
+        let (mut ids, mut after) = (Vec::new(), 0);
+        while after < 20 {
+            let answer = writer.write().await;
+            if answer.status == 201 {
+                ids.push(answer.body["id"].clone());
+                acknowledged.fetch_add(1, Ordering::Relaxed);
+                after += usize::from(promoted.load(Ordering::Relaxed));
+            } else {
+                assert!(["SYS_001", "SYS_006", "SYS_008"].contains(&answer.outcome().1), "{}", answer.body);
+                assert_eq!(answer.status, 503);
+            }
+        }
+        ids
+    };
+    let failing_over = async {
+        eventually("documents are made", async || (acknowledged.load(Ordering::Relaxed) > 50).then_some(())).await;
+        cluster.signal(Signal::KILL);
+        // First the address, as managed ones do: the instance meets the standby as one.
+        relay.lead_to(standby.port);
+        let told = writer.until_readiness_is(503).await;
+        standby.promote().await;
+        promoted.store(true, Ordering::Relaxed);
+        (told, writer.until_readiness_is(200).await)
+    };
+    let (documents, (told, back)) = tokio::join!(join_all((0..4).map(|_| writing())), failing_over);
+    assert!(told < Duration::from_secs(3) && back < Duration::from_secs(3), "{told:?} {back:?}");
+    for id in documents.iter().flatten() {
+        assert_eq!(writer.clinic.viewer.get(&format!("documents/{}", id.as_str().unwrap())).await.status, 200, "{id}");
+    }
+}
+
+/// As behind a firewall that forgets connections without a word: no answer comes, and no end either.
+#[tokio::test]
+async fn sessions_that_fall_silent_are_replaced() {
+    let Some(cluster) = Cluster::new().await else { return };
+    let relay = Relay::start(cluster.port).await;
+    let app = TestApp::new(Shape::Plain, Database::of(&cluster)).await;
+    let url = cluster.url.replace(&cluster.port.to_string(), &relay.port.to_string());
+    let server = app.server(&[("DATABASE_URL", &url), ("DATABASE_MAX_CONNECTIONS", "4")]).await;
+    let writer = Writer::new(&app, &server).await;
+    for _ in 0..3 {
+        join_all((0..8).map(|_| writer.write())).await;
+        relay.fall_silent();
+        // Those that are at work when it is noticed may fail; what comes then is served.
+        let begun = Instant::now();
+        let (answers, readiness) = tokio::join!(join_all((0..8).map(|_| writer.write())), writer.readiness());
+        for answer in answers.iter().filter(|answer| answer.status != 201) {
+            assert_try_again(answer, "SYS_001");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert_eq!(readiness.0, 200, "{}", readiness.1);
+        let answers = join_all((0..8).map(|_| writer.write())).await;
+        let outcomes: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+        assert!(answers.iter().all(|answer| answer.status == 201), "{outcomes:?}");
+        assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Limits that hold for every client: how often, how large.
 
 use crate::ready;
-use crate::support::LocalServer;
+use crate::support::{LocalServer, TestApp, TestClient};
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::Value;
 use test_support::{Database, eventually};
@@ -36,9 +36,49 @@ async fn rate_limited_client_is_told_when_to_retry() {
     // Neither the platform's probes nor preflights count, or are refused.
     for _ in 0..5 {
         assert_eq!(ask(Method::GET, "/api/v1/health/live").await.status(), 200);
-        assert_eq!(ask(Method::OPTIONS, "/").await.status(), 200);
+        let preflight = Client::new().request(Method::OPTIONS, &server.base).header("origin", "http://localhost:3000");
+        let preflight = preflight.header("access-control-request-method", "GET").send().await.unwrap();
+        assert_eq!(preflight.status(), 200);
     }
     eventually("its share is back", async || (ask(Method::GET, "/").await.status() == 200).then_some(())).await;
+}
+
+/// `"client";r=2;t=3`: the name, and the numbers of the parameters.
+fn structured(response: &Response, header: &str) -> (String, Vec<(String, u64)>) {
+    let value = response.headers()[header].to_str().unwrap();
+    let mut parts = value.split(';');
+    let name = parts.next().unwrap().to_owned();
+    let number = |part: &str| part.split_once('=').map(|(name, number)| (name.to_owned(), number.parse().unwrap()));
+    (name, parts.map(|part| number(part).unwrap()).collect())
+}
+
+#[tokio::test]
+async fn every_counted_answer_says_what_is_left() {
+    let database = Database::migrated_sqlite().await;
+    // Three at once, and one more each ten seconds.
+    let server =
+        LocalServer::without_provider(&database, &[("RATE_LIMIT_PER_MINUTE", "6"), ("RATE_LIMIT_BURST", "3")]).await;
+    let ask = async |path: &str| reqwest::get(format!("{}{path}", server.base)).await.unwrap();
+    let named =
+        |pairs: &[(&str, u64)]| pairs.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect::<Vec<_>>();
+    for (path, left, status) in [("/", 2, 200), ("/nope", 1, 404), ("/api/v1/tenant", 0, 401)] {
+        let answer = ask(path).await;
+        assert_eq!(answer.status(), status, "{path}");
+        assert_eq!(structured(&answer, "ratelimit-policy"), ("\"client\"".to_owned(), named(&[("q", 3), ("w", 30)])));
+        let (name, state) = structured(&answer, "ratelimit");
+        assert_eq!((name.as_str(), &state[0]), ("\"client\"", &("r".to_owned(), left)), "{path}");
+        let (t, until) = &state[1];
+        assert!(t == "t" && (1..=(3 - left) * 10).contains(until), "{path}: {state:?}");
+    }
+    let refused = ask("/").await;
+    assert_eq!(refused.status(), 429);
+    let wait: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert_eq!(structured(&refused, "ratelimit").1, named(&[("r", 0), ("t", wait)]), "as Retry-After");
+    assert!(refused.headers().contains_key("ratelimit-policy"));
+    let health = ask("/api/v1/health/live").await;
+    assert!(!health.headers().contains_key("ratelimit"), "what has no limit says nothing of one");
+    let unlimited = LocalServer::without_provider(&database, &[("RATE_LIMIT_PER_MINUTE", "0")]).await;
+    assert!(!reqwest::get(&unlimited.base).await.unwrap().headers().contains_key("ratelimit-policy"));
 }
 
 #[tokio::test]
@@ -52,6 +92,32 @@ async fn clients_behind_a_trusted_proxy_have_a_share_each() {
     };
     assert_eq!([ask("192.0.2.1").await, ask("192.0.2.2").await, ask("192.0.2.1").await], [200, 200, 429]);
     assert_eq!([ask("2001:db8::1").await, ask("2001:db8::2").await, ask("2001:db8:0:1::1").await], [200, 429, 200]);
+}
+
+/// All of a hospital may have one address, and somebody there may use up its share.
+#[tokio::test]
+async fn callers_whose_token_is_known_have_a_share_each_whatever_their_address() {
+    let limit = [("RATE_LIMIT_PER_MINUTE", "1"), ("RATE_LIMIT_BURST", "5")];
+    let app = TestApp::start_with(Database::migrated_sqlite().await, &limit).await;
+    let tenant = app.ada().tenant;
+    let caller = |subject: &str| app.client(&tenant, subject, "viewer");
+    let (ada, grace) = (caller("ada"), caller("grace"));
+    // The first use of each token counts against the address, as everything of strangers does.
+    for client in [&ada, &grace] {
+        assert_eq!(client.get("users").await.status, 200);
+    }
+    let stranger = TestClient::with_token(&app.http, app.own(), "no token");
+    for status in [401, 401, 401, 429, 429] {
+        assert_eq!(stranger.get("users").await.status, status, "the address has 5 for all");
+    }
+    assert_eq!(caller("mary").get("users").await.status, 429, "a new token counts against the address");
+    for status in [200, 200, 200, 200, 200, 429] {
+        assert_eq!(ada.get("users").await.status, status);
+    }
+    assert_eq!(grace.get("users").await.status, 200, "her share is her own");
+    // Another token of the same caller.
+    let again = caller("ada");
+    assert_eq!(again.get("users").await.status, 429);
 }
 
 #[tokio::test]

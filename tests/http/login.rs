@@ -4,7 +4,8 @@ use crate::support::{Answer, Serves, TestApp, assert_log_without};
 use reqwest::header::{CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE, USER_AGENT};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use test_support::provider::{CLIENT_ID, CLIENT_SECRET, Endpoint, Fault, REDIRECT_URL, Shape};
+use std::time::Duration;
+use test_support::provider::{CLIENT_ID, CLIENT_SECRET, Endpoint, Fault, REDIRECT_URL, Shape, now};
 use url::Url;
 
 const SHAPES: [Shape; 7] =
@@ -17,6 +18,8 @@ pub(crate) struct Begun {
     /// The cookie as a browser would send it back.
     pub(crate) cookie: String,
     set_cookie: String,
+    /// The names of the cookies that it removes.
+    removed: Vec<String>,
 }
 
 impl Begun {
@@ -26,19 +29,37 @@ impl Begun {
 }
 
 pub(crate) async fn begin(app: &TestApp, server: &impl Serves) -> Begun {
-    let answer = app.http.get(format!("{}/api/v1/auth/login", server.base())).send().await.unwrap();
+    begin_with(app, server, &[]).await
+}
+
+/// The beginning of a login in a browser that has these cookies.
+async fn begin_with(app: &TestApp, server: &impl Serves, cookies: &[&str]) -> Begun {
+    let request = app.http.get(format!("{}/api/v1/auth/login", server.base())).header(COOKIE, cookies.join("; "));
+    let answer = request.send().await.unwrap();
     assert_eq!(answer.status(), 302, "{:?}", answer.text().await);
-    let header = |name| answer.headers()[name].to_str().unwrap().to_owned();
-    let set_cookie = header(SET_COOKIE);
+    let location = answer.headers()[LOCATION].to_str().unwrap().to_owned();
+    let mut set: Vec<String> =
+        answer.headers().get_all(SET_COOKIE).iter().map(|value| value.to_str().unwrap().to_owned()).collect();
+    let set_cookie = set.remove(0);
     let cookie = set_cookie.split(';').next().unwrap().to_owned();
-    Begun { location: header(LOCATION), cookie, set_cookie }
+    let removed = set.into_iter().map(|removal| {
+        let (name, rest) = removal.split_once('=').unwrap();
+        assert!(rest.starts_with(';') && rest.contains("Max-Age=0") && rest.contains("Path=/"), "{removal}");
+        name.to_owned()
+    });
+    Begun { location, cookie, removed: removed.collect(), set_cookie }
 }
 
 /// A login to which the person has agreed, and what the front end then posts.
 pub(crate) async fn agreed(app: &TestApp, server: &impl Serves) -> (Begun, Value) {
     let begun = begin(app, server).await;
+    let body = agree(app, &begun).await;
+    (begun, body)
+}
+
+async fn agree(app: &TestApp, begun: &Begun) -> Value {
     let consent = app.provider.consent(&begun.location).await;
-    (begun, json!({"code": consent.code, "state": consent.state}))
+    json!({"code": consent.code, "state": consent.state})
 }
 
 /// What a browser is answered, whose name holds an address.
@@ -129,6 +150,64 @@ async fn each_login_has_its_own_state_and_nonce() {
 }
 
 #[tokio::test]
+async fn logins_in_several_tabs_all_end() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.serve(&[]).await;
+    let mut tabs: Vec<Begun> = Vec::new();
+    for _ in 0..4 {
+        let cookies: Vec<&str> = tabs.iter().map(|tab| tab.cookie.as_str()).collect();
+        let begun = begin_with(&app, &server, &cookies).await;
+        assert!(begun.removed.is_empty(), "{:?}", begun.removed);
+        tabs.push(begun);
+        // The oldest is known by the second in which it began.
+        tokio::time::sleep(Duration::from_millis(1001)).await;
+    }
+    let cookies: Vec<String> = tabs.iter().map(|tab| tab.cookie.clone()).collect();
+    let names: Vec<&str> = cookies.iter().map(|cookie| cookie.split_once('=').unwrap().0).collect();
+    assert!(names.iter().all(|name| name.starts_with("bulkhead_login_")), "{names:?}");
+
+    // A fifth one ends the oldest, and clears what is none, whatever order they come in.
+    let good: Vec<&str> = cookies.iter().map(String::as_str).rev().collect();
+    let fifth = begin_with(&app, &server, &good).await;
+    assert_eq!(fifth.removed, names[..1]);
+    let junk = ["bulkhead_login_ABCDEFGH=x", "session=1", "bulkhead_login_=x", "bulkhead_login_ABCDEF!H=x", "x"];
+    let misnamed = format!("bulkhead_login_ABCDEFGI={}", cookies[3].split_once('=').unwrap().1);
+    let fifth = begin_with(&app, &server, &[&junk[..], &good[..3], &[&misnamed]].concat()).await;
+    assert_eq!(fifth.removed, ["bulkhead_login_ABCDEFGH", "bulkhead_login_ABCDEFGI"]);
+    // However many there are, so many are looked at.
+    let many: Vec<String> = (0..400).map(|number| format!("bulkhead_login_{number:08}=x")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let begun = begin_with(&app, &server, &many).await;
+    assert_eq!(begun.removed.len(), 13);
+    let (body, last) = (agree(&app, &begun).await, [&many[..], &[&begun.cookie]].concat().join("; "));
+    assert_eq!(callback(&app, &server, Some(&last), &body).await.status, 200);
+
+    // The browser sends all it has, and each tab ends with its own, in any order.
+    let all = cookies.join("; ");
+    for tab in [2, 0, 3, 1] {
+        let body = agree(&app, &tabs[tab]).await;
+        let answer = callback(&app, &server, Some(&all), &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let removal = answer.header("set-cookie");
+        assert!(removal.starts_with(&format!("{}=;", names[tab])) && removal.contains("Max-Age=0"), "{removal}");
+    }
+    let other = begin(&app, &server).await;
+    let body = agree(&app, &other).await;
+    callback(&app, &server, Some(&all), &body).await.assert_error(403, "AUTH_002");
+    let renamed = format!("{}={}", names[0], other.cookie.split_once('=').unwrap().1);
+    callback(&app, &server, Some(&renamed), &body).await.assert_error(403, "AUTH_002");
+}
+
+#[tokio::test]
+async fn asking_for_the_head_of_a_login_begins_none() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.serve(&[]).await;
+    let answer = app.http.head(format!("{}/api/v1/auth/login", server.base())).send().await.unwrap();
+    assert_eq!(answer.status(), 302);
+    assert!(answer.headers().contains_key(LOCATION) && !answer.headers().contains_key(SET_COOKIE), "{answer:?}");
+}
+
+#[tokio::test]
 async fn foreign_login_answer_is_refused() {
     let app = TestApp::on_sqlite(Shape::Plain).await;
     let server = app.serve(&[]).await;
@@ -204,6 +283,7 @@ async fn a_provider_that_answers_wrongly_gives_no_login() {
         (Fault::WrongAudience, (400, "AUTH_001")),
         (Fault::WrongParty, (400, "AUTH_001")),
         (Fault::ExpiredIdToken, (400, "AUTH_001")),
+        (Fault::TypedIdToken, (400, "AUTH_001")),
         (Fault::ForgedIdToken, (400, "AUTH_004")),
         // Our own mistake, and not the caller's.
         (Fault::ClientRejected, (500, "SYS_003")),
@@ -227,6 +307,52 @@ async fn a_provider_that_answers_wrongly_gives_no_login() {
     // The code is as good as it was.
     assert_eq!(callback(&app, &server, Some(&begun.cookie), &body).await.status, 200);
     assert_log_without(&server, [CLIENT_SECRET, body["code"].as_str().unwrap(), body["state"].as_str().unwrap()]);
+}
+
+#[tokio::test]
+async fn the_two_tokens_of_a_login_are_compared() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.serve(&[("OIDC_AUDIENCE", "bulkhead-web,https://api.example.com")]).await;
+    // Of the access token in the example of OpenID Connect Core 1.0, appendix A.3.
+    let other_hash = "77QmUPtjPfzWtF2AnpK9RQ";
+    let hours = |hours: i64| json!({"iat": now(), "exp": now() + hours * 3600});
+    let (good, bad) = ((200, "-"), (400, "AUTH_001"));
+    let mut wrong = Vec::new();
+    for (id, access, expected) in [
+        (json!({}), json!({"sub": "provider|eve"}), bad),
+        (json!({"sub": "provider|eve"}), json!({}), bad),
+        (json!({"oid": "1"}), json!({"sub": "provider|eve", "oid": "2"}), bad),
+        // As with Okta, and with Entra where the API is another application.
+        (json!({"sub": "00u1"}), json!({"sub": "ada@example.org", "uid": "00u1"}), good),
+        (json!({"oid": "1"}), json!({"sub": "of-this-application", "oid": "1"}), good),
+        (json!({"at_hash": other_hash}), json!({}), bad),
+        (json!({"at_hash": ""}), json!({}), bad),
+        (json!({"at_hash": 7}), json!({}), bad),
+        (json!({"aud": [CLIENT_ID]}), json!({}), good),
+        (json!({"aud": [CLIENT_ID, "another-client"]}), json!({}), bad),
+        (json!({"aud": ["another-client", CLIENT_ID], "azp": ""}), json!({}), bad),
+        (json!({"aud": [CLIENT_ID, "another-client"], "azp": [CLIENT_ID]}), json!({}), bad),
+        (json!({"aud": ["another-client"], "azp": CLIENT_ID}), json!({}), bad),
+        (json!({"aud": [CLIENT_ID, "another-client"], "azp": CLIENT_ID}), json!({}), good),
+        (json!({"aud": [CLIENT_ID, "https://api.example.com"]}), json!({}), good),
+        (json!({"azp": CLIENT_ID}), json!({}), good),
+        (json!({"azp": "another-client"}), json!({}), bad),
+        (hours(24), json!({}), good),
+        (hours(25), json!({}), bad),
+        (hours(115 * 24), json!({}), bad),
+        (json!({"events": {}}), json!({}), bad),
+    ] {
+        app.provider.change_claims(id.clone(), access.clone());
+        let (begun, body) = agreed(&app, &server).await;
+        let answer = callback(&app, &server, Some(&begun.cookie), &body).await;
+        if answer.outcome() != expected {
+            wrong.push(format!("{id} {access}: {:?}, not {expected:?}: {}", answer.outcome(), answer.body));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    app.provider.heal();
+    app.provider.fail(Fault::LowercaseType);
+    log_in(&app, &server).await;
 }
 
 #[tokio::test]
@@ -258,10 +384,17 @@ async fn odd_provider_metadata_stops_no_token() {
 }
 
 #[tokio::test]
-async fn a_login_for_a_tenant_that_is_none_is_refused() {
+async fn a_login_into_a_tenant_that_is_not_served_is_refused() {
     let app = TestApp::on_sqlite(Shape::Plain).await;
     let server = app.serve(&[]).await;
-    for (tenant, expected) in [("system", (403, "AUTH_007")), ("no", (403, "AUTH_007"))] {
+    for (tenant, expected) in [
+        ("system", (403, "AUTH_007")),
+        ("no", (403, "AUTH_007")),
+        ("nobody-knows", (403, "AUTH_009")),
+        ("suspended", (403, "AUTH_009")),
+        ("deleted", (403, "AUTH_009")),
+        ("on-trial", (200, "-")),
+    ] {
         let mut person = app.ada();
         person.tenant = tenant.to_owned();
         app.provider.seat(person);
@@ -385,6 +518,16 @@ async fn a_logout_leads_nowhere_else() {
     assert_eq!(values("client_id"), [CLIENT_ID]);
     assert_eq!(values("post_logout_redirect_uri"), [target]);
     assert_eq!(values("id_token_hint"), ["a&client_id=evil"]);
+}
+
+#[tokio::test]
+async fn a_hint_longer_than_a_token_is_refused() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.serve(&[]).await;
+    for (length, expected) in [(16 * 1024, (200, "-", "-")), (16 * 1024 + 1, (400, "VAL_001", "id_token_hint"))] {
+        let body = json!({"redirect_uri": "http://localhost:3000/", "id_token_hint": "a".repeat(length)});
+        assert_eq!(logout(&app, &server, &body).await.refusal(), expected, "{length}");
+    }
 }
 
 #[tokio::test]

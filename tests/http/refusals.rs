@@ -89,6 +89,30 @@ async fn malformed_request_has_the_error_shape() {
 }
 
 #[tokio::test]
+async fn request_names_one_host() {
+    let database = Database::sqlite();
+    let server = ready(&database, &[]).await;
+    for (version, hosts, status) in [
+        ("1.1", &[][..], "400"),
+        ("1.1", &["a", "a"], "400"),
+        ("1.0", &["a", "b"], "400"),
+        ("1.1", &["a b/@"], "400"),
+        ("1.1", &["me@example.org"], "400"),
+        ("1.1", &["example.org:8080"], "200"),
+        ("1.1", &["[::1]"], "200"),
+        ("1.1", &[""], "200"),
+        ("1.0", &[], "200"),
+    ] {
+        let lines = hosts.iter().map(|host| format!("host: {host}\r\n")).collect::<Vec<_>>().concat();
+        let head = format!("GET /api/v1/health/live HTTP/{version}\r\n{lines}connection: close\r\n\r\n");
+        let text = exchange(&server, head.as_bytes()).await;
+        assert!(text.split(' ').nth(1) == Some(status), "{version} {hosts:?}: {text}");
+        assert_eq!(text.contains("\"code\":\"VAL_001\""), status == "400", "{text}");
+        assert_eq!(text.contains("\"field\":\"Host\""), status == "400", "{text}");
+    }
+}
+
+#[tokio::test]
 async fn answers_before_a_refusal_are_unchanged() {
     let database = Database::sqlite();
     let server = ready(&database, &[]).await;

@@ -18,6 +18,8 @@ async fn each_operation_requires_its_role(database: Database) {
         (VIEWER, "GET", "tenant".to_owned(), None),
         (ADMIN, "PATCH", "tenant".to_owned(), Some(json!({"name": "New"}))),
         (ADMIN, "GET", "audit-logs".to_owned(), None),
+        (ADMIN, "GET", "audit-logs/checkpoint".to_owned(), None),
+        (ADMIN, "GET", "audit-logs/proof?sequence=1".to_owned(), None),
     ];
     let mut rows = Vec::new();
     for sample in SAMPLES {

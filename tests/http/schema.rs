@@ -170,7 +170,7 @@ async fn documents_out_of_range_are_refused(database: Database) {
         ("size_bytes", (-1_i64).into()),
         ("status", "done".into()),
         ("bucket", "".into()),
-        ("bucket", "x".repeat(256).into()),
+        ("bucket", "x".repeat(64).into()),
         ("filename", "".into()),
         ("filename", "x".repeat(256).into()),
         ("content_type", "".into()),
@@ -185,7 +185,7 @@ async fn documents_out_of_range_are_refused(database: Database) {
     ] {
         assert!(insert_document(tenant, user, column, value.clone()).await.is_err(), "{column} of {value:?}");
     }
-    assert_eq!(insert_document(tenant, user, "bucket", "x".repeat(255).into()).await.unwrap(), 1);
+    assert_eq!(insert_document(tenant, user, "bucket", "x".repeat(63).into()).await.unwrap(), 1);
     for size in [0, i64::MAX] {
         let mut new = a_document(tenant, user);
         new.size_bytes = Set(size);

@@ -1,6 +1,6 @@
 //! What is wrong with a request is named: the body's fields, the query's parameters, the id.
 
-use crate::support::{TestApp, TestTenant, at, new_document};
+use crate::support::{Answer, TestApp, TestTenant, at, new_document};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ on_migrated_databases!(
     wrong_type_or_number_is_named,
     unknown_field_is_refused,
     unreadable_body_is_refused,
+    body_of_another_type_is_refused,
     wrong_query_parameter_is_named,
     longest_values_are_accepted
 );
@@ -98,7 +99,7 @@ async fn wrong_text_is_named(database: Database) {
         ("documents", "content_type"),
         ("documents", "bucket"),
     ] {
-        for value in ["", " x", "x ", "a\nb", "\u{0}", &long(256)] {
+        for value in ["", " xyz", "xyz ", "a\nb", "\u{0}", &long(256)] {
             fixture.refuses(kind, member, &json!(value), member).await;
         }
         fixture.refuses(kind, member, &json!(7), member).await;
@@ -113,6 +114,8 @@ async fn wrong_text_is_named(database: Database) {
         "Ada <ada@example.org>",
         " ada@example.org",
         "a\u{0}@example.org",
+        "änne@example.org",
+        "anne@exämple.org",
         &too_long,
     ] {
         fixture.refuses("users", "email", &json!(email), "email").await;
@@ -183,6 +186,49 @@ async fn unreadable_body_is_refused(database: Database) {
         assert_eq!(refused.refusal(), (400, code, member), "{text}");
     }
     fixture.is_unchanged().await;
+}
+
+async fn body_of_another_type_is_refused(database: Database) {
+    let (_app, clinic) = TestTenant::start(database).await;
+    let user = clinic.user("ada@example.org").await;
+    let send = async |method: &str, path: &str, headers: &[(&str, &str)]| {
+        let mut request = clinic.admin.request(method, path).body(r#"{"full_name": "Ada", "email": "b@example.org"}"#);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::read(request.send().await.unwrap()).await
+    };
+    let json = ("content-type", "application/json");
+    for (method, path) in [("POST", "users".to_owned()), ("PATCH", at("users", &user))] {
+        for (headers, field) in [
+            (&[][..], "Content-Type"),
+            (&[("content-type", "text/plain")], "Content-Type"),
+            (&[("content-type", "application/merge-patch+json")], "Content-Type"),
+            (&[("content-type", "application/vnd.x+json")], "Content-Type"),
+            (&[("content-type", "application/json-patch+json")], "Content-Type"),
+            (&[("content-type", "application/jsonx")], "Content-Type"),
+            (&[("content-type", "application/json; charset=utf-16")], "Content-Type"),
+            (&[("content-type", "application/json; charset=\"iso-8859-1\"")], "Content-Type"),
+            (&[json, json], "Content-Type"),
+            (&[json, ("content-encoding", "gzip")], "Content-Encoding"),
+            (&[json, ("content-encoding", "x-unknown")], "Content-Encoding"),
+            (&[json, ("content-encoding", "identity, br")], "Content-Encoding"),
+        ] {
+            let refused = send(method, &path, headers).await;
+            assert_eq!(refused.refusal(), (415, "VAL_005", field), "{method} {headers:?}: {}", refused.body);
+            assert_eq!(refused.header("accept"), "application/json");
+            assert_eq!(refused.header("accept-encoding"), "identity");
+        }
+    }
+    assert_eq!(clinic.admin.all("users").await, std::slice::from_ref(&user), "nothing is changed");
+    for headers in [
+        &[json][..],
+        &[("content-type", "Application/JSON ; Charset=UTF-8")],
+        &[("content-type", "application/json; charset=\"utf-8\"; x=y")],
+        &[json, ("content-encoding", "Identity")],
+    ] {
+        send("PATCH", &at("users", &user), headers).await.assert_status(200);
+    }
 }
 
 async fn wrong_query_parameter_is_named(database: Database) {

@@ -25,15 +25,15 @@ struct Script {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fetch {
     Everything,
-    KeysOnly,
+    OnDemand,
 }
 
-const ALL: [Fetch; 2] = [Fetch::Everything, Fetch::KeysOnly];
+const ALL: [Fetch; 2] = [Fetch::Everything, Fetch::OnDemand];
 
 impl KeySource for ScriptedSource {
     fn fetch(&self, known: Option<Metadata>) -> BoxFuture<'_, Result<FetchedKeys, ProviderError>> {
         Box::pin(async move {
-            let fetch = if known.is_some() { Fetch::KeysOnly } else { Fetch::Everything };
+            let fetch = if known.is_some() { Fetch::OnDemand } else { Fetch::Everything };
             let latency = self.set(|script| {
                 script.fetches.push((fetch, Instant::now()));
                 script.latency
@@ -97,7 +97,7 @@ async fn refresh_begins_at_four_fifths_of_the_ttl() {
         running.at(seconds).await;
         assert_eq!(running.source.count(Fetch::Everything), refreshes, "after {seconds} s");
     }
-    assert_eq!(running.source.count(Fetch::KeysOnly), 0);
+    assert_eq!(running.source.count(Fetch::OnDemand), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,8 +130,8 @@ async fn unknown_kid_refresh_happens_at_most_every_half_minute() {
     let running = RunningCache::begin(HOUR);
     for (seconds, fetches) in [(100.0, 1), (100.1, 1), (129.9, 1), (130.1, 2), (160.0, 2), (160.2, 3)] {
         running.at(seconds).await;
-        assert!(running.cache.refresh_for_unknown_kid().await.is_some());
-        assert_eq!(running.source.count(Fetch::KeysOnly), fetches, "after {seconds} s");
+        assert!(running.cache.look(Asker::Request).await.is_some());
+        assert_eq!(running.source.count(Fetch::OnDemand), fetches, "after {seconds} s");
     }
     assert_eq!(running.source.count(Fetch::Everything), 1);
 }
@@ -145,11 +145,11 @@ async fn unknown_kid_refreshes_stay_rate_limited_beside_slow_refreshes() {
     for second in 2..1_000 {
         running.at(f64::from(second)).await;
         let cache = Arc::clone(&running.cache);
-        tokio::spawn(async move { cache.refresh_for_unknown_kid().await });
+        tokio::spawn(async move { cache.look(Asker::Request).await });
     }
     let fetches = running.source.set(|script| script.fetches.clone());
     let on_demand: Vec<Instant> =
-        fetches.iter().filter(|(fetch, _)| *fetch == Fetch::KeysOnly).map(|(_, at)| *at).collect();
+        fetches.iter().filter(|(fetch, _)| *fetch == Fetch::OnDemand).map(|(_, at)| *at).collect();
     assert!(on_demand.len() > 10 && running.source.count(Fetch::Everything) > 10, "{fetches:?}");
     for pair in on_demand.windows(2) {
         let pause = pair[1] - pair[0];
@@ -158,14 +158,37 @@ async fn unknown_kid_refreshes_stay_rate_limited_beside_slow_refreshes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn logins_wait_for_the_next_look_which_comes_after_five_seconds() {
+    let running = RunningCache::begin(HOUR);
+    running.at(100.0).await;
+    running.cache.look(Asker::Request).await.unwrap();
+    running.at(101.0).await;
+    running.cache.look(Asker::Request).await.unwrap();
+    assert_eq!(running.source.count(Fetch::OnDemand), 1, "a request does not wait");
+    assert_eq!(running.began.elapsed().as_secs(), 101);
+    let logins = (0..LOGIN_WAITERS_MAX + 10).map(|_| running.cache.look(Asker::Login));
+    futures_util::future::join_all(logins).await;
+    assert_eq!(running.began.elapsed().as_secs(), 105);
+    assert_eq!(running.source.count(Fetch::OnDemand), 2, "all logins share one");
+    // One that is in progress is waited for, and no longer than it is for others.
+    running.source.set(|script| script.latency = Duration::from_mins(1));
+    running.at(200.0).await;
+    running.cache.look(Asker::Login).await.unwrap();
+    assert_eq!(running.began.elapsed().as_secs(), 205);
+    running.cache.look(Asker::Login).await.unwrap();
+    assert_eq!(running.began.elapsed().as_secs(), 210);
+    assert_eq!(running.source.count(Fetch::OnDemand), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn unknown_kid_during_a_refresh_waits_for_the_next_fetch() {
     let running = RunningCache::begin(HOUR);
     running.at(2879.0).await;
     running.source.set(|script| script.latency = Duration::from_secs(2));
     running.at(2881.0).await;
-    assert_eq!((running.source.count(Fetch::Everything), running.source.count(Fetch::KeysOnly)), (2, 0));
-    running.cache.refresh_for_unknown_kid().await.unwrap();
-    assert_eq!(running.source.count(Fetch::KeysOnly), 1);
+    assert_eq!((running.source.count(Fetch::Everything), running.source.count(Fetch::OnDemand)), (2, 0));
+    running.cache.look(Asker::Request).await.unwrap();
+    assert_eq!(running.source.count(Fetch::OnDemand), 1);
     assert_eq!(running.began.elapsed().as_secs(), 2884);
 }
 
@@ -173,15 +196,15 @@ async fn unknown_kid_during_a_refresh_waits_for_the_next_fetch() {
 async fn failed_unknown_kid_refresh_triggers_a_full_refresh() {
     let running = RunningCache::begin(HOUR);
     running.at(100.0).await;
-    running.source.set(|script| script.failing = &[Fetch::KeysOnly]);
-    running.cache.refresh_for_unknown_kid().await.unwrap();
+    running.source.set(|script| script.failing = &[Fetch::OnDemand]);
+    running.cache.look(Asker::Request).await.unwrap();
     running.at(100.1).await;
-    assert_eq!((running.source.count(Fetch::KeysOnly), running.source.count(Fetch::Everything)), (1, 2));
+    assert_eq!((running.source.count(Fetch::OnDemand), running.source.count(Fetch::Everything)), (1, 2));
     assert_eq!(running.cache.status(), KeyStatus::Fresh, "the refresh was good");
 
     running.source.set(|script| script.failing = &ALL);
     running.at(200.0).await;
-    running.cache.refresh_for_unknown_kid().await.unwrap();
+    running.cache.look(Asker::Request).await.unwrap();
     assert_eq!(running.cache.status(), KeyStatus::Fresh, "the full refresh has not ended yet");
     running.at(202.0).await;
     assert_eq!(running.cache.status(), KeyStatus::Stale, "the refresh failed too");
@@ -197,6 +220,6 @@ async fn successful_unknown_kid_refresh_does_not_hide_failing_refreshes() {
     running.source.set(|script| script.failing = &[Fetch::Everything]);
     running.at(2890.0).await;
     assert_eq!(running.cache.status(), KeyStatus::Stale);
-    running.cache.refresh_for_unknown_kid().await.unwrap();
-    assert_eq!((running.source.count(Fetch::KeysOnly), running.cache.status()), (1, KeyStatus::Stale));
+    running.cache.look(Asker::Request).await.unwrap();
+    assert_eq!((running.source.count(Fetch::OnDemand), running.cache.status()), (1, KeyStatus::Stale));
 }

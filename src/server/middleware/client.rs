@@ -1,11 +1,15 @@
-//! Determines the client's address: that of the TCP peer, or the one that a trusted proxy forwards.
+//! Determines the client: its address, which is that of the TCP peer or the one that a trusted proxy forwards; and whom a
+//! request counts against.
 
 use super::interceptor::Interceptor;
+use crate::auth::{Auth, KnownCaller};
 use crate::config::{Forwarding, Settings};
+use crate::context::bearer;
 use crate::telemetry::ClientIp;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -16,20 +20,56 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ViaTrustedProxy;
 
-/// A client, for limits: all addresses in one network count as the same client.
+/// Whom a request counts against, for limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Network {
+pub(super) enum Client {
+    /// The caller of a token that was verified before, by tenant and subject, whatever the address: all of a hospital may
+    /// have the same. It is their hash.
+    Caller(u64),
     V4([u8; 4]),
     /// The first 64 bits: a customer may use any address within such a network.
     V6(u64),
 }
 
-impl Network {
+impl Client {
     pub(super) fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(ip) => Self::V4(ip.octets()),
             IpAddr::V6(ip) => Self::V6(u64::try_from(ip.to_bits() >> 64).unwrap_or_default()),
         }
+    }
+}
+
+/// Inserts [`Client`] into the extensions of a request, and [`KnownCaller`] where it has one. A token that was not verified
+/// before counts against the address once.
+#[derive(Debug, Clone)]
+pub(super) struct SetClient {
+    auth: Arc<Auth>,
+    hasher: RandomState,
+}
+
+impl SetClient {
+    pub(super) fn new(auth: Arc<Auth>) -> Self {
+        Self { auth, hasher: RandomState::new() }
+    }
+}
+
+impl Interceptor for SetClient {
+    type Context = ();
+
+    fn on_request(&self, request: &mut Request) -> Result<(), Response> {
+        let known = bearer(request.headers()).ok().and_then(|token| self.auth.known(token));
+        let client = match &known {
+            Some(KnownCaller(claims)) => Some(Client::Caller(self.hasher.hash_one((&claims.tenant, &claims.subject)))),
+            None => request.extensions().get::<ClientIp>().map(|client| Client::of(client.0)),
+        };
+        if let Some(client) = client {
+            request.extensions_mut().insert(client);
+        }
+        if let Some(known) = known {
+            request.extensions_mut().insert(known);
+        }
+        Ok(())
     }
 }
 

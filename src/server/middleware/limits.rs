@@ -1,18 +1,16 @@
 //! Limits the requests that are handled at once, in total and for each client.
 
-use super::client::Network;
+use super::client::Client;
 use super::interceptor::Interceptor;
 use super::is_health;
 use crate::config::Settings;
 use crate::error::{ApiError, ErrorCode};
-use crate::telemetry::ClientIp;
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt as _;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -46,8 +44,8 @@ impl Interceptor for ConcurrencyLimit {
         if is_health(request.uri().path()) {
             return Ok(None);
         }
-        let share = match request.extensions().get::<ClientIp>() {
-            Some(client) => Some(self.clients.share(client.0).ok_or_else(|| busy(ErrorCode::RateLimited))?),
+        let share = match request.extensions().get::<Client>() {
+            Some(client) => Some(self.clients.share(*client).ok_or_else(|| busy(ErrorCode::RateLimited))?),
             None => None,
         };
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| busy(ErrorCode::Overloaded))?;
@@ -106,37 +104,36 @@ impl Slot {
 #[derive(Debug, Clone)]
 struct ClientCounts {
     max: u32,
-    counts: Arc<Mutex<HashMap<Network, u32>>>,
+    counts: Arc<Mutex<HashMap<Client, u32>>>,
 }
 
 impl ClientCounts {
     /// Counts one more request of this client; `None` if it has reached its limit.
-    fn share(&self, ip: IpAddr) -> Option<ClientShare> {
-        let network = Network::of(ip);
+    fn share(&self, client: Client) -> Option<ClientShare> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(network).or_default();
+        let count = counts.entry(client).or_default();
         if *count >= self.max {
             return None;
         }
         *count += 1;
-        Some(ClientShare { network, counts: Arc::clone(&self.counts) })
+        Some(ClientShare { client, counts: Arc::clone(&self.counts) })
     }
 }
 
 /// One counted request of one client.
 #[derive(Debug)]
 pub(super) struct ClientShare {
-    network: Network,
-    counts: Arc<Mutex<HashMap<Network, u32>>>,
+    client: Client,
+    counts: Arc<Mutex<HashMap<Client, u32>>>,
 }
 
 impl Drop for ClientShare {
     fn drop(&mut self) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.network) {
+        if let Some(count) = counts.get_mut(&self.client) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.network);
+                counts.remove(&self.client);
             }
         }
     }

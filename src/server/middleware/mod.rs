@@ -7,8 +7,10 @@ mod client;
 mod cors;
 mod envelope;
 mod headers;
+mod host;
 mod interceptor;
 mod limits;
+mod options;
 mod panics;
 mod phase;
 mod rate_limit;
@@ -31,8 +33,9 @@ use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 use {
-    body::BodyLimits, client::SetClientIp, envelope::Envelope, headers::SecurityHeaders, limits::ConcurrencyLimit,
-    phase::CloseWhenDraining, phase::WaitUntilReady, rate_limit::RateLimit, request_id::SetRequestId,
+    body::BodyLimits, client::SetClient, client::SetClientIp, envelope::Envelope, headers::SecurityHeaders,
+    host::OneHost, limits::ConcurrencyLimit, options::PlainOptions, phase::CloseWhenDraining, phase::WaitUntilReady,
+    rate_limit::RateLimit, request_id::SetRequestId,
 };
 
 /// The layers, outermost first.
@@ -48,14 +51,16 @@ pub(super) fn wrap(router: Router<AppState>, state: &AppState) -> Router<AppStat
             .layer(from_fn(access_log::access_log))
             // While the process stops, connections are closed, so that clients connect to another instance.
             .layer(InterceptorLayer(CloseWhenDraining(state.lifecycle.clone())))
-            // Security headers on every response.
-            .layer(InterceptorLayer(SecurityHeaders(settings.environment)))
-            // The error body for every 4xx and 5xx from the layers below.
-            .layer(InterceptorLayer(Envelope(settings.environment)))
+            // Security headers on every response, and the error body for every 4xx and 5xx from the layers below.
+            .layer(InterceptorLayer((SecurityHeaders(settings.environment), Envelope(settings.environment))))
+            // No request without a Host header, or with two. OPTIONS that are no preflight become answers with Allow.
+            .layer(InterceptorLayer((OneHost, PlainOptions)))
             // A panic in one of the layers below becomes a 500. It lacks CORS headers, so scripts may not be able to read it.
             .layer(CatchPanicLayer::custom(panics::respond))
             // Answers preflights. Outside all layers that refuse requests, so that scripts can read their errors.
             .layer(cors::layer(&settings.allowed_origins))
+            // Whom a request counts against: its caller, where the token was verified before, or its address.
+            .layer(InterceptorLayer(SetClient::new(state.auth.clone())))
             // Limits concurrent requests, in total and for each client, and the time of each.
             .layer(InterceptorLayer(ConcurrencyLimit::new(settings)))
             .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, settings.request_timeout))

@@ -1,22 +1,29 @@
 //! Limits the rate of requests for each client: a steady rate and a burst.
 
-use super::client::Network;
+use super::client::Client;
 use super::interceptor::Interceptor;
 use super::is_health;
 use crate::config::Settings;
 use crate::error::{ApiError, ErrorCode};
-use crate::telemetry::ClientIp;
 use axum::extract::Request;
 use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use governor::clock::{Clock, DefaultClock};
+use governor::middleware::StateInformationMiddleware;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+/// How many requests the client has left, and when it has all of them again (draft-ietf-httpapi-ratelimit-headers-10): a
+/// structured field, `"client";r=49;t=3`.
+pub(super) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// What the limit is: `"client";q=50;w=5`, the burst and the seconds in which an empty bucket fills.
+pub(super) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// The most clients that have buckets of their own; these take about 10 MB.
 const CLIENTS_MAX: usize = 65_536;
@@ -33,7 +40,7 @@ const CHECKS_PER_MAINTENANCE: u64 = 256;
 /// The bucket that a request counts against.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Bucket {
-    Client(Network),
+    Client(Client),
     Overflow(u64),
 }
 
@@ -43,7 +50,12 @@ pub(super) struct RateLimit(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    limiter: DefaultKeyedRateLimiter<Bucket>,
+    limiter: DefaultKeyedRateLimiter<Bucket, StateInformationMiddleware>,
+    /// The value of RateLimit-Policy.
+    policy: HeaderValue,
+    burst: u32,
+    /// The time in which one request comes back.
+    interval: Duration,
     hasher: RandomState,
     clock: DefaultClock,
     clients_max: usize,
@@ -64,7 +76,10 @@ impl RateLimit {
 
     fn with(quota: Quota, clients_max: usize) -> Self {
         Self(Arc::new(Inner {
-            limiter: RateLimiter::dashmap(quota),
+            limiter: RateLimiter::dashmap(quota).with_middleware::<StateInformationMiddleware>(),
+            policy: policy(quota),
+            burst: quota.burst_size().get(),
+            interval: quota.replenish_interval(),
             hasher: RandomState::new(),
             clock: DefaultClock::default(),
             clients_max,
@@ -75,21 +90,29 @@ impl RateLimit {
         }))
     }
 
-    /// Counts a request. An error says how many seconds to wait.
-    fn check(&self, ip: IpAddr) -> Result<(), u64> {
+    /// Counts a request; how many more there may be at once. An error says how many seconds to wait.
+    fn check(&self, client: Client) -> Result<u32, u64> {
         let inner = &self.0;
         if inner.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(CHECKS_PER_MAINTENANCE) {
             self.maintain();
         }
-        let mut bucket = Bucket::Client(Network::of(ip));
+        let mut bucket = Bucket::Client(client);
         if inner.full.load(Ordering::Relaxed) {
             bucket = Bucket::Overflow(inner.hasher.hash_one(&bucket) % OVERFLOW_BUCKETS);
         }
-        inner.limiter.check_key(&bucket).map_err(|not_until| {
-            let wait = not_until.wait_time_from(inner.clock.now());
-            // Whole seconds (RFC 9110, section 10.2.3), rounded up: an earlier try would fail again.
-            wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+        let checked = inner.limiter.check_key(&bucket);
+        checked.map(|state| state.remaining_burst_capacity()).map_err(|not_until| {
+            // An earlier try would fail again.
+            whole_seconds(not_until.wait_time_from(inner.clock.now()))
         })
+    }
+
+    /// Says what is left, and in how many seconds there is more of it.
+    fn describe(&self, response: &mut Response, left: u32, seconds: u64) {
+        if let Ok(state) = HeaderValue::try_from(format!("\"client\";r={left};t={seconds}")) {
+            response.headers_mut().insert(RATELIMIT, state);
+        }
+        response.headers_mut().insert(RATELIMIT_POLICY, self.0.policy.clone());
     }
 
     /// Counts the buckets, and from time to time removes those that are full again, on another thread.
@@ -113,22 +136,47 @@ impl RateLimit {
     }
 }
 
-impl Interceptor for RateLimit {
-    type Context = ();
+/// Whole seconds (RFC 9110, section 10.2.3), rounded up.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
 
-    fn on_request(&self, request: &mut Request) -> Result<(), Response> {
-        let client = request.extensions().get::<ClientIp>().filter(|_| !is_health(request.uri().path()));
-        client.map_or(Ok(()), |client| self.check(client.0)).map_err(|seconds| {
-            let wait = [(RETRY_AFTER, seconds.max(1).to_string())];
-            (wait, ApiError::from(ErrorCode::RateLimited)).into_response()
+/// The value of RateLimit-Policy.
+fn policy(quota: Quota) -> HeaderValue {
+    let (burst, window) = (quota.burst_size(), whole_seconds(quota.burst_size_replenished_in()));
+    // Digits and these letters are a header's value.
+    HeaderValue::try_from(format!("\"client\";q={burst};w={window}")).unwrap_or(HeaderValue::from_static("\"client\""))
+}
+
+impl Interceptor for RateLimit {
+    /// How many more requests there may be, where this one counts.
+    type Context = Option<u32>;
+
+    fn on_request(&self, request: &mut Request) -> Result<Option<u32>, Response> {
+        let Some(client) = request.extensions().get::<Client>().filter(|_| !is_health(request.uri().path())) else {
+            return Ok(None);
+        };
+        self.check(*client).map(Some).map_err(|seconds| {
+            let seconds = seconds.max(1);
+            let wait = [(RETRY_AFTER, seconds.to_string())];
+            let mut response = (wait, ApiError::from(ErrorCode::RateLimited)).into_response();
+            self.describe(&mut response, 0, seconds);
+            response
         })
+    }
+
+    fn on_response(&self, left: Option<u32>, response: &mut Response) {
+        if let Some(left) = left {
+            let missing = self.0.burst.saturating_sub(left);
+            self.describe(response, left, whole_seconds(self.0.interval * missing));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     fn limit(burst: u32, clients_max: usize) -> RateLimit {
         let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
@@ -138,20 +186,21 @@ mod tests {
     #[tokio::test]
     async fn addresses_of_one_network_share_a_bucket() {
         let limit = limit(1, 100);
-        let v6 = |network: u16, host: u16| Ipv6Addr::new(0x2001, 0xdb8, 0, network, 0, 0, 0, host).into();
-        assert_eq!(limit.check(v6(1, 1)), Ok(()));
-        assert!(limit.check(v6(1, 2)).is_err());
-        assert_eq!(limit.check(v6(2, 1)), Ok(()));
+        let check = |ip: IpAddr| limit.check(Client::of(ip));
+        let v6 = |network: u16, host: u16| Ipv6Addr::new(0x2001, 0xdb8, 0, network, 0, 0, 0, host);
+        assert_eq!(check(v6(1, 1).into()), Ok(0));
+        assert!(check(v6(1, 2).into()).is_err());
+        assert_eq!(check(v6(2, 1).into()), Ok(0));
         let v4 = Ipv4Addr::new(192, 0, 2, 1);
-        assert_eq!(limit.check(v4.into()), Ok(()));
-        let wait = limit.check(v4.to_ipv6_mapped().into());
+        assert_eq!(check(v4.into()), Ok(0));
+        let wait = check(v4.to_ipv6_mapped().into());
         assert_eq!(wait, Err(60), "one a minute, rounded up");
     }
 
     #[tokio::test]
     async fn the_largest_burst_works_at_the_slowest_rate() {
         let limit = limit(1_000_000, 100);
-        let client = Ipv4Addr::new(192, 0, 2, 1).into();
+        let client = Client::of(Ipv4Addr::new(192, 0, 2, 1).into());
         let passed = (0..1_000_100).take_while(|_| limit.check(client).is_ok()).count();
         assert_eq!(passed, 1_000_000);
     }
@@ -159,7 +208,8 @@ mod tests {
     #[tokio::test]
     async fn buckets_are_bounded_for_any_number_of_addresses() {
         let limit = limit(1, 1_000);
-        let refused = (0..100_000u32).filter(|n| limit.check(Ipv4Addr::from_bits(*n).into()).is_err()).count();
+        let refused =
+            (0..100_000u32).filter(|n| limit.check(Client::of(Ipv4Addr::from_bits(*n).into())).is_err()).count();
         let most = 1_000 + CHECKS_PER_MAINTENANCE + OVERFLOW_BUCKETS;
         assert!(limit.0.limiter.len() as u64 <= most, "{} clients", limit.0.limiter.len());
         assert!(refused > 90_000, "{refused}");

@@ -156,7 +156,7 @@ impl HttpBody for Panics {
 async fn a_panic_in_a_layer_is_a_500() {
     let log = Log::collecting();
     let (router, ..) = wrapped(&[], Router::new().route("/", post(async || ())));
-    let request = Request::post("/").body(Body::new(Panics)).unwrap();
+    let request = Request::post("/").header("host", "localhost").body(Body::new(Panics)).unwrap();
     let (head, body) = router.oneshot(request).await.unwrap().into_parts();
     let response = hyper::Response::from_parts(head, body.collect().await.unwrap().to_bytes());
     let response = Response::from(response);

@@ -5,6 +5,7 @@ use crate::support::{Answer, Serves, TestApp, chain};
 use bulkhead::audit::SYSTEM_TENANT;
 use bulkhead::entity::audit_log::Model;
 use bulkhead::entity::user;
+use reqwest::header::HeaderValue;
 use sea_orm::EntityTrait;
 use serde_json::{Value, json};
 use test_support::provider::{Person, Shape};
@@ -76,13 +77,19 @@ async fn login_is_recorded_without_changing_the_user(database: Database) {
     assert_from_here(&log[6], "LOGIN");
     assert_eq!((log.len(), log[6].user_id), (7, Some(ada.into())));
 
-    // Of a tenant that nobody knows.
+    // A tenant that is not served has the refusal in its own log; one that nobody knows, in the system's.
+    app.execute("UPDATE tenants SET status = 'suspended' WHERE external_id = 'clinic-1'").await;
+    log_in(&app, server).await.assert_error(403, "AUTH_009");
+    let log = ours().await;
+    assert_from_here(&log[7], "LOGIN_REFUSED");
+    assert_eq!((log.len(), log[7].user_id, &log[7].metadata), (8, Some(ada.into()), &json!({"code": "AUTH_009"})));
     app.provider.seat(Person { tenant: "nobody-knows".to_owned(), ..app.ada() });
-    assert_eq!(log_in(&app, server).await.status, 200);
+    log_in(&app, server).await.assert_error(403, "AUTH_009");
     let system = chain(&app.owner, SYSTEM_TENANT).await;
     assert_eq!(system.len(), 1);
-    assert_from_here(&system[0], "LOGIN");
-    assert_eq!(system[0].metadata, json!({"subject": "provider|ada", "tenant": "nobody-knows"}));
+    assert_from_here(&system[0], "LOGIN_REFUSED");
+    let said = json!({"code": "AUTH_009", "subject": "provider|ada", "tenant": "nobody-knows"});
+    assert_eq!(system[0].metadata, said);
     app.must(&["audit", "verify"]).await;
 }
 
@@ -114,6 +121,24 @@ async fn a_refused_login_is_in_the_systems_log(database: Database) {
     assert!(chain(&app.owner, app.tenant).await.is_empty());
     // It is nobody's of any tenant.
     assert_eq!(app.must(&["audit", "export", "--tenant", "system"]).await.lines().count(), 3);
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_text_do_not_hide_a_program() {
+    let app = TestApp::start(Database::migrated_sqlite().await).await;
+    for (sent, kept) in [
+        (&b"curl/8.0 \xff"[..], "curl/8.0 \u{fffd}"),
+        ("Käse/1.0".as_bytes(), "Käse/1.0"),
+        ("clinic\u{202e}/1\u{200b}.0\u{2028}".as_bytes(), "clinic/1.0"),
+        (b"\xfc\xff ada@example.org", "\u{fffd}\u{fffd} [redacted]"),
+    ] {
+        let (begun, body) = agreed(&app, app.own()).await;
+        let request = app.http.post(format!("{}/api/v1/auth/callback", app.own().base)).header("cookie", begun.cookie);
+        let request = request.header("user-agent", HeaderValue::from_bytes(sent).unwrap());
+        assert_eq!(request.json(&body).send().await.unwrap().status(), 200);
+        let log = chain(&app.owner, app.tenant).await;
+        assert_eq!(log.last().unwrap().user_agent.as_deref(), Some(kept));
+    }
 }
 
 async fn strangers_leave_nothing_in_the_log(database: Database) {

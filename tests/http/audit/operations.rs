@@ -81,11 +81,23 @@ pub(super) async fn operation(clinic: &AuditedTenant, admin: &TestClient, name: 
     } else if path.contains("{id}") {
         id = Some(prepare(clinic, admin, kind, name).await);
     }
+    let query = match path {
+        "/api/v1/audit-logs/checkpoint" | "/api/v1/audit-logs/proof" => {
+            clinic.signed(&["audit", "checkpoint", "--tenant", "clinic"]).await;
+            if path.ends_with("/proof") {
+                id = Some(clinic.log().await[0].id.into());
+            }
+            if path.ends_with("/proof") { "?sequence=1" } else { "" }
+        }
+        _ => "",
+    };
     let address = path.replace("{id}", &id.unwrap_or_default().to_string());
     let body_of = |of: fn(&Sample, &Value) -> Value| sample.map(|sample| of(sample, &json!(clinic.ada)));
     let (status, action, body, metadata): (u16, _, _, &[&str]) = match (method, kind, &path[8 + kind.len()..]) {
         ("get", "audit-logs", "") => (200, "DATA_ACCESS", None, &["sequences"]),
-        ("get", "tenant", "") | ("get", _, "/{id}") => (200, "DATA_ACCESS", None, &["found"]),
+        ("get", "tenant", "") | ("get", _, "/{id}") | ("get", "audit-logs", "/checkpoint" | "/proof") => {
+            (200, "DATA_ACCESS", None, &["found"])
+        }
         ("get", _, "") => (200, "DATA_ACCESS", None, &["count", "id_ends", "newest_ms", "oldest_ms"]),
         ("patch", "tenant", "") => (200, "UPDATED", Some(json!({"name": "Saint Mary's"})), &["fields"]),
         ("patch", _, "/{id}") => (200, "UPDATED", body_of(|sample, _| (sample.changes)()), &["fields"]),
@@ -97,7 +109,7 @@ pub(super) async fn operation(clinic: &AuditedTenant, admin: &TestClient, name: 
     if kind == "tenant" {
         id = Some(clinic.tenant);
     }
-    let path = address.strip_prefix("/api/v1/").unwrap();
+    let path = format!("{}{query}", address.strip_prefix("/api/v1/").unwrap());
     let request = Request { body, ..Request::new(&method.to_uppercase(), path) };
     Operation { name: name.to_owned(), request, status, action, resource, id, metadata }
 }

@@ -23,7 +23,7 @@ async fn audit_log_holds_no_patient_data(database: Database) {
     let mut new_document = a_document();
     new_document["filename"] = json!("Grace mrn-4711.pdf");
     new_document["content_type"] = json!("text/leukaemia");
-    new_document["bucket"] = json!("patient@example.org");
+    new_document["bucket"] = json!("patient-grace");
     new_document["storage_key"] = json!(format!("{}/219-09-9999", clinic.tenant));
     new_document["metadata"] = json!({"219-09-9999": "leukaemia", "ssn": "219-09-9999", "notes": ["Grace"]});
     let mut changes = new_document.clone();

@@ -18,6 +18,9 @@ on_migrated_databases!(
     the_systems_chain_is_repaired_like_any_other
 );
 
+/// The tables of the audit log.
+const GUARDED: [&str; 4] = ["audit_logs", "audit_heads", "audit_nodes", "audit_checkpoints"];
+
 /// A name of a trigger, and the SQL that makes it again.
 pub(super) type Triggers = Vec<(String, String)>;
 
@@ -25,12 +28,12 @@ impl AuditedTenant {
     /// The triggers of the log, which are taken away.
     pub(super) async fn disarm(&self) -> Triggers {
         if self.on_postgres() {
-            self.execute("ALTER TABLE audit_logs DISABLE TRIGGER ALL; ALTER TABLE audit_heads DISABLE TRIGGER ALL")
-                .await;
+            for table in GUARDED {
+                self.execute(&format!("ALTER TABLE {table} DISABLE TRIGGER ALL")).await;
+            }
             return Vec::new();
         }
-        let sql =
-            "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN ('audit_logs', 'audit_heads')";
+        let sql = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name LIKE 'audit_%'";
         let statement = Statement::from_string(self.owner.get_database_backend(), sql);
         let rows = self.owner.query_all_raw(statement).await.unwrap();
         let triggers: Triggers =
@@ -41,9 +44,11 @@ impl AuditedTenant {
         triggers
     }
 
-    async fn arm(&self, triggers: Triggers) {
+    pub(super) async fn arm(&self, triggers: Triggers) {
         if self.on_postgres() {
-            self.execute("ALTER TABLE audit_logs ENABLE TRIGGER ALL; ALTER TABLE audit_heads ENABLE TRIGGER ALL").await;
+            for table in GUARDED {
+                self.execute(&format!("ALTER TABLE {table} ENABLE TRIGGER ALL")).await;
+            }
         }
         for (_, sql) in triggers {
             self.execute(&sql).await;

@@ -1,7 +1,7 @@
 //! Whatever login the server has: a superuser's, the tables' owner's, one of its own. It acts as `bulkhead_app` or not at all.
 
 use super::readiness::isolation;
-use crate::support::{TestApp, TestClient, TestTenant, at, borrowed, new_document, value};
+use crate::support::{SIGNING, TestApp, TestClient, TestTenant, at, borrowed, new_document, value};
 use crate::{bulkhead, must, run, stderr};
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
@@ -196,6 +196,9 @@ async fn plain_owner_operates_by_command_line() {
     assert!(listed["deleted_at"].is_string(), "{listed}");
     let verified = succeed(&["audit", "verify"]).await;
     assert_eq!(verified.lines().filter(|line| line.starts_with("good ")).count(), 3, "{verified}");
+    let signing = [&borrowed(&roles)[..], &SIGNING].concat();
+    let notes = must(&["audit", "checkpoint"], &signing).await;
+    assert_eq!(notes.lines().filter(|line| line.starts_with("api.example.org/")).count(), 2, "{notes}");
     drop(server);
     succeed(&["migrate", "reset"]).await;
 }

@@ -9,12 +9,14 @@ use test_support::Database;
 use uuid::Uuid;
 
 /// The tables with the column that names the tenant.
-const TABLES: [(&str, &str); 5] = [
+const TABLES: [(&str, &str); 7] = [
     ("tenants", "id"),
     ("users", "tenant_id"),
     ("documents", "tenant_id"),
     ("audit_logs", "tenant_id"),
     ("audit_heads", "tenant_id"),
+    ("audit_nodes", "tenant_id"),
+    ("audit_checkpoints", "tenant_id"),
 ];
 
 /// A tenant with a user, two documents and an entry in its audit log.
@@ -71,10 +73,12 @@ async fn rows(connection: &DatabaseConnection) -> Rows {
         "INSERT INTO tenants (id, name, external_id) VALUES ('{tenant}', 'A clinic', '{tenant}');
          INSERT INTO users (id, tenant_id, email, external_idp_id) VALUES ('{user}', '{tenant}', 'ada@example.org', 'idp|ada');
          INSERT INTO documents (id, tenant_id, user_id, storage_key, bucket, filename, content_type, size_bytes)
-             SELECT id, '{tenant}', '{user}', '{tenant}/' || id, 'b', 'f', 't', 1
+             SELECT id, '{tenant}', '{user}', '{tenant}/' || id, 'files', 'f', 't', 1
              FROM unnest(array['{one}', '{two}']::uuid[]) AS id;
          INSERT INTO audit_logs (id, tenant_id, user_id, action, resource_type)
-             VALUES ('{entry}', '{tenant}', '{user}', 'CREATED', 'users')"
+             VALUES ('{entry}', '{tenant}', '{user}', 'CREATED', 'users');
+         INSERT INTO audit_nodes (tenant_id, level, position, hash) VALUES ('{tenant}', 1, 0, sha256(''));
+         INSERT INTO audit_checkpoints (tenant_id, size, note) VALUES ('{tenant}', 1, 'x')"
     );
     connection.execute_unprepared(&sql).await.unwrap();
     Rows { tenant, user }
@@ -162,7 +166,7 @@ async fn rows_cannot_enter_or_cite_another_tenant() {
     let document = |tenant: Uuid, user: Uuid| {
         format!(
             "INSERT INTO documents (id, tenant_id, user_id, storage_key, bucket, filename, content_type, size_bytes)
-             VALUES ('{}', '{tenant}', '{user}', '{tenant}/new', 'b', 'f', 't', 1)",
+             VALUES ('{}', '{tenant}', '{user}', '{tenant}/new', 'files', 'f', 't', 1)",
             id()
         )
     };
@@ -217,6 +221,8 @@ async fn the_role_has_no_right_that_the_api_does_not_need() {
         ("documents", &["id", "tenant_id", "storage_key", "bucket", "created_at", "updated_at"]),
         ("audit_logs", &["id", "tenant_id", "sequence", "user_id", "action", "metadata", "prev_hash", "hash"]),
         ("audit_heads", &["tenant_id", "sequence", "hash"]),
+        ("audit_nodes", &["tenant_id", "level", "position", "hash"]),
+        ("audit_checkpoints", &["tenant_id", "size", "note", "created_at"]),
     ];
     for (table, columns) in columns {
         forbidden.extend(columns.iter().map(|column| format!("UPDATE {table} SET {column} = {column}")));
@@ -239,7 +245,7 @@ async fn the_role_has_no_right_that_the_api_does_not_need() {
         assert_eq!(tenants.as_a(&sql).await, Err("42501".to_owned()), "{sql}");
     }
     // Whoever holds every right is bound by the triggers.
-    for table in ["audit_logs", "audit_heads"] {
+    for table in ["audit_logs", "audit_heads", "audit_nodes", "audit_checkpoints"] {
         for sql in [format!("DELETE FROM {table}"), format!("TRUNCATE {table}")] {
             let error = tenants.connection.execute_unprepared(&sql).await.unwrap_err();
             assert!(error.to_string().contains("is append-only"), "{sql}: {error}");

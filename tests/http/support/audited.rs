@@ -1,6 +1,7 @@
 //! A tenant with its audit log, and entries to plant in it.
 
 use super::{LocalServer, Serves, TestApp, TestClient};
+use crate::must;
 use bulkhead::audit::{AuditEntry, GENESIS};
 use bulkhead::entity::audit_log::{Column, Entity, Model};
 use reqwest::Client;
@@ -22,6 +23,10 @@ const PROXY: [(&str, &str); 1] = [("TRUSTED_PROXIES", "127.0.0.1")];
 
 /// What the requests' program calls itself.
 pub(crate) const PROGRAM: &str = "clinic/1.0";
+
+/// The settings that sign checkpoints.
+pub(crate) const SIGNING: [(&str, &str); 2] =
+    [("AUDIT_SIGNING_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="), ("AUDIT_ORIGIN", "api.example.org")];
 
 /// The empty chain's end.
 pub(crate) const BEGINNING: (i64, &str) = (0, GENESIS);
@@ -65,6 +70,12 @@ impl AuditedTenant {
     /// Another server in the test's own process.
     pub(crate) async fn serve(&self) -> LocalServer {
         self.app.serve(&PROXY).await
+    }
+
+    /// Runs a command that signs, which succeeds: what it prints.
+    pub(crate) async fn signed(&self, arguments: &[&str]) -> String {
+        let database = [("DATABASE_URL", self.database.url.as_str())];
+        must(arguments, &[&database[..], &SIGNING].concat()).await
     }
 
     /// The program as a process.

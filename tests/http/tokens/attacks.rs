@@ -70,6 +70,17 @@ fn good(cases: &mut Cases<'_>) {
     }
     let token = cases.token().without_header("typ").encode();
     cases.add(GOOD, "of no type", token);
+    let token = cases.token().by(Signer::Ed).header("alg", "Ed25519").encode();
+    cases.add(GOOD, "by Ed25519", token);
+    // Where the header says that it is an access token, no claim but one that says otherwise counts.
+    for kind in ["at+jwt", "Application/AT+JWT"] {
+        let mut claims = cases.claims();
+        for name in ["nonce", "at_hash", "auth_time", "sid"] {
+            claims[name] = "x".into();
+        }
+        let token = cases.app.provider.token(&claims).header("typ", kind).encode();
+        cases.add(GOOD, format!("{kind} with claims of an ID token"), token);
+    }
     for changes in [
         json!({"aud": ["someone-else", CLIENT_ID]}),
         json!({"nbf": null}),
@@ -85,6 +96,15 @@ fn good(cases: &mut Cases<'_>) {
         json!({"token_use": "access"}),
         // As Keycloak's access tokens were until version 24, and are by a mapper since.
         json!({"typ": "Bearer", "nonce": "n"}),
+        // As in access tokens of Auth0, Okta and Entra, or after RFC 9068.
+        json!({"azp": "x", "gty": "client-credentials"}),
+        json!({"auth_time": now, "cid": "x"}),
+        json!({"auth_time": now, "sid": "x", "scp": ["openid"]}),
+        json!({"auth_time": now, "acr": "0", "amr": ["pwd"], "scope": "openid"}),
+        json!({"sid": "x", "client_id": "x"}),
+        json!({"token_use": "access", "auth_time": now}),
+        json!({"typ": "Bearer", "auth_time": now, "sid": "x", "acr": "1"}),
+        json!({"sub": "jürgen@example.org"}),
         json!({"tenant_id": "on-trial"}),
         json!({"tenant_id": null, "organization_id": "clinic-1"}),
         json!({"tenant_id": null, "org_id": "clinic-1"}),
@@ -93,6 +113,9 @@ fn good(cases: &mut Cases<'_>) {
         cases.claim(GOOD, &changes);
     }
     cases.raw_claim(GOOD, "exp", &format!("{}.5", now + 300));
+    for name in ["nonce", "at_hash", "auth_time", "events", "cnf", "nbf", "typ", "token_use"] {
+        cases.raw_claim(GOOD, name, "null");
+    }
 }
 
 fn algorithms_and_keys(cases: &mut Cases<'_>) {
@@ -119,12 +142,20 @@ fn algorithms_and_keys(cases: &mut Cases<'_>) {
         for other in Signer::GOOD.into_iter().filter(|other| *other != signer) {
             let token = cases.token().by(signer).header("alg", other.algorithm()).encode();
             cases.add(SIGNATURE, format!("{} with the key {signer:?}", other.algorithm()), token);
+            if signer != Signer::Ed {
+                let token = cases.token().by(signer).header("alg", "Ed25519").encode();
+                cases.add(SIGNATURE, format!("Ed25519 with the key {signer:?}"), token);
+            }
             let id = cases.app.provider.jwk(other)["kid"].clone();
             let token = cases.token().by(signer).header("kid", id).encode();
             cases.add(SIGNATURE, format!("by {signer:?} under the id of {other:?}"), token);
         }
     }
 
+    for spelling in ["ed25519", "ED25519", "eddsa", "Ed448", "Ed25519ph"] {
+        let token = cases.token().by(Signer::Ed).header("alg", spelling).encode();
+        cases.add(SIGNATURE, format!("alg {spelling}"), token);
+    }
     let token = cases.token().without_header("kid").encode();
     cases.add(SIGNATURE, "no kid", token);
     for id in
@@ -214,6 +245,8 @@ fn forms(cases: &mut Cases<'_>) {
         ("with alg twice", "{\"alg\":\"RS256\",\"kid\":\"rsa-0\",\"alg\":\"none\"}"),
         ("with kid twice", "{\"alg\":\"RS256\",\"kid\":\"rsa-0\",\"kid\":\"ec-0\"}"),
         ("with crit twice", "{\"alg\":\"RS256\",\"kid\":\"rsa-0\",\"crit\":[\"x\"],\"crit\":[]}"),
+        ("with another name twice", "{\"alg\":\"RS256\",\"kid\":\"rsa-0\",\"x\":1,\"x\":1}"),
+        ("with a name twice within", "{\"alg\":\"RS256\",\"kid\":\"rsa-0\",\"jwk\":{\"n\":1,\"n\":2}}"),
         ("with more behind it", "{\"alg\":\"RS256\",\"kid\":\"rsa-0\"}{}"),
     ] {
         let token = cases.token().raw_header(text).encode();
@@ -308,6 +341,12 @@ fn claims(cases: &mut Cases<'_>) {
         json!({"sub": "provider|ada\u{0}"}),
         json!({"sub": "provider|ada\nprovider|eve"}),
         json!({"sub": "a".repeat(256)}),
+        json!({"sub": "provider|\u{202e}ada"}),
+        json!({"sub": "provider|\u{2066}ada\u{2069}"}),
+        json!({"sub": "provider|a\u{200b}da"}),
+        json!({"sub": "\u{feff}provider|ada"}),
+        json!({"sub": "provider|a\u{ad}da"}),
+        json!({"sub": "provider|ada\u{e0041}"}),
     ] {
         cases.claim(INVALID, &changes);
     }
@@ -359,8 +398,40 @@ fn kinds(cases: &mut Cases<'_>) {
         json!({"typ": "JWT", "nonce": "n"}),
         json!({"at_hash": "x"}),
         json!({"c_hash": "x"}),
+        json!({"s_hash": "x"}),
+        json!({"nonce": "n", "scope": "openid", "client_id": "x"}),
+        // ID tokens without a nonce, as for a refresh token.
+        json!({"auth_time": now(), "sid": "x", "azp": CLIENT_ID, "name": "Ada"}),
+        json!({"auth_time": now()}),
+        json!({"acr": "1"}),
+        json!({"amr": ["pwd"]}),
+        json!({"sid": "x"}),
+        json!({"token_use": "id", "client_id": "x"}),
+        // Logout tokens, and others that tell of something.
+        json!({"events": {"http://schemas.openid.net/event/backchannel-logout": {}}, "sid": "x"}),
+        json!({"events": {}, "scope": "openid"}),
+        json!({"events": "x"}),
+        // Bound to a key: DPoP, mutual TLS, others.
+        json!({"cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}),
+        json!({"cnf": {"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"}}),
+        json!({"cnf": {"jwk": {"kty": "RSA"}}, "scope": "openid"}),
+        json!({"cnf": {}}),
+        json!({"cnf": "x"}),
     ] {
         cases.claim(INVALID, &changes);
+    }
+    for changes in [
+        json!({"typ": "ID"}),
+        json!({"typ": "Refresh"}),
+        json!({"typ": "Logout"}),
+        json!({"token_use": "id"}),
+        json!({"events": {}}),
+        json!({"cnf": {"jkt": "x"}}),
+    ] {
+        let mut claims = cases.claims();
+        claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let token = cases.app.provider.token(&claims).header("typ", "at+jwt").encode();
+        cases.add(INVALID, format!("at+jwt with {changes}"), token);
     }
 }
 

@@ -2,7 +2,9 @@
 
 use super::{GOOD, SIGNATURE};
 use crate::bulkhead;
+use crate::login::log_in;
 use crate::support::{TestApp, assert_log_without, borrowed};
+use serde_json::json;
 use std::time::{Duration, Instant};
 use test_support::provider::{Endpoint, Fault, Shape, Signer};
 use test_support::{Provider, Server, eventually};
@@ -127,4 +129,130 @@ async fn without_keys(spoil: impl FnOnce(&Provider), mend: impl FnOnce(&Provider
     server.wait_until_ready().await;
     assert_eq!(app.validate(&server, &token).await.outcome(), GOOD);
     assert_log_without(&server, [token.as_str()]);
+}
+
+#[tokio::test]
+async fn keys_that_move_to_another_address_are_found() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.serve(&[]).await;
+    let old = app.good();
+    assert_eq!(app.validate(&server, &old).await.outcome(), GOOD);
+    let discovered = app.provider.seen(Endpoint::Discovery);
+    app.provider.move_keys();
+    assert_eq!(app.validate(&server, &app.good()).await.outcome(), GOOD);
+    assert_eq!(app.validate(&server, &old).await.outcome(), SIGNATURE, "though the old address still has its key");
+    assert_eq!(app.provider.seen(Endpoint::Discovery), discovered + 1);
+    // The old and the new address; and no more for other unknown keys.
+    let asked = app.provider.seen(Endpoint::Keys);
+    for n in 0..10 {
+        let token = app.provider.token(&app.provider.claims(&app.ada())).header("kid", format!("unknown-{n}"));
+        assert_eq!(app.validate(&server, &token.encode()).await.outcome(), SIGNATURE);
+    }
+    assert_eq!((app.provider.seen(Endpoint::Keys), app.provider.seen(Endpoint::Discovery)), (asked, discovered + 1));
+}
+
+#[tokio::test]
+async fn new_keys_are_found_without_the_metadata() {
+    for fault in [Fault::NoMetadata, Fault::SlowMetadata] {
+        let app = TestApp::on_sqlite(Shape::Plain).await;
+        let server = app.serve(&[]).await;
+        assert_eq!(app.validate(&server, &app.good()).await.outcome(), GOOD);
+        app.provider.fail(fault);
+        app.provider.rotate();
+        assert_eq!(app.validate(&server, &app.good()).await.outcome(), GOOD, "{fault:?}");
+        app.provider.heal();
+        log_in(&app, &server).await;
+    }
+}
+
+#[tokio::test]
+async fn new_key_under_an_old_id_is_noticed() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.serve(&[]).await;
+    let old = app.good();
+    assert_eq!(app.validate(&server, &old).await.outcome(), GOOD);
+    app.provider.replace_keys();
+    let new = app.good();
+    let asked = app.provider.seen(Endpoint::Keys);
+    assert_eq!(app.validate(&server, &new).await.outcome(), GOOD);
+    assert_eq!(app.validate(&server, &old).await.outcome(), SIGNATURE, "though it was good before");
+    // What is forged is no reason to ask again and again.
+    for n in 0..10 {
+        let forged = app.provider.token(&app.provider.claims(&app.ada())).encode_tampered(&json!({"n": n}));
+        assert_eq!(app.validate(&server, &forged).await.outcome(), SIGNATURE);
+    }
+    assert_eq!(app.provider.seen(Endpoint::Keys), asked + 1);
+    assert_eq!(app.validate(&server, &new).await.outcome(), GOOD);
+}
+
+#[tokio::test]
+async fn two_rotations_in_a_row_hold_no_login_up_for_long() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.serve(&[]).await;
+    assert_eq!(app.validate(&server, &app.good()).await.outcome(), GOOD);
+    for rotate in [Provider::rotate, Provider::replace_keys, Provider::move_keys] {
+        rotate(&app.provider);
+        // Whoever has a token, good or not, makes the server look for keys, and nobody may again for half a minute.
+        app.validate(&server, &app.good()).await;
+        rotate(&app.provider);
+        let unseen = app.good();
+        assert_eq!(app.validate(&server, &unseen).await.outcome(), SIGNATURE);
+        let started = Instant::now();
+        let token = log_in(&app, &server).await;
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(12), "{took:?}");
+        assert_eq!(app.validate(&server, &token).await.outcome(), GOOD);
+        assert_eq!(app.validate(&server, &unseen).await.outcome(), GOOD, "what a login finds is there for all");
+    }
+}
+
+#[tokio::test]
+async fn a_login_does_not_end_with_keys_fetched_before_they_changed() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.serve(&[]).await;
+    assert_eq!(app.validate(&server, &app.good()).await.outcome(), GOOD);
+    // The keys are fetched at once, and then the metadata is waited for.
+    app.provider.fail(Fault::SlowMetadata);
+    let asked = app.provider.seen(Endpoint::Keys);
+    let unknown = app.provider.token(&app.provider.claims(&app.ada())).header("kid", "unknown").encode();
+    let login = async {
+        eventually("the keys are fetched", async || (app.provider.seen(Endpoint::Keys) > asked).then_some(())).await;
+        app.provider.rotate();
+        log_in(&app, &server).await
+    };
+    let (refused, token) = futures_util::future::join(app.validate(&server, &unknown), login).await;
+    assert_eq!(refused.outcome(), SIGNATURE);
+    assert_eq!(app.validate(&server, &token).await.outcome(), GOOD);
+    assert!(app.provider.seen(Endpoint::Keys) <= asked + 2);
+}
+
+#[tokio::test]
+async fn keys_of_different_types_may_share_an_id() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    app.provider.fail(Fault::OneKeyId);
+    let server = app.serve(&[]).await;
+    for signer in Signer::GOOD {
+        let token = app.provider.token(&app.provider.claims(&app.ada())).by(signer).header("kid", "one");
+        assert_eq!(app.validate(&server, &token.encode()).await.outcome(), GOOD, "{signer:?}");
+        let other = if signer == Signer::Rsa { "ES256" } else { "RS256" };
+        let token = token.header("alg", other);
+        assert_eq!(app.validate(&server, &token.encode()).await.outcome(), SIGNATURE, "{signer:?} as {other}");
+    }
+}
+
+#[tokio::test]
+async fn ed25519_has_two_names() {
+    for fault in [None, Some(Fault::FullySpecified)] {
+        let app = TestApp::on_sqlite(Shape::Plain).await;
+        if let Some(fault) = fault {
+            app.provider.fail(fault);
+        }
+        let server = app.serve(&[]).await;
+        for name in ["EdDSA", "Ed25519"] {
+            let token = app.provider.token(&app.provider.claims(&app.ada())).by(Signer::Ed).header("alg", name);
+            assert_eq!(app.validate(&server, &token.encode()).await.outcome(), GOOD, "{name}, {fault:?}");
+        }
+        let token = log_in(&app, &server).await;
+        assert_eq!(app.validate(&server, &token).await.outcome(), GOOD, "{fault:?}");
+    }
 }

@@ -49,6 +49,42 @@ async fn the_providers_other_tokens_are_not_for_the_api() {
     }
 }
 
+#[tokio::test]
+async fn the_type_at_jwt_can_be_demanded() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    let server = app.serve(&[("JWT_TYPE", "at+jwt")]).await;
+    let claims = app.provider.claims(&app.ada());
+    for (typ, expected) in [("at+jwt", GOOD), ("application/AT+jwt", GOOD), ("JWT", INVALID), ("", INVALID)] {
+        let token = app.provider.token(&claims).header("typ", typ).encode();
+        assert_eq!(app.validate(&server, &token).await.outcome(), expected, "{typ}");
+    }
+    // Whatever its claims state.
+    for changes in [json!({"typ": "at+jwt"}), json!({"typ": "Bearer", "scope": "x"}), json!({"token_use": "access"})] {
+        let mut claims = claims.clone();
+        claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        for token in [app.provider.token(&claims), app.provider.token(&claims).without_header("typ")] {
+            let answer = app.validate(&server, &token.encode()).await;
+            assert_eq!(answer.outcome(), INVALID, "{changes}");
+            let detail = &answer.body["error"]["detail"];
+            assert_eq!(detail, "the header has not the type that JWT_TYPE demands (typ)");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bound_token_is_refused_with_the_reason() {
+    let app = TestApp::on_sqlite(Shape::Plain).await;
+    for settings in [&[][..], &[("OIDC_API_TOKEN", "id_token")]] {
+        let server = app.serve(settings).await;
+        let mut claims = app.provider.claims(&app.ada());
+        claims["cnf"] = json!({"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"});
+        let answer = app.validate(&server, &app.provider.token(&claims).encode()).await;
+        answer.assert_error(401, "AUTH_001");
+        let detail = answer.body["error"]["detail"].as_str().unwrap();
+        assert!(detail.contains("bound to a key (cnf)"), "{detail}");
+    }
+}
+
 #[test]
 fn documented_provider_settings_are_the_tested_ones() {
     let documentation = include_str!("../../../docs/auth.md").replace("CLIENT-ID", CLIENT_ID);

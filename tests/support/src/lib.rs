@@ -2,21 +2,25 @@
 
 mod certificates;
 mod database;
+mod forward_proxy;
 mod locks;
 mod pgbouncer;
 mod postgres;
 pub mod provider;
 mod proxy;
+mod relay;
 mod server;
 mod skip;
 
 pub use certificates::Certificates;
 pub use database::Database;
+pub use forward_proxy::ForwardProxy;
 pub use locks::{Locks, measure_locks};
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Cluster, program as postgres_program};
 pub use provider::Provider;
 pub use proxy::{Proxy, ProxyKind};
+pub use relay::Relay;
 pub use rustix::process::Signal;
 pub use server::{Server, get_json, http_client, send};
 pub use skip::skip;

@@ -3,7 +3,7 @@
 use crate::Certificates;
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use sea_orm::{ConnectionTrait, Database};
+use sea_orm::{ConnectionTrait, Database, DbBackend, Statement};
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -36,7 +36,8 @@ pub struct Cluster {
     pub url: String,
     folder: PathBuf,
     programs: PathBuf,
-    port: u16,
+    /// The port it listens on, of 127.0.0.1.
+    pub port: u16,
     /// Each ends its server when its standard input closes, which the end of this process does, however it ends.
     watchdogs: Vec<Child>,
 }
@@ -112,6 +113,53 @@ impl Cluster {
         crate::eventually("PostgreSQL stops", async || self.pid().is_none().then_some(())).await;
     }
 
+    /// A standby of it, which has every commit before the one who commits is told (`remote_apply`).
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn standby(&self) -> Self {
+        let programs = self.programs.clone();
+        let mut standby = Self::in_new_folder(&programs).expect("a folder and a port");
+        let copied = Self::command(&programs.join("pg_basebackup"))
+            .and_then(|mut command| {
+                let data = standby.folder.join("data");
+                // It writes the standby's settings (-R), and streams what is written meanwhile.
+                command.args(["--write-recovery-conf", "--checkpoint=fast", "--pgdata"]).arg(data);
+                Ok(command.arg("--dbname").arg(&self.url).output()?)
+            })
+            .expect("pg_basebackup runs");
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        standby.run().await.expect("the standby starts");
+        let connection = Database::connect(&self.url).await.expect("it answers");
+        // The database's default comes after what the command line says.
+        for sql in [
+            "ALTER DATABASE postgres SET synchronous_commit = remote_apply",
+            "ALTER SYSTEM SET synchronous_standby_names = '*'",
+            "SELECT pg_reload_conf()",
+        ] {
+            connection.execute_unprepared(sql).await.expect("it takes its settings");
+        }
+        crate::eventually("the standby is waited for", async || {
+            let sync = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'";
+            connection.query_one_raw(Statement::from_string(DbBackend::Postgres, sync)).await.ok()?
+        })
+        .await;
+        connection.close().await.expect("the session ends");
+        standby
+    }
+
+    /// Makes a standby take changes.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn promote(&self) {
+        let connection = Database::connect(&self.url).await.expect("it answers");
+        for sql in ["ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()", "SELECT pg_promote()"] {
+            connection.execute_unprepared(sql).await.expect("it is promoted");
+        }
+        connection.close().await.expect("the session ends");
+    }
+
     /// Starts it again where it was.
     ///
     /// # Panics
@@ -129,14 +177,18 @@ impl Cluster {
         Ok(command)
     }
 
-    async fn start(programs: &Path) -> Result<Self> {
+    fn in_new_folder(programs: &Path) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("bulkhead-postgres-").tempdir_in("/tmp")?.keep();
         if let Some((user, group)) = owner()? {
             chown(&folder, Some(user), Some(group))?;
         }
         let port = free_port()?;
         let url = format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
-        let mut cluster = Self { url, folder, programs: programs.to_owned(), port, watchdogs: Vec::new() };
+        Ok(Self { url, folder, programs: programs.to_owned(), port, watchdogs: Vec::new() })
+    }
+
+    async fn start(programs: &Path) -> Result<Self> {
+        let mut cluster = Self::in_new_folder(programs)?;
         let made = Self::command(&programs.join("initdb"))?
             .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--pgdata"])
             .arg(cluster.folder.join("data"))

@@ -3,7 +3,7 @@
 use super::Shared;
 use super::desk::{Grant, Parameters, Refusal, parameters};
 use super::fault::{Endpoint, Fault};
-use super::keys::Signer;
+use super::keys::{Keys, Signer, token_hash};
 use super::shape::{CLIENT_ID, Issue};
 use super::token::Token;
 use super::{CLIENT_SECRET, now};
@@ -26,6 +26,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route(&paths.discovery(), get(discovery))
         .route(&paths.keys, get(keys))
+        .route(&format!("{}/moved", paths.keys), get(moved_keys))
         .route(&paths.authorize, get(authorize))
         .route("/consent/{key}", post(consent))
         .route(&paths.token, post(token))
@@ -35,9 +36,16 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 
 async fn discovery(State(shared): Provider) -> Result<Json<Value>, StatusCode> {
     shared.arrive(Endpoint::Discovery).await?;
+    shared.heal_of(Fault::SlowMetadata).await;
+    if shared.fails(Fault::NoMetadata) {
+        return Err(StatusCode::NOT_FOUND);
+    }
     let other = shared.fails(Fault::OtherIssuer);
     let issuer = if other { "https://login.evil.example/".to_owned() } else { shared.issuer() };
     let mut metadata = shared.shape.metadata(&shared.base, &issuer);
+    if shared.moved_at().is_some() {
+        metadata["jwks_uri"] = format!("{}{}/moved", shared.base, shared.shape.paths().keys).into();
+    }
     if shared.fails(Fault::SecretInBodyOnly) {
         metadata["token_endpoint_auth_methods_supported"] = json!(["client_secret_post"]);
     }
@@ -54,10 +62,28 @@ async fn discovery(State(shared): Provider) -> Result<Json<Value>, StatusCode> {
 
 async fn keys(State(shared): Provider) -> Result<Response, StatusCode> {
     shared.arrive(Endpoint::Keys).await?;
+    let keys = shared.keys();
+    key_set(&shared, Keys { rotations: shared.moved_at().unwrap_or(keys.rotations), ..keys })
+}
+
+async fn moved_keys(State(shared): Provider) -> Result<Response, StatusCode> {
+    shared.arrive(Endpoint::Keys).await?;
+    key_set(&shared, shared.keys())
+}
+
+fn key_set(shared: &Shared, keys: Keys) -> Result<Response, StatusCode> {
     if shared.fails(Fault::GarbageKeys) {
         return Ok(Html("<h1>We will be back soon</h1>").into_response());
     }
-    let mut set = shared.shape.key_set(shared.keys(), &shared.issuer());
+    let mut set = shared.shape.key_set(keys, &shared.issuer());
+    for key in set["keys"].as_array_mut().ok_or(StatusCode::INTERNAL_SERVER_ERROR)? {
+        if shared.fails(Fault::FullySpecified) && key["alg"] == "EdDSA" {
+            key["alg"] = "Ed25519".into();
+        }
+        if shared.fails(Fault::OneKeyId) {
+            key["kid"] = "one".into();
+        }
+    }
     if shared.fails(Fault::NoKeys) {
         set["keys"] = json!([]);
     }
@@ -152,9 +178,14 @@ fn tokens(shared: &Shared, grant: &Grant) -> Value {
     let issuer = shared.issuer();
     let shape = shared.shape;
     let issue = Issue { issuer: &issuer, person: &grant.person, now: now() };
-    let access = Token::new(shared.keys(), &shape.access_claims(&issue));
+    let changed = shared.changed.lock().expect("the changed claims").clone();
+    let access = Token::new(shared.keys(), &with_changes(shape.access_claims(&issue), &changed.access)).encode();
 
     let mut claims = shape.id_claims(&issue, &grant.nonce);
+    let signer = if shared.fails(Fault::FullySpecified) { Signer::Ed } else { Signer::Rsa };
+    if claims["at_hash"].is_string() {
+        claims["at_hash"] = token_hash(&access, signer).into();
+    }
     if shared.fails(Fault::WrongNonce) {
         claims["nonce"] = "of-another-login".into();
     }
@@ -172,15 +203,28 @@ fn tokens(shared: &Shared, grant: &Grant) -> Value {
         claims["iat"] = (issue.now - 7200).into();
         claims["exp"] = (issue.now - 3600).into();
     }
-    let mut id = Token::new(shared.keys(), &claims);
+    let claims = with_changes(claims, &changed.id);
+    let mut id = Token::new(shared.keys(), &claims).by(signer);
+    if shared.fails(Fault::FullySpecified) {
+        id = id.header("alg", "Ed25519");
+    }
+    if shared.fails(Fault::TypedIdToken) {
+        id = id.header("typ", "at+jwt");
+    }
     if shared.fails(Fault::ForgedIdToken) {
         let known = shared.keys().id(Signer::Rsa);
         id = id.by(Signer::Stranger).header("kid", known);
     }
     let mut answer = json!({
-        "access_token": access.encode(),
+        "access_token": access,
         "id_token": id.encode(),
-        "token_type": if shared.fails(Fault::BoundTokens) { "DPoP" } else { "Bearer" },
+        "token_type": if shared.fails(Fault::BoundTokens) {
+            "DPoP"
+        } else if shared.fails(Fault::LowercaseType) {
+            "bearer"
+        } else {
+            "Bearer"
+        },
         "expires_in": shape.lifetime(),
         "scope": "openid profile email",
     });
@@ -191,6 +235,17 @@ fn tokens(shared: &Shared, grant: &Grant) -> Value {
         answer["session_state"] = "5e1b".into();
     }
     answer
+}
+
+fn with_changes(mut claims: Value, changes: &Value) -> Value {
+    for (name, value) in changes.as_object().into_iter().flatten() {
+        if value.is_null() {
+            claims.as_object_mut().expect("an object").remove(name);
+        } else {
+            claims[name] = value.clone();
+        }
+    }
+    claims
 }
 
 /// Whether a token, by its claims alone, is one that says to the client who has logged in.

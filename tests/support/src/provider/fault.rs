@@ -7,6 +7,10 @@ pub enum Fault {
     Unavailable,
     /// Nothing is answered until it heals.
     Slow,
+    /// The metadata is not there.
+    NoMetadata,
+    /// The metadata is not answered until it heals.
+    SlowMetadata,
     /// The key set is no JSON.
     GarbageKeys,
     /// The key set holds no key.
@@ -32,8 +36,16 @@ pub enum Fault {
     WrongParty,
     /// ID tokens expired an hour ago.
     ExpiredIdToken,
+    /// ID tokens say in their header that they are access tokens.
+    TypedIdToken,
     /// ID tokens are signed with a key that is not the provider's.
     ForgedIdToken,
+    /// The token endpoint writes the type of tokens in small letters.
+    LowercaseType,
+    /// The Ed25519 key names its algorithm as RFC 9864 does, and so do ID tokens, which it signs.
+    FullySpecified,
+    /// All keys have the id `one`.
+    OneKeyId,
     /// Tokens are of a type that its bearer alone may not use (RFC 9449).
     BoundTokens,
     /// The token endpoint answers with something that is not JSON.

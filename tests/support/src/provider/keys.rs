@@ -1,5 +1,6 @@
 //! The provider's keys: real ones, made once per process, and how they show in a key set (RFC 7517).
 
+use aws_lc_rs::digest::{SHA256, SHA512, digest};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
@@ -101,8 +102,8 @@ fn generate_ec() -> EcdsaKeyPair {
     EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a P-256 key")
 }
 
-/// Two sets of keys, between which rotation goes to and fro under ever new ids: RSA keys are slow to make.
-static PAIRS: [LazyLock<Pairs>; 2] = [LazyLock::new(Pairs::generate), LazyLock::new(Pairs::generate)];
+/// Three sets of keys, through which rotation goes in turns under ever new ids: RSA keys are slow to make.
+static PAIRS: [LazyLock<Pairs>; 3] = [const { LazyLock::new(Pairs::generate) }; 3];
 static ENCRYPTION: LazyLock<rsa::KeyPair> = LazyLock::new(generate_rsa);
 static STRANGER: LazyLock<rsa::KeyPair> = LazyLock::new(generate_rsa);
 
@@ -110,6 +111,8 @@ static STRANGER: LazyLock<rsa::KeyPair> = LazyLock::new(generate_rsa);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Keys {
     pub(super) rotations: usize,
+    /// How often the keys were replaced under the ids that they had.
+    pub(super) replacements: usize,
 }
 
 impl Keys {
@@ -119,7 +122,7 @@ impl Keys {
     }
 
     fn pairs(self) -> &'static Pairs {
-        &PAIRS[self.rotations % PAIRS.len()]
+        &PAIRS[(self.rotations + self.replacements) % PAIRS.len()]
     }
 
     fn rsa(self, signer: Signer) -> &'static rsa::KeyPair {
@@ -197,6 +200,13 @@ fn modulus(key: &rsa::KeyPair) -> &[u8] {
     &key.public_key().as_ref()[HEADERS..HEADERS + 256]
 }
 
+/// The `at_hash` of an access token in an ID token by this signer (OpenID Connect Core 1.0, section 3.1.3.6).
+pub(super) fn token_hash(access_token: &str, signer: Signer) -> String {
+    let function = if signer == Signer::Ed { &SHA512 } else { &SHA256 };
+    let hash = digest(function, access_token.as_bytes());
+    base64url(&hash.as_ref()[..hash.as_ref().len() / 2])
+}
+
 /// Base64 with the alphabet of URLs and without padding (RFC 7515, section 2).
 pub(super) fn base64url(bytes: impl AsRef<[u8]>) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
@@ -211,7 +221,7 @@ mod tests {
 
     #[test]
     fn another_library_accepts_every_signature() {
-        let keys = Keys { rotations: 0 };
+        let keys = Keys { rotations: 0, replacements: 0 };
         for (signer, signature, algorithm) in [
             (Signer::Rsa, Signature::OfTheKey, Algorithm::RS256),
             (Signer::Rsa, Signature::Rs384, Algorithm::RS384),
@@ -232,11 +242,14 @@ mod tests {
 
     #[test]
     fn rotation_changes_ids_and_keys() {
-        let (old, new) = (Keys { rotations: 0 }, Keys { rotations: 1 });
+        let (old, new) = (Keys { rotations: 0, replacements: 0 }, Keys { rotations: 1, replacements: 0 });
         for signer in Signer::GOOD {
             let parameter = if signer == Signer::Rsa { "n" } else { "x" };
             assert_ne!(old.id(signer), new.id(signer));
             assert_ne!(old.jwk(signer)[parameter], new.jwk(signer)[parameter]);
+            let replaced = Keys { replacements: 1, ..old };
+            assert_eq!(old.id(signer), replaced.id(signer));
+            assert_ne!(old.jwk(signer)[parameter], replaced.jwk(signer)[parameter]);
         }
     }
 }

@@ -58,6 +58,11 @@ struct Shared {
     base: String,
     shape: Shape,
     rotations: AtomicUsize,
+    replacements: AtomicUsize,
+    /// How many rotations the first address of the keys knows of, where the keys have another one now.
+    moved_at: Mutex<Option<usize>>,
+    /// What the claims of tokens that logins get are changed to.
+    changed: Mutex<Changed>,
     presses_itself: AtomicBool,
     faults: watch::Sender<HashSet<Fault>>,
     seen: [AtomicUsize; Endpoint::COUNT],
@@ -71,7 +76,12 @@ impl Shared {
     }
 
     fn keys(&self) -> Keys {
-        Keys { rotations: self.rotations.load(Ordering::SeqCst) }
+        let load = |count: &AtomicUsize| count.load(Ordering::SeqCst);
+        Keys { rotations: load(&self.rotations), replacements: load(&self.replacements) }
+    }
+
+    fn moved_at(&self) -> Option<usize> {
+        *self.moved_at.lock().expect("whether the keys have moved")
     }
 
     fn fails(&self, fault: Fault) -> bool {
@@ -89,13 +99,22 @@ impl Shared {
     /// Counts a request, and holds or refuses it where the provider is to.
     async fn arrive(&self, endpoint: Endpoint) -> Result<(), StatusCode> {
         self.seen[endpoint as usize].fetch_add(1, Ordering::SeqCst);
-        let mut faults = self.faults.subscribe();
-        let unavailable = faults
-            .wait_for(|faults| !faults.contains(&Fault::Slow))
-            .await
-            .is_ok_and(|faults| faults.contains(&Fault::Unavailable));
-        if unavailable { Err(StatusCode::SERVICE_UNAVAILABLE) } else { Ok(()) }
+        self.heal_of(Fault::Slow).await;
+        if self.fails(Fault::Unavailable) { Err(StatusCode::SERVICE_UNAVAILABLE) } else { Ok(()) }
     }
+
+    /// Waits until it has not this fault.
+    async fn heal_of(&self, fault: Fault) {
+        // The sender is here: it cannot be gone.
+        drop(self.faults.subscribe().wait_for(|faults| !faults.contains(&fault)).await);
+    }
+}
+
+/// Claims of the two tokens that a login gets.
+#[derive(Debug, Default, Clone)]
+struct Changed {
+    id: Value,
+    access: Value,
 }
 
 /// The thread that serves, until it is told not to.
@@ -150,6 +169,9 @@ impl Provider {
             base: format!("{scheme}://{host}:{}", address.port()),
             shape,
             rotations: AtomicUsize::new(0),
+            replacements: AtomicUsize::new(0),
+            moved_at: Mutex::new(None),
+            changed: Mutex::default(),
             presses_itself: AtomicBool::new(false),
             faults: watch::Sender::new(HashSet::new()),
             seen: Default::default(),
@@ -223,14 +245,40 @@ impl Provider {
         });
     }
 
+    /// Changes these claims of the ID tokens and the access tokens that logins get from now on; null takes one away.
+    ///
+    /// # Panics
+    /// When another test's thread has panicked.
+    pub fn change_claims(&self, id: Value, access: Value) {
+        *self.shared.changed.lock().expect("the changed claims") = Changed { id, access };
+    }
+
     /// Behaves well again, and answers what it held.
+    ///
+    /// # Panics
+    /// When another test's thread has panicked.
     pub fn heal(&self) {
+        self.change_claims(Value::Null, Value::Null);
         self.shared.faults.send_modify(HashSet::clear);
     }
 
     /// Takes new keys; the old ones are gone from the key set.
     pub fn rotate(&self) {
         self.shared.rotations.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Takes new keys under the ids of the old ones.
+    pub fn replace_keys(&self) {
+        self.shared.replacements.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Takes new keys, at another address, which the metadata names from now on. The old address goes on with the old ones.
+    ///
+    /// # Panics
+    /// When another test's thread has panicked.
+    pub fn move_keys(&self) {
+        let before = self.shared.rotations.fetch_add(1, Ordering::SeqCst);
+        *self.shared.moved_at.lock().expect("whether the keys have moved") = Some(before);
     }
 
     /// Sends browsers back to this page, which [`Provider::environment`] names from now on; earlier ones stay good.

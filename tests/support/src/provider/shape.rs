@@ -257,7 +257,7 @@ impl Shape {
             }
             // There is one key for ID tokens and one for access tokens.
             Self::Cognito => {
-                let other = Keys { rotations: keys.rotations + 1 }.jwk(Signer::Rsa);
+                let other = Keys { rotations: keys.rotations + 1, ..keys }.jwk(Signer::Rsa);
                 vec![with(other, &json!({"kid": format!("access-{}", keys.rotations)})), rsa]
             }
             Self::Auth0 => vec![with(rsa, &json!({"x5t": thumbprint, "x5c": [certificate]}))],

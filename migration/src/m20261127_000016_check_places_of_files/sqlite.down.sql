@@ -1,0 +1,2 @@
+DROP TRIGGER documents_place_is_plain;
+DROP TRIGGER documents_place_stays_plain;

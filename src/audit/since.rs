@@ -1,0 +1,235 @@
+//! Whether entries are those of a checkpoint that was signed earlier. It needs nothing but the entries, wherever they come from.
+
+use super::chain::{AuditEntry, GENESIS};
+use super::event::Action;
+use super::repair_entry::Repair;
+use super::tree::{leaf, no_leaf};
+use super::walk::Break;
+use crate::merkle::{Frontier, Hash};
+use crate::note::Checkpoint;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// What entries are, held to a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// They are those that were signed.
+    Fits,
+    /// There are fewer than were signed.
+    Cut {
+        /// The number of the last one that is there.
+        last: i64,
+        /// How many were signed.
+        size: u64,
+    },
+    /// The root over them is not the one that was signed.
+    Rewritten {
+        /// How many were signed.
+        size: u64,
+        /// What shows of the chain besides.
+        first: Option<Break>,
+    },
+    /// Their hashes are those that were signed, and an entry is not what its hash was made of.
+    Changed(Break),
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fits => f.write_str("the entries are those that were signed"),
+            Self::Cut { last: 0, .. } => f.write_str("there are no entries any more"),
+            Self::Cut { last, size } => write!(f, "entries {} to {size} were cut off", last + 1),
+            Self::Rewritten { size, first: None } => {
+                write!(f, "entries 1 to {size} were rewritten: the root is another")
+            }
+            Self::Rewritten { size, first: Some(first) } => {
+                write!(f, "entries 1 to {size} are not those that were signed: {first}")
+            }
+            Self::Changed(what) => what.fmt(f),
+        }
+    }
+}
+
+/// Goes through the entries of one tenant, oldest first, and notes the root at each size that a checkpoint has.
+#[derive(Debug)]
+pub struct Replay {
+    sizes: BTreeSet<u64>,
+    roots: BTreeMap<u64, Hash>,
+    tree: Frontier,
+    /// The last number, and its hash.
+    last: (i64, String),
+    /// What does not hold, in the order of the numbers.
+    broken: Vec<Break>,
+    /// The numbers behind which, and up to which, a repair declares that the chain need not hold.
+    repaired: Vec<(i64, i64)>,
+}
+
+impl Replay {
+    /// For checkpoints of these sizes.
+    pub fn new(sizes: impl IntoIterator<Item = u64>) -> Self {
+        Self {
+            sizes: sizes.into_iter().collect(),
+            roots: BTreeMap::new(),
+            tree: Frontier::default(),
+            last: (0, GENESIS.to_owned()),
+            broken: Vec::new(),
+            repaired: Vec::new(),
+        }
+    }
+
+    /// The next entry, with the hash that it was stored with.
+    pub fn add(&mut self, entry: &AuditEntry, hash: &str) -> Result<(), serde_json::Error> {
+        let expected = self.last.0 + 1;
+        let repair = Some(entry).filter(|entry| entry.action == Action::ChainRepaired.name()).and_then(Repair::of);
+        if entry.sequence > expected {
+            self.broken.push(Break::Missing { first: expected, last: entry.sequence - 1 });
+            // Numbers behind the largest size make no difference.
+            let most = self.sizes.last().copied().unwrap_or_default();
+            while self.tree.size() < most && self.tree.size() + 1 < entry.sequence.unsigned_abs() {
+                self.grow(no_leaf());
+            }
+        } else if entry.sequence < expected {
+            self.broken.push(Break::Unlinked(entry.sequence));
+            return Ok(());
+        }
+        if entry.hash()? != hash {
+            self.broken.push(Break::Edited(entry.sequence));
+        } else if entry.prev_hash != self.last.1 {
+            self.broken.push(Break::Unlinked(entry.sequence));
+        }
+        if let Some(repair) = repair {
+            self.repaired.push((repair.intact.sequence, entry.sequence));
+        }
+        self.grow(leaf(hash));
+        self.last = (entry.sequence, hash.to_owned());
+        Ok(())
+    }
+
+    fn grow(&mut self, leaf: Hash) {
+        self.tree.push(leaf);
+        if self.sizes.contains(&self.tree.size()) {
+            self.roots.insert(self.tree.size(), self.tree.root());
+        }
+    }
+
+    /// The number of the last entry.
+    #[must_use]
+    pub fn last(&self) -> i64 {
+        self.last.0
+    }
+
+    /// The hash of the last entry.
+    #[must_use]
+    pub fn head(&self) -> &str {
+        &self.last.1
+    }
+
+    /// The first break among the first `end` entries that none of the repairs among them declares.
+    #[must_use]
+    pub fn first_break(&self, end: i64) -> Option<&Break> {
+        let is_repaired = |number: i64| {
+            self.repaired.iter().any(|(intact, repair)| *repair <= end && (*intact < number) && number <= *repair)
+        };
+        self.broken.iter().find(|broken| {
+            let number = match broken {
+                Break::Missing { first, .. } => *first,
+                Break::Edited(number) | Break::Unlinked(number) => *number,
+                // What is not found here.
+                Break::NoHead | Break::BeyondEnd(_) | Break::OtherEnd(_) | Break::OtherRepair(_) => return false,
+            };
+            number <= end && !is_repaired(number)
+        })
+    }
+
+    /// What the entries are, held to a checkpoint of one of the sizes.
+    #[must_use]
+    pub fn verdict(&self, checkpoint: &Checkpoint) -> Verdict {
+        let size = checkpoint.size;
+        let end = i64::try_from(size).unwrap_or(i64::MAX);
+        if self.last.0 < end {
+            return Verdict::Cut { last: self.last.0, size };
+        }
+        let first = self.first_break(end).cloned();
+        if self.roots.get(&size) != Some(&checkpoint.root) && size > 0 {
+            return Verdict::Rewritten { size, first };
+        }
+        first.map_or(Verdict::Fits, Verdict::Changed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::ids::{AuditLogId, TenantId};
+    use serde_json::{Value, json};
+    use uuid::Uuid;
+
+    /// A chain, and the checkpoints over its first entries: of each length one.
+    fn chain(actions: &[(&str, Value)]) -> (Vec<(AuditEntry, String)>, Vec<Checkpoint>) {
+        let (mut entries, mut checkpoints, mut prev_hash) = (Vec::new(), Vec::new(), GENESIS.to_owned());
+        let mut tree = Frontier::default();
+        for ((action, metadata), sequence) in actions.iter().zip(1..) {
+            let entry = AuditEntry {
+                tenant_id: TenantId(Uuid::nil()),
+                sequence,
+                id: AuditLogId(Uuid::from_u128(sequence.unsigned_abs().into())),
+                user_id: None,
+                action: (*action).to_owned(),
+                resource_type: "documents".to_owned(),
+                resource_id: None,
+                ip: None,
+                user_agent: None,
+                metadata: metadata.clone(),
+                created_at: "2026-01-01T00:00:00.000000Z".to_owned(),
+                prev_hash,
+            };
+            prev_hash = entry.hash().unwrap();
+            tree.push(leaf(&prev_hash));
+            checkpoints.push(Checkpoint { origin: "a/b".to_owned(), size: tree.size(), root: tree.root() });
+            entries.push((entry, prev_hash.clone()));
+        }
+        (entries, checkpoints)
+    }
+
+    fn verdicts(entries: &[(AuditEntry, String)], checkpoints: &[Checkpoint]) -> Vec<Verdict> {
+        let mut replay = Replay::new(checkpoints.iter().map(|checkpoint| checkpoint.size));
+        for (entry, hash) in entries {
+            replay.add(entry, hash).unwrap();
+        }
+        checkpoints.iter().map(|checkpoint| replay.verdict(checkpoint)).collect()
+    }
+
+    #[test]
+    fn each_change_has_its_verdict() {
+        let read = ("DATA_ACCESS", json!({}));
+        let (entries, checkpoints) = chain(&vec![read.clone(); 5]);
+        assert_eq!(verdicts(&entries, &checkpoints), vec![Verdict::Fits; 5]);
+        let cut = verdicts(&entries[..3], &checkpoints[2..]);
+        assert_eq!(cut, [Verdict::Fits, Verdict::Cut { last: 3, size: 4 }, Verdict::Cut { last: 3, size: 5 }]);
+        let gone = verdicts(&[&entries[..1], &entries[2..]].concat(), &checkpoints[..2]);
+        let first = Some(Break::Missing { first: 2, last: 2 });
+        assert_eq!(gone, [Verdict::Fits, Verdict::Rewritten { size: 2, first }]);
+        // All of it written anew.
+        let (others, _) = chain(&[vec![read; 2], vec![("CREATED", json!({})); 3]].concat());
+        let rewritten = verdicts(&others, &checkpoints[1..3]);
+        assert_eq!(rewritten, [Verdict::Fits, Verdict::Rewritten { size: 3, first: None }]);
+        let mut edited = entries;
+        edited[1].0.action = "CREATED".to_owned();
+        assert_eq!(verdicts(&edited, &checkpoints[..2]), [Verdict::Fits, Verdict::Changed(Break::Edited(2))]);
+    }
+
+    #[test]
+    fn a_repair_excuses_what_was_there_when_it_was_signed() {
+        let place = json!({"sequence": 1, "hash": "a"});
+        let repair = json!({
+            "by": "operator", "reason": "r", "break": {"edited": 2}, "intact": place, "head": place, "remains": "b"
+        });
+        let read = ("DATA_ACCESS", json!({}));
+        let (mut entries, checkpoints) = chain(&[read.clone(), read.clone(), ("CHAIN_REPAIRED", repair), read]);
+        entries[1].0.action = "CREATED".to_owned();
+        let found = verdicts(&entries, &checkpoints);
+        assert_eq!(found[..2], [Verdict::Fits, Verdict::Changed(Break::Edited(2))], "signed before the repair");
+        assert_eq!(found[2..], [Verdict::Fits, Verdict::Fits], "signed with the repair in it");
+    }
+}

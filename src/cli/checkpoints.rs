@@ -1,0 +1,305 @@
+//! Checkpoints of the audit log from the command line: makes them, prints the keys that verify them, and holds entries to them.
+
+use super::Failure;
+use super::table::print_line;
+use crate::administration::TenantRow;
+use crate::audit::{self, AuditEntry, Made, Replay, Verdict};
+use crate::config::Settings;
+use crate::database::{self, Access, Pool};
+use crate::ids::TenantId;
+use crate::note::{self, Checkpoint, SigningKey, Verifier};
+use crate::text::counted;
+use anyhow::anyhow;
+use clap::Args;
+use sea_orm::{DatabaseConnection, DbErr};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// The longest file of notes, in bytes.
+const NOTES_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// What to hold entries to.
+#[derive(Debug, Args)]
+pub(super) struct Since {
+    /// Hold the entries to the checkpoints in these files, too: one or many in each; `-` is standard input
+    #[arg(long = "since", id = "since", value_name = "FILE", num_args = 1..)]
+    files: Vec<PathBuf>,
+    /// What verifies their signatures: keys as `audit key` prints them, or files of such; else that of AUDIT_SIGNING_KEY
+    #[arg(long, value_name = "KEY_OR_FILE", requires = "since", num_args = 1..)]
+    key: Vec<String>,
+    /// Look at this file of `audit export` instead of a database
+    #[arg(long, value_name = "FILE", requires_all = ["since", "key"], conflicts_with = "tenant")]
+    entries: Option<PathBuf>,
+}
+
+/// Signed checkpoints, by log, and what was found wrong with their notes.
+struct Notes {
+    by_log: BTreeMap<String, Vec<Checkpoint>>,
+    total: usize,
+    unsigned: usize,
+}
+
+impl Since {
+    /// The file to look at instead of a database.
+    pub(super) fn offline(&self) -> Option<&Path> {
+        self.entries.as_deref()
+    }
+
+    fn verifiers(&self) -> Result<Vec<Verifier>, Failure> {
+        let mut verifiers = Vec::new();
+        for text in &self.key {
+            if let Ok(verifier) = text.parse() {
+                verifiers.push(verifier);
+                continue;
+            }
+            let lines = std::fs::read_to_string(text).map_err(|error| {
+                Failure::Refused(format!("--key: {text} is no key, and no file that can be read: {error}"))
+            })?;
+            for line in lines.lines().filter(|line| !line.trim().is_empty()) {
+                let verifier =
+                    line.parse().map_err(|error| Failure::Refused(format!("--key: {text}: {line:?} {error}")))?;
+                verifiers.push(verifier);
+            }
+        }
+        Ok(verifiers)
+    }
+
+    /// Reads all notes, and prints a line for each that nobody known has signed.
+    fn notes(&self, key: Option<&SigningKey>) -> Result<Notes, Failure> {
+        let mut verifiers = self.verifiers()?;
+        let mut notes = Notes { by_log: BTreeMap::new(), total: 0, unsigned: 0 };
+        for path in &self.files {
+            let failed =
+                |error: io::Error| Failure::Refused(format!("--since: cannot read {}: {error}", path.display()));
+            let text = if path == Path::new("-") {
+                bounded(io::stdin().lock()).map_err(failed)?
+            } else {
+                File::open(path).and_then(bounded).map_err(failed)?
+            };
+            let found = note::split(&text);
+            if found.is_empty() {
+                return Err(Failure::Refused(format!("--since: there is no checkpoint in {}", path.display())));
+            }
+            for note in found {
+                notes.total += 1;
+                let unverified = note::read_unverified(&note);
+                let ours = key.zip(unverified.as_ref()).filter(|(key, said)| key.origin(said.log()) == said.origin);
+                if let Some((key, said)) = ours.filter(|_| self.key.is_empty()) {
+                    let verifier = key.verifier(&said.origin);
+                    if !verifiers.contains(&verifier) {
+                        verifiers.push(verifier);
+                    }
+                }
+                match note::open(&note, &verifiers) {
+                    Ok(checkpoint) => {
+                        notes.by_log.entry(checkpoint.log().to_owned()).or_default().push(checkpoint);
+                    }
+                    Err(error) => {
+                        notes.unsigned += 1;
+                        let of = unverified.map(|said| format!(" of {}, {} entries", said.origin, said.size));
+                        let of = of.unwrap_or_default();
+                        print_line(&format!("UNSIGNED {}: a checkpoint{of}: {error}", path.display()))?;
+                    }
+                }
+            }
+        }
+        Ok(notes)
+    }
+
+    /// Holds the entries of these tenants to the checkpoints; of all tenants, where not one alone is `chosen`. What does not fit,
+    /// as an error says it.
+    pub(super) async fn verify(
+        &self,
+        settings: &Settings,
+        connection: &DatabaseConnection,
+        tenants: &[TenantRow],
+        chosen: bool,
+    ) -> Result<Result<Option<String>, Failure>, DbErr> {
+        if self.files.is_empty() {
+            return Ok(Ok(None));
+        }
+        let mut notes = match self.notes(settings.audit.signing_key.as_ref()) {
+            Ok(notes) => notes,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        if chosen {
+            let of_others = |log: &String| !tenants.iter().any(|tenant| tenant.id.to_string() == *log);
+            let others: usize = notes.by_log.iter().filter(|(log, _)| of_others(log)).map(|(_, all)| all.len()).sum();
+            notes.by_log.retain(|log, _| !of_others(log));
+            notes.total -= others;
+        }
+        let mut misfits = notes.unsigned;
+        for (log, checkpoints) in &notes.by_log {
+            let Some(tenant) = tenants.iter().find(|tenant| tenant.id.to_string() == *log) else {
+                for Checkpoint { size, .. } in checkpoints {
+                    let line =
+                        format!("ERASED  {log}: checkpoint of {}: there is no such tenant any more", entries(*size));
+                    if let Err(failure) = print_line(&line) {
+                        return Ok(Err(failure));
+                    }
+                }
+                misfits += checkpoints.len();
+                continue;
+            };
+            let replay = replay(connection, tenant.id, checkpoints).await?;
+            match say(&format!("{} ({})", tenant.external_id, tenant.id), &replay, checkpoints) {
+                Ok(found) => misfits += found,
+                Err(failure) => return Ok(Err(failure)),
+            }
+        }
+        Ok(Ok(misfit(misfits, notes.total)))
+    }
+
+    /// The same of a file that `audit export` wrote.
+    pub(super) fn verify_file(&self, file: &Path) -> Result<(), Failure> {
+        let notes = self.notes(None)?;
+        let failed =
+            |error: &dyn std::fmt::Display| Failure::Refused(format!("--entries: {}: {error}", file.display()));
+        let lines = BufReader::new(File::open(file).map_err(|error| failed(&error))?).lines();
+        let mut replays: BTreeMap<String, Replay> = BTreeMap::new();
+        let sizes = |log: &str| {
+            let checkpoints = notes.by_log.get(log).into_iter().flatten();
+            Replay::new(checkpoints.map(|checkpoint| checkpoint.size))
+        };
+        for (line, number) in lines.zip(1..) {
+            let line = line.map_err(|error| failed(&error))?;
+            let at = |error: serde_json::Error| failed(&format!("line {number}: {error}"));
+            let Line { entry, hash } = serde_json::from_str(&line).map_err(at)?;
+            let log = entry.tenant_id.to_string();
+            let replay = replays.entry(log).or_insert_with_key(|log| sizes(log));
+            replay.add(&entry, &hash).map_err(at)?;
+        }
+        let (mut misfits, mut broken) = (notes.unsigned, 0);
+        for (log, replay) in &replays {
+            match replay.first_break(i64::MAX) {
+                None => {
+                    let count = entries(replay.last().unsigned_abs());
+                    print_line(&format!("good    {log}: {count}, head {}", replay.head()))?;
+                }
+                Some(found) => {
+                    broken += 1;
+                    print_line(&format!("BROKEN  {log}: {found}"))?;
+                }
+            }
+        }
+        for (log, checkpoints) in &notes.by_log {
+            let none = Replay::new([]);
+            misfits += say(log, replays.get(log).unwrap_or(&none), checkpoints)?;
+        }
+        let logs = (broken > 0).then(|| not_holding(broken, replays.len()));
+        match [logs, misfit(misfits, notes.total)].into_iter().flatten().reduce(|one, next| format!("{one}\n{next}")) {
+            Some(error) => Err(anyhow!(error).into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An entry as it is exported.
+#[derive(Deserialize)]
+struct Line {
+    #[serde(flatten)]
+    entry: AuditEntry,
+    hash: String,
+}
+
+fn bounded(source: impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    source.take(NOTES_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn entries(number: u64) -> String {
+    counted(number, "entry", "entries")
+}
+
+/// How many chains are broken, as an error says it.
+pub(super) fn not_holding(broken: usize, all: usize) -> String {
+    let verb = if broken == 1 { "does" } else { "do" };
+    format!("{broken} of {} {verb} not hold", counted(all, "audit log", "audit logs"))
+}
+
+fn misfit(misfits: usize, total: usize) -> Option<String> {
+    let verb = if misfits == 1 { "does" } else { "do" };
+    (misfits > 0).then(|| format!("{misfits} of {} {verb} not fit", counted(total, "checkpoint", "checkpoints")))
+}
+
+/// Goes through a tenant's entries, up to the largest checkpoint.
+async fn replay(
+    connection: &DatabaseConnection,
+    tenant: TenantId,
+    checkpoints: &[Checkpoint],
+) -> Result<Replay, DbErr> {
+    let mut replay = Replay::new(checkpoints.iter().map(|checkpoint| checkpoint.size));
+    let largest = checkpoints.iter().map(|checkpoint| checkpoint.size).max().unwrap_or_default();
+    let largest = i64::try_from(largest).unwrap_or(i64::MAX);
+    loop {
+        // A transaction a batch, as of an export.
+        let transaction = database::begin(connection, tenant, Access::Operate).await?;
+        let batch = audit::entries(&transaction, tenant, replay.last(), i64::MAX).await?;
+        drop(transaction);
+        if batch.is_empty() || replay.last() >= largest {
+            return Ok(replay);
+        }
+        for (entry, hash) in batch {
+            replay.add(&entry, &hash).map_err(|error| DbErr::Json(error.to_string()))?;
+        }
+    }
+}
+
+/// Prints a line for each checkpoint of a log; how many do not fit.
+fn say(log: &str, replay: &Replay, checkpoints: &[Checkpoint]) -> Result<usize, Failure> {
+    let mut misfits = 0;
+    for checkpoint in checkpoints {
+        let verdict = replay.verdict(checkpoint);
+        let word = match verdict {
+            Verdict::Fits => "fits   ",
+            Verdict::Cut { .. } => "CUT    ",
+            Verdict::Rewritten { .. } => "REWRITTEN",
+            Verdict::Changed(_) => "CHANGED",
+        };
+        misfits += usize::from(verdict != Verdict::Fits);
+        print_line(&format!("{word} {log}: checkpoint of {}: {verdict}", entries(checkpoint.size)))?;
+    }
+    Ok(misfits)
+}
+
+fn key(settings: &Settings) -> Result<&SigningKey, Failure> {
+    let missing = || Failure::Refused("AUDIT_SIGNING_KEY: is required for checkpoints".to_owned());
+    settings.audit.signing_key.as_ref().ok_or_else(missing)
+}
+
+/// Makes a checkpoint of each tenant's log, and prints it.
+pub(super) async fn make(
+    settings: &Settings,
+    connection: &DatabaseConnection,
+    tenants: &[TenantRow],
+) -> Result<Result<(), Failure>, DbErr> {
+    let key = match key(settings) {
+        Ok(key) => key,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let pool = Pool::from(connection.clone());
+    let mut refused = Vec::new();
+    for TenantRow { id, external_id } in tenants {
+        match audit::checkpoint(&pool, Access::Operate, *id, key, None).await? {
+            Ok(Made::Note(note)) => {
+                if let Err(failure) = print_line(note.trim_end()) {
+                    return Ok(Err(failure));
+                }
+            }
+            Ok(Made::Empty | Made::NotDue(_)) => {}
+            Err(reason) => refused.push(format!("{external_id} ({id}): {reason}")),
+        }
+    }
+    Ok(if refused.is_empty() { Ok(()) } else { Err(anyhow!(refused.join("\n")).into()) })
+}
+
+/// Prints the key that verifies each tenant's checkpoints.
+pub(super) fn print_keys(settings: &Settings, tenants: &[TenantRow]) -> Result<(), Failure> {
+    let key = key(settings)?;
+    tenants.iter().try_for_each(|tenant| print_line(&key.verifier(&key.origin(Uuid::from(tenant.id))).to_string()))
+}

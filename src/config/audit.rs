@@ -1,0 +1,84 @@
+//! What the checkpoints of the audit log are signed with, and how often they are made.
+
+use super::env_reader::EnvReader;
+use crate::note::{SigningKey, is_name};
+use secrecy::ExposeSecret;
+use std::time::Duration;
+
+/// The most minutes between two checkpoints: a week.
+const MINUTES_MAX: u32 = 7 * 24 * 60;
+
+/// The checkpoints of the audit log.
+#[derive(Debug, Clone)]
+pub struct AuditSettings {
+    /// The key that signs them; without one, none are made.
+    pub signing_key: Option<SigningKey>,
+    /// How old a tenant's newest checkpoint becomes before the server makes another; `None`: it makes none.
+    pub checkpoint_interval: Option<Duration>,
+}
+
+impl EnvReader<'_> {
+    pub(super) fn audit(&mut self) -> AuditSettings {
+        let seed = self.secret("AUDIT_SIGNING_KEY");
+        let origin = self.optional("AUDIT_ORIGIN");
+        if origin.as_ref().is_some_and(|origin| !is_name(origin) || origin.ends_with('/')) {
+            self.error(
+                "AUDIT_ORIGIN",
+                "must be a name such as api.example.org, without spaces and +, and no / at its end",
+            );
+        }
+        let minutes = self.within("AUDIT_CHECKPOINT_MINUTES", 60, 0..=MINUTES_MAX);
+        let signing_key = match (seed, origin) {
+            (Some(seed), Some(origin)) => {
+                let key = SigningKey::new(&origin, seed.expose_secret());
+                if key.is_none() {
+                    self.error("AUDIT_SIGNING_KEY", "must be 32 bytes in base64, as of: openssl rand -base64 32");
+                }
+                key
+            }
+            (Some(_), None) => {
+                self.error("AUDIT_ORIGIN", "is required with AUDIT_SIGNING_KEY");
+                None
+            }
+            (None, _) => None,
+        };
+        let checkpoint_interval =
+            (signing_key.is_some() && minutes > 0).then(|| Duration::from_secs(60 * u64::from(minutes)));
+        AuditSettings { signing_key, checkpoint_interval }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::Settings;
+
+    const SEED: (&str, &str) = ("AUDIT_SIGNING_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+    const ORIGIN: (&str, &str) = ("AUDIT_ORIGIN", "api.example.org");
+
+    fn read(pairs: &[(&str, &str)]) -> Result<AuditSettings, String> {
+        let settings = Settings::read(&|name| {
+            let named = pairs.iter().find(|(key, _)| *key == name);
+            named.map(|(_, value)| (*value).into())
+        });
+        settings.0.map(|settings| settings.audit).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn checkpoints_need_a_key_and_a_name() {
+        let every = |more: &[(&str, &str)]| read(&[&[SEED, ORIGIN], more].concat()).unwrap().checkpoint_interval;
+        assert_eq!(every(&[]), Some(Duration::from_hours(1)));
+        assert_eq!(every(&[("AUDIT_CHECKPOINT_MINUTES", "5")]), Some(Duration::from_mins(5)));
+        assert_eq!(every(&[("AUDIT_CHECKPOINT_MINUTES", "0")]), None);
+        let without = read(&[ORIGIN]).unwrap();
+        assert!(without.signing_key.is_none() && without.checkpoint_interval.is_none());
+        assert_eq!(read(&[SEED]).unwrap_err(), "AUDIT_ORIGIN: is required with AUDIT_SIGNING_KEY");
+        for (name, value) in [("AUDIT_SIGNING_KEY", "short"), ("AUDIT_ORIGIN", "a b"), ("AUDIT_ORIGIN", "a/")] {
+            let others = [SEED, ORIGIN].into_iter().filter(|(other, _)| *other != name);
+            let error = read(&[&others.collect::<Vec<_>>()[..], &[(name, value)]].concat()).unwrap_err();
+            assert!(error.starts_with(&format!("{name}: must be ")) && !error.contains("AAEC"), "{error}");
+        }
+        assert!(!format!("{:?}", read(&[SEED, ORIGIN]).unwrap()).contains("AAEC"));
+    }
+}

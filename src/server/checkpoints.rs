@@ -1,0 +1,57 @@
+//! Makes checkpoints of the audit logs that this process writes to.
+//!
+//! It knows of these logs alone: the role of run time cannot ask which tenants there are. Each log has a checkpoint once its newest one
+//! is old enough, whichever replica made that.
+
+use crate::app::AppState;
+use crate::audit::{self, Made};
+use crate::database::Access;
+use crate::ids::TenantId;
+use sea_orm::DbErr;
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often the process looks whether a checkpoint is due.
+const TICK: Duration = Duration::from_secs(2);
+
+/// How long a log waits after its checkpoint failed.
+const AFTER_FAILURE: Duration = Duration::from_mins(1);
+
+/// Makes checkpoints until it is aborted: one at a time, on one connection of the pool.
+pub(super) async fn run(state: AppState) {
+    let audit = &state.settings.audit;
+    let (Some(key), Some(interval)) = (&audit.signing_key, audit.checkpoint_interval) else { return };
+    let mut due: HashMap<TenantId, Instant> = HashMap::new();
+    loop {
+        tokio::time::sleep(TICK).await;
+        let now = Instant::now();
+        for tenant in state.tenancy.take_written() {
+            due.entry(tenant).or_insert(now);
+        }
+        let ready: Vec<TenantId> = due.iter().filter(|(_, at)| **at <= now).map(|(tenant, _)| *tenant).collect();
+        for tenant in ready {
+            let made = audit::checkpoint(&state.database, Access::Write, tenant, key, Some(interval)).await;
+            match next(tenant, made, interval) {
+                Some(wait) => due.insert(tenant, Instant::now() + wait),
+                None => due.remove(&tenant),
+            };
+        }
+    }
+}
+
+/// How long to wait until the log is looked at again; not before it is written to, where there is nothing to wait for.
+fn next(tenant: TenantId, made: Result<Result<Made, audit::Refused>, DbErr>, interval: Duration) -> Option<Duration> {
+    match made {
+        Ok(Ok(Made::NotDue(wait))) => Some(wait),
+        Ok(Ok(Made::Note(_) | Made::Empty)) => None,
+        Ok(Err(refused)) => {
+            tracing::error!(%tenant, %refused, "no checkpoint of the audit log is made: run `bulkhead audit verify`");
+            Some(interval)
+        }
+        Err(error) => {
+            tracing::warn!(%tenant, %error, "the checkpoint of an audit log is tried again in a minute");
+            Some(AFTER_FAILURE)
+        }
+    }
+}
