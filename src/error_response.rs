@@ -5,7 +5,7 @@
 
 use crate::error::{ApiError, ErrorCode};
 use axum::http::header::{ACCEPT, ACCEPT_ENCODING, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -41,6 +41,77 @@ impl ErrorBody {
     pub(crate) fn new(code: ErrorCode, field: Option<String>, detail: Option<String>, request_id: String) -> Self {
         Self { error: ErrorFields { code: code.code(), message: code.message(), field, detail, request_id } }
     }
+}
+
+/// The body of a 4xx or 5xx answer as RFC 9457 has it, for a client that asks for it. `type` says nothing here, so that `title` is
+/// the status' phrase (section 4.2.1): `code` tells errors apart.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Problem {
+    /// `about:blank`.
+    #[serde(rename = "type")]
+    #[schema(example = "about:blank")]
+    kind: &'static str,
+    /// The status in words.
+    #[schema(example = "Not Found")]
+    title: &'static str,
+    /// The status.
+    #[schema(example = 404, minimum = 400, maximum = 599)]
+    status: u16,
+    /// What went wrong, for people; in development more of it.
+    #[schema(example = "There is nothing at this address.")]
+    detail: String,
+    /// The stable code.
+    #[schema(example = "RES_001")]
+    code: &'static str,
+    /// As in the other shape.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+    /// The request's id, as in the X-Request-ID header and the log.
+    request_id: String,
+}
+
+impl Problem {
+    /// The media type (RFC 9457, section 6.1).
+    pub(crate) const MEDIA_TYPE: &'static str = "application/problem+json";
+
+    /// The body for one occurrence of `code` that is answered with `status`.
+    #[must_use]
+    pub(crate) fn new(
+        status: StatusCode,
+        code: ErrorCode,
+        field: Option<String>,
+        detail: Option<String>,
+        request_id: String,
+    ) -> Self {
+        let detail = detail.map_or_else(|| code.message().to_owned(), |more| format!("{} {more}", code.message()));
+        Self {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            detail,
+            code: code.code(),
+            field,
+            request_id,
+        }
+    }
+
+    /// Whether the client asks for it: its Accept names the media type, and not with the weight 0 (RFC 9110, 12.5.1). Next to
+    /// `application/json` too: who knows that type reads this one as well.
+    pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
+        let ranges =
+            headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+        ranges.into_iter().any(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            parts.next().is_some_and(|name| name.eq_ignore_ascii_case(Self::MEDIA_TYPE))
+                && !parts.any(is_weight_zero)
+        })
+    }
+}
+
+/// Whether it is `q=0`, with up to three zeros behind the point (RFC 9110, 12.4.2).
+fn is_weight_zero(parameter: &str) -> bool {
+    let weight = parameter.strip_prefix(['q', 'Q']).and_then(|rest| rest.strip_prefix('='));
+    weight.is_some_and(|weight| weight.parse() == Ok(0.0))
 }
 
 /// The code for a response that something other than a handler made, by its status.

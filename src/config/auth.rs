@@ -161,7 +161,10 @@ impl EnvReader<'_> {
         let api_token = self.choice("OIDC_API_TOKEN", ApiToken::Access);
         let token_type = self.choice("JWT_TYPE", TokenType::Any);
         if (api_token, token_type) == (ApiToken::Id, TokenType::AccessToken) {
-            self.error("JWT_TYPE", "must be any with OIDC_API_TOKEN=id_token, since no ID token is of the type at+jwt");
+            self.error(
+                "JWT_TYPE",
+                "must be any where OIDC_API_TOKEN is id_token, since no ID token is of the type at+jwt",
+            );
         }
         let end_session_endpoint = self.url("OIDC_END_SESSION_ENDPOINT", https_only);
         let cookie_secret = self.secret("COOKIE_SECRET");
@@ -284,7 +287,7 @@ mod tests {
         let Issuer::Provider(provider) = read(&issuer).unwrap().issuer else { panic!("a provider") };
         assert_eq!(provider.token_type, TokenType::AccessToken);
         let error = read(&[&issuer[..], &[("OIDC_API_TOKEN", "id_token")]].concat()).unwrap_err();
-        assert!(error.starts_with("JWT_TYPE: must be any with OIDC_API_TOKEN=id_token"), "{error}");
+        assert!(error.starts_with("JWT_TYPE: must be any where OIDC_API_TOKEN is id_token"), "{error}");
     }
 
     #[test]

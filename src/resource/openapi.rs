@@ -4,7 +4,7 @@ use super::list::PageQuery;
 use super::{Resource, handlers, path};
 use crate::app::AppState;
 use crate::error::ErrorCode;
-use crate::error_response::ErrorBody;
+use crate::error_response::{ErrorBody, Problem};
 use axum::routing::{MethodRouter, get, post};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -87,7 +87,11 @@ fn errors_with_status(codes: impl IntoIterator<Item = (u16, ErrorCode)>) -> BTre
             .schema(Some(Ref::from_schema_name(ErrorBody::name())))
             .examples_from_iter(codes.into_iter().map(example))
             .build();
-        ResponseBuilder::new().description(description.join(" ")).content("application/json", content)
+        let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build();
+        ResponseBuilder::new()
+            .description(description.join(" "))
+            .content("application/json", content)
+            .content(Problem::MEDIA_TYPE, problem)
     };
     by_status.into_iter().map(|(status, codes)| (status, response(codes).into())).collect()
 }
@@ -226,6 +230,7 @@ pub(crate) fn routes<R: Resource>() -> OpenApiRouter<AppState> {
     schemas.push((list_name::<R::Model>(), List::<R::Model>::schema()));
     schemas.push((ErrorBody::name().into_owned(), ErrorBody::schema()));
     ErrorBody::schemas(&mut schemas);
+    schemas.push((Problem::name().into_owned(), Problem::schema()));
     let tag = TagBuilder::new().name(R::NAME).description(Some(R::DESCRIPTION)).build();
     OpenApiRouter::with_openapi(OpenApiBuilder::new().tags(Some([tag])).build())
         .routes(route(

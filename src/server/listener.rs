@@ -13,6 +13,8 @@ use hyper::server::conn::http1;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+#[cfg(target_os = "linux")]
+use socket2::SockFilter;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::convert::Infallible;
 use std::io;
@@ -32,6 +34,9 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 /// How long a client may read nothing of a response.
 const WRITE_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long a client whose connection the kernel is about to complete may take to send the last packet of its handshake.
+const HANDSHAKE_GRACE: Duration = Duration::from_millis(10);
 
 /// After the listening socket is closed, the time to read requests that have already arrived.
 const FINAL_READ_GRACE: Duration = Duration::from_millis(200);
@@ -140,16 +145,49 @@ pub(super) async fn serve(listener: TcpListener, router: Router, lifecycle: Life
             () = &mut stop_accepting => break,
         }
     }
-    // For clients in the backlog the connection exists already: accept it before the socket closes, and read the request
-    // before unused connections are closed.
-    for _ in 0..BACKLOG {
-        let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await else { break };
-        server.connect(stream, peer).await;
+    match Closing::begin(listener) {
+        Ok(closing) => server.connect_last(closing).await,
+        Err(error) => tracing::warn!(%error, "a connection that nobody accepted yet may be cut off"),
     }
-    drop(listener);
     tokio::time::sleep(FINAL_READ_GRACE).await;
     server.drain().await;
 }
+
+/// A listening socket that takes no new connection and is about to close.
+///
+/// For a client whose connection the kernel has completed the server is there, and the request may be on its way; a close resets
+/// what nobody accepted. A proxy sends a POST that was reset nowhere else. So new connections end first: then none can come
+/// between the last accept and the close.
+struct Closing(std::net::TcpListener);
+
+impl Closing {
+    fn begin(listener: TcpListener) -> io::Result<Self> {
+        #[cfg(target_os = "linux")]
+        if let Err(error) = socket2::SockRef::from(&listener).attach_filter(&NO_NEW_CONNECTION) {
+            tracing::debug!(%error, "this machine takes new connections until the port is closed");
+        }
+        listener.into_std().map(Self)
+    }
+
+    /// The next connection that the kernel has completed. It asks the kernel: tokio may not know yet.
+    fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = self.0.accept()?;
+        stream.set_nonblocking(true)?;
+        Ok((TcpStream::from_std(stream)?, peer))
+    }
+}
+
+/// A filter that drops packets with the flag SYN alone. Its client sends another a second later and is refused then, before it
+/// has sent anything. A packet begins with its TCP header here; RFC 9293, 3.1 has the flags in its byte 13.
+///
+/// <https://www.kernel.org/doc/html/latest/networking/filter.html>
+#[cfg(target_os = "linux")]
+const NO_NEW_CONNECTION: [SockFilter; 4] = [
+    SockFilter::new(0x30, 0, 0, 13),     // ldb [13]
+    SockFilter::new(0x45, 0, 1, 0x02),   // jset #SYN
+    SockFilter::new(0x06, 0, 0, 0),      // ret #0: drop
+    SockFilter::new(0x06, 0, 0, 0xFFFF), // ret #65535: take whole
+];
 
 struct Server {
     router: Router,
@@ -159,6 +197,20 @@ struct Server {
 }
 
 impl Server {
+    /// Accepts what the kernel has completed, and what it is about to.
+    async fn connect_last(&self, closing: Closing) {
+        for grace in [HANDSHAKE_GRACE, Duration::ZERO] {
+            for _ in 0..=BACKLOG {
+                match closing.accept() {
+                    Ok((stream, peer)) => self.connect(stream, peer).await,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => tracing::debug!(%error, "a connection ended before it was accepted"),
+                }
+            }
+            tokio::time::sleep(grace).await;
+        }
+    }
+
     async fn connect(&self, stream: TcpStream, peer: SocketAddr) {
         let Some(connection) = self.connections.open().await else { return };
         // Responses are written whole: waiting to fill a packet would only delay them.

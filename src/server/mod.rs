@@ -34,7 +34,7 @@ const POOL_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a start refuses connections: a balancer without health checks of its own sends a refused request to another
 /// instance at once, and never gives one to a release that fails at its start. A start with nothing to migrate is faster.
-const QUIET_START: Duration = Duration::from_secs(1);
+const QUIET_START: Duration = Duration::from_secs(2);
 
 /// How many connections to the database are open before the first request.
 const WARM_CONNECTIONS: u32 = 4;
@@ -68,7 +68,7 @@ impl ServeError {
 
 /// Prepares the schema as the settings say and serves until SIGTERM or SIGINT, then drains.
 ///
-/// A start that takes longer than a second listens before it is ready: liveness answers while migrations run.
+/// A start that takes longer than two seconds listens before it is ready: liveness answers while migrations run.
 pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), ServeError> {
     let settings = Arc::new(settings);
     let lifecycle = Lifecycle::default();

@@ -1,10 +1,10 @@
 //! Every 4xx and 5xx has one shape, the router's own included.
 
 use crate::ready;
-use crate::support::LocalServer;
+use crate::support::{LocalServer, TestApp};
 use bulkhead::error::ErrorCode;
 use reqwest::{Client, Method};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
@@ -39,6 +39,51 @@ async fn router_refusals_have_the_error_shape() {
 }
 
 #[tokio::test]
+async fn a_client_that_asks_for_problems_gets_them() {
+    let app = TestApp::start(Database::migrated_sqlite().await).await;
+    let clinic = app.new_tenant().await;
+    let get = async |accept: &[&str]| {
+        let mut request = clinic.admin.request("GET", "documents?limit=x");
+        for line in accept {
+            request = request.header("accept", *line);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 400);
+        let content_type = response.headers()["content-type"].to_str().unwrap().to_owned();
+        let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+        (content_type, id, response.json::<Value>().await.unwrap())
+    };
+    for accept in [
+        &["application/problem+json"][..],
+        &["Application/Problem+JSON; q=0.5"],
+        &["application/json, application/problem+json"],
+        &["application/json", "text/html;q=0, application/problem+json;q=0.001"],
+    ] {
+        let (content_type, id, body) = get(accept).await;
+        assert_eq!(content_type, "application/problem+json", "{accept:?}");
+        let detail = body["detail"].as_str().unwrap();
+        assert!(detail.starts_with("The input is not in the expected format. "), "{detail}");
+        let expected = json!({
+            "type": "about:blank", "title": "Bad Request", "status": 400, "detail": detail,
+            "code": "VAL_003", "field": "limit", "request_id": id,
+        });
+        assert_eq!(body, expected, "{accept:?}");
+    }
+    for accept in [
+        &["*/*"][..],
+        &["application/*"],
+        &["application/json"],
+        &["application/problem+json;q=0"],
+        &["application/problem+json; Q=0.000"],
+        &["application/problem+jsonx"],
+        &["\u{e9}, application/problem+json"],
+    ] {
+        let (content_type, _, body) = get(accept).await;
+        assert_eq!((&*content_type, &body["error"]["code"]), ("application/json", &json!("VAL_003")), "{accept:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_head_request_to_nowhere_has_no_body() {
     let database = Database::migrated_sqlite().await;
     let server = LocalServer::without_provider(&database, &[]).await;
@@ -56,6 +101,13 @@ fn page() -> String {
          ```json\n\
          {\"error\": {\"code\": \"RES_001\", \"message\": \"There is nothing at this address.\", \"request_id\": \"0193…\"}}\n\
          ```\n\n\
+         With `Accept: application/problem+json` it is a problem of RFC 9457, also where Accept names `application/json` besides:\n\n\
+         ```json\n\
+         {\"type\": \"about:blank\", \"title\": \"Not Found\", \"status\": 404, \"detail\": \"There is nothing at this address.\",\n \
+         \"code\": \"RES_001\", \"request_id\": \"0193…\"}\n\
+         ```\n\n\
+         A `field` is in both; in development, more stands in `detail`. What breaks HTTP's own rules, such as a line that is no\n\
+         header, has the first shape always.\n\n\
          Codes are stable: rely on them, not on messages. A 401 carries `WWW-Authenticate: Bearer` (RFC 6750), a 429 and a\n\
          503 carry `Retry-After` in seconds. Health endpoints answer 503 with their own body.\n\n\
          | code | status | message | what it means, what to change |\n|---|---|---|---|\n",

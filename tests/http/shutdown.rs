@@ -2,6 +2,7 @@
 
 use crate::health::sea_orm_lock;
 use crate::ready;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use test_support::{Database, Server, Signal, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -101,6 +102,34 @@ async fn queued_requests_are_answered_at_stop() {
         assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
     }
     assert_eq!(server.ended_within(PROMPT).await.code(), Some(0));
+}
+
+/// Between the last accept and the close a connection could come and be reset, some 0.4 of them at each stop under such a load.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_connection_is_reset_at_stop() {
+    let database = Database::sqlite();
+    for _ in 0..20 {
+        let mut server = ready(&database, &[("RATE_LIMIT_PER_MINUTE", "0")]).await;
+        let address = SocketAddr::from(([127, 0, 0, 1], server.port));
+        let clients: Vec<_> = (0..6).map(|_| std::thread::spawn(move || connect_until_refused(address))).collect();
+        assert!(server.get("/api/v1/health/live").await.is_some());
+        server.signal(Signal::TERM);
+        assert_eq!(server.ended_within(PROMPT).await.code(), Some(0));
+        for client in clients {
+            client.join().unwrap();
+        }
+    }
+}
+
+/// Sends one request through one connection after another, and returns when the port is closed.
+fn connect_until_refused(address: SocketAddr) {
+    use std::io::{Read, Write};
+    while let Ok(mut stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+        stream.write_all(b"GET /api/v1/health/live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+    }
 }
 
 #[tokio::test]

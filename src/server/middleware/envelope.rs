@@ -1,10 +1,10 @@
-//! Gives every 4xx and 5xx response the error body of this API.
+//! Gives every 4xx and 5xx response the error body of this API, in the shape that the client asks for.
 
 use super::interceptor::Interceptor;
 use super::request_id::RequestId;
 use crate::config::Environment;
 use crate::error::ApiError;
-use crate::error_response::{ErrorBody, KeepErrorBody, code_of_status};
+use crate::error_response::{ErrorBody, KeepErrorBody, Problem, code_of_status};
 use axum::Json;
 use axum::extract::Request;
 use axum::http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING};
@@ -18,14 +18,24 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Envelope(pub(super) Environment);
 
-impl Interceptor for Envelope {
-    type Context = RequestId;
+/// Which of the two shapes an error has.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Shape {
+    Own,
+    Problem,
+}
 
-    fn on_request(&self, request: &mut Request) -> Result<RequestId, Response> {
-        Ok(RequestId::of(request))
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static(Problem::MEDIA_TYPE);
+
+impl Interceptor for Envelope {
+    type Context = (RequestId, Shape);
+
+    fn on_request(&self, request: &mut Request) -> Result<Self::Context, Response> {
+        let shape = if Problem::is_wanted(request.headers()) { Shape::Problem } else { Shape::Own };
+        Ok((RequestId::of(request), shape))
     }
 
-    fn on_response(&self, id: RequestId, response: &mut Response) {
+    fn on_response(&self, (id, shape): Self::Context, response: &mut Response) {
         let status = response.status();
         let is_error = status.is_client_error() || status.is_server_error();
         if !is_error || response.extensions().get::<KeepErrorBody>().is_some() {
@@ -47,12 +57,19 @@ impl Interceptor for Envelope {
         for about_the_body in [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING] {
             response.headers_mut().remove(about_the_body);
         }
-        let body = Json(ErrorBody::new(error.code, error.field, detail, id.to_string())).into_response();
+        let (code, id) = (error.code, id.to_string());
+        let body = match shape {
+            Shape::Own => Json(ErrorBody::new(code, error.field, detail, id)).into_response(),
+            Shape::Problem => {
+                let body = Json(Problem::new(response.status(), code, error.field, detail, id));
+                ([(CONTENT_TYPE, PROBLEM_JSON)], body).into_response()
+            }
+        };
         let (parts, body) = body.into_parts();
         response.headers_mut().extend(parts.headers);
         *response.body_mut() = body;
         // For the access log.
-        response.extensions_mut().insert(error.code);
+        response.extensions_mut().insert(code);
     }
 }
 
