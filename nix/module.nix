@@ -23,13 +23,15 @@ let
   secrets = lib.filterAttrs (_: path: path != null) cfg.secrets;
 
   # Secrets are not known when a system is built. This stands in for any: a URL, and as long as COOKIE_SECRET must be; or
-  # 32 bytes in base64.
+  # 32 bytes in base64; or what looks like a certificate.
   dummies = lib.mapAttrs (
     name: _:
-    if name == "AUDIT_SIGNING_KEY" then
+    if lib.hasPrefix "AUDIT_" name then
       "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+    else if name == "DATABASE_CA" then
+      "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"
     else
-      "postgres://host/thirty-two-bytes-or-more"
+      "postgres://localhost/thirty-two-bytes-or-more"
   ) secrets;
   arguments = lib.mapAttrsToList (name: value: "${name}=${value}") (settings // dummies);
   settingsCheck = pkgs.runCommand "bulkhead-settings" { } ''
@@ -62,9 +64,11 @@ in
     secrets = lib.genAttrs [
       "DATABASE_URL"
       "MIGRATION_DATABASE_URL"
+      "DATABASE_CA"
       "OIDC_CLIENT_SECRET"
       "COOKIE_SECRET"
       "AUDIT_SIGNING_KEY"
+      "AUDIT_SUBJECT_KEY"
     ] (name: option (types.nullOr types.externalPath) null "The file that holds ${name}.");
     database.createLocally = lib.mkEnableOption "the database `bulkhead` in PostgreSQL on this host";
     openFirewall = lib.mkEnableOption "connections to PORT from other hosts";

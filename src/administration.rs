@@ -4,9 +4,11 @@
 //! All of it needs the connection that migrations use. A change and its entry in the tenant's audit log are one
 //! transaction, and so are a look at the users and its entry.
 
+mod doctor;
 mod run_time_login;
 mod tenants;
 
+pub use doctor::{Finding, Verdict, examine};
 pub use run_time_login::{Prepared, Unfit, prepare_login};
 pub use tenants::{NewTenant, TenantRow, create_tenant, tenants};
 

@@ -7,6 +7,7 @@ use crate::lifecycle::Lifecycle;
 use crate::pages::Pages;
 use crate::readiness::DatabaseChecks;
 use crate::single_flight::SingleFlight;
+use crate::subject_names::SubjectNames;
 use crate::tenancy::Tenancy;
 use bulkhead_migrator::Runner;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub struct AppState {
     pub runner: Arc<Runner>,
     pub(crate) checks: Arc<SingleFlight<DatabaseChecks>>,
     pub(crate) pages: Pages,
+    pub(crate) subjects: SubjectNames,
     schema_fits: Arc<AtomicBool>,
     started: Arc<AtomicBool>,
 }
@@ -48,7 +50,21 @@ impl AppState {
         let tenancy = Tenancy::new(database.clone());
         let probe = Probe::new(&settings, database.availability().clone());
         let (pages, (checks, schema_fits, started)) = (Pages::new(&settings), Default::default());
-        Self { settings, tenancy, database, probe, auth, lifecycle, runner, checks, pages, schema_fits, started }
+        let subjects = settings.audit.subject_names.clone();
+        Self {
+            settings,
+            tenancy,
+            database,
+            probe,
+            auth,
+            lifecycle,
+            runner,
+            checks,
+            pages,
+            subjects,
+            schema_fits,
+            started,
+        }
     }
 
     /// Whether the database is known to be away.

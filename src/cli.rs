@@ -3,12 +3,14 @@
 // What a command is asked for goes to standard output, what went wrong to standard error.
 #![allow(clippy::print_stderr)]
 
-use crate::config::{ConfigError, MigrateOnStart, Misspelt, Settings};
+use crate::config::{ConfigError, Environment, MigrateOnStart, Misspelt, Settings};
 use crate::server::{self, ServeError, StartupError};
 use crate::{invocation, telemetry};
 use anyhow::anyhow;
 use bulkhead_migrator::Migrations;
 use clap::{CommandFactory, Parser, Subcommand};
+#[cfg(target_os = "linux")]
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::io::{IsTerminal, stdin, stdout};
 use std::process::ExitCode;
 use tokio::runtime::Runtime;
@@ -17,6 +19,7 @@ mod audit;
 mod checkpoints;
 mod database;
 mod dev_token;
+mod doctor;
 mod healthcheck;
 mod migrate;
 mod table;
@@ -47,7 +50,7 @@ const VERSION: &str = concat!(
 );
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, \
-    3 schema not as expected, 4 migration lock not had in time";
+    3 schema not as expected, or `doctor` found something wrong, 4 migration lock not had in time";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -77,6 +80,8 @@ enum Command {
     /// Verify, sign, repair or export the audit log
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Look at the settings, the database and the identity provider, and say what mends what is wrong; exit 3 where something is
+    Doctor(doctor::Doctor),
     /// Print a token for local use; only where ENVIRONMENT=development
     DevToken(dev_token::DevToken),
 }
@@ -98,6 +103,8 @@ enum Failure {
     Refused(String),
     #[error("{0}")]
     SchemaNotAsExpected(String),
+    #[error("{0}")]
+    Unfit(String),
     #[error(transparent)]
     Startup(#[from] StartupError),
     #[error(transparent)]
@@ -110,7 +117,7 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Configuration(_) | Self::Refused(_) => 2,
-            Self::SchemaNotAsExpected(_) => 3,
+            Self::SchemaNotAsExpected(_) | Self::Unfit(_) => 3,
             Self::Startup(error) => error.exit_code(),
             Self::Serve(error) => error.exit_code(),
             Self::Other(_) => 1,
@@ -123,6 +130,7 @@ impl Failure {
 /// `migrations` are those of this build.
 #[must_use]
 pub fn run(migrations: Migrations) -> ExitCode {
+    hide_memory();
     let done = match Cli::try_parse() {
         Ok(Cli { command: Some(command) }) => command.run(migrations),
         Ok(Cli { command: None }) if may_be_a_question() => help(),
@@ -135,6 +143,19 @@ pub fn run(migrations: Migrations) -> ExitCode {
             eprintln!("{failure}");
             ExitCode::from(failure.exit_code())
         }
+    }
+}
+
+/// Has the system write no core dump of the process, and keep its memory from other processes of its user: secrets are in both.
+/// Not in development, where debuggers are such processes (prctl(2), `PR_SET_DUMPABLE`).
+fn hide_memory() {
+    let environment = std::env::var_os("ENVIRONMENT").unwrap_or_default();
+    if environment.is_empty() || environment == Environment::Development.to_string().as_str() {
+        return;
+    }
+    #[cfg(target_os = "linux")]
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        eprintln!("a core dump would contain secrets: {error}");
     }
 }
 
@@ -163,6 +184,7 @@ impl Command {
             Self::Tenant(verb) => verb.run(),
             Self::User(verb) => verb.run(),
             Self::Audit(verb) => verb.run(),
+            Self::Doctor(doctor) => doctor.run(migrations),
             Self::DevToken(token) => token.run(),
         }
     }

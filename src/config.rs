@@ -21,6 +21,7 @@ pub use auth::{ApiToken, AuthSettings, DevelopmentKey, Issuer, Provider, TokenTy
 pub(crate) use auth::{COOKIE_SECRET_BYTES_MIN, KEY_AGE_SECONDS_MAX};
 pub use choices::{Environment, LogFormat, MigrateOnStart};
 pub use database_url::DatabaseUrl;
+use database_url::Unverified;
 pub(crate) use database_url::server;
 pub use env_reader::ResolvedVariable;
 pub use misspelt::Misspelt;
@@ -30,6 +31,7 @@ pub use proxies::{Forwarding, TrustedProxies};
 use env_reader::EnvReader;
 use log_level::LogLevel;
 use origin::Origins;
+use reqwest::Certificate;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -48,12 +50,16 @@ pub struct Settings {
     pub host: IpAddr,
     /// The TCP port to listen on; 0 takes any free one.
     pub port: u16,
+    /// The TCP port that serves metrics; none is served without one.
+    pub metrics_port: Option<u16>,
     /// The database that requests use.
     pub database: DatabaseUrl,
     /// The connection that migrations use: direct, and with the right to change the schema.
     pub migration_database: DatabaseUrl,
     /// The variable that names `migration_database`, for error texts: MIGRATION_DATABASE_URL, or DATABASE_URL without it.
     pub migration_database_variable: &'static str,
+    /// Whether the database may be another machine that need not prove who it is, also in production.
+    pub database_allow_unverified: bool,
     /// What `start` does about the schema before it serves.
     pub migrate_on_start: MigrateOnStart,
     /// How long a run of migrations waits for another run to end.
@@ -132,8 +138,9 @@ impl Settings {
             [("DATABASE_URL", &self.database), (self.migration_database_variable, &self.migration_database)];
         let mut warnings = Vec::new();
         for (variable, database) in databases {
-            let plain = database.plain_text().filter(|_| self.environment != Environment::Development);
-            if let Some((mode, host)) = plain {
+            let silent = self.environment == Environment::Development || self.database_allow_unverified;
+            let plain = database.unverified().filter(|unverified| unverified.plain_text && !silent);
+            if let Some(Unverified { mode, host, .. }) = plain {
                 warnings.push(format!(
                     "{variable}: data may go to {host} in plain text (sslmode={mode}): with sslmode=verify-full it is encrypted, \
                      and the server proves who it is"
@@ -157,24 +164,34 @@ impl Settings {
         let development = environment == Environment::Development;
         let log_format = if development { LogFormat::Pretty } else { LogFormat::Json };
         let embedded = development.then_some("sqlite://bulkhead.db?mode=rwc");
-        let database = reader.database("DATABASE_URL", embedded);
+        let authorities = authorities(&mut reader);
+        let unverified = reader.flag("DATABASE_ALLOW_UNVERIFIED", false);
+        // Whoever gives authorities that cannot be read wants proof, and gets one error.
+        let given = authorities.is_some() || !reader.is_set("DATABASE_CA");
+        let proof = Proof { authorities, demanded: environment == Environment::Production && !unverified && given };
+        let database = proof.of(&mut reader, "DATABASE_URL", embedded);
         if database.is_none() && !reader.is_set("DATABASE_URL") {
             reader.error("DATABASE_URL", &format!("is required when ENVIRONMENT={environment}"));
         }
-        let own = reader.database("MIGRATION_DATABASE_URL", None);
+        let own = proof.of(&mut reader, "MIGRATION_DATABASE_URL", None);
         let migration_database_variable = if own.is_some() { "MIGRATION_DATABASE_URL" } else { "DATABASE_URL" };
         let migration_database = own.or_else(|| database.clone());
         let max_concurrent_requests = reader.at_least("MAX_CONCURRENT_REQUESTS", 512, 1);
         let per_client = (max_concurrent_requests / 8).max(1);
         let max_body_bytes = reader.at_least("MAX_BODY_BYTES", 1024 * 1024, 1);
 
+        let host = reader.value("HOST", IpAddr::V6(Ipv6Addr::UNSPECIFIED), "an IP address such as :: or 127.0.0.1");
+        let port = reader.value("PORT", 8000, "a port from 0 to 65535");
+
         let settings = Self {
             environment,
-            host: reader.value("HOST", IpAddr::V6(Ipv6Addr::UNSPECIFIED), "an IP address such as :: or 127.0.0.1"),
-            port: reader.value("PORT", 8000, "a port from 0 to 65535"),
+            host,
+            port,
+            metrics_port: metrics_port(&mut reader, port),
             database: database.unwrap_or_else(DatabaseUrl::placeholder),
             migration_database: migration_database.unwrap_or_else(DatabaseUrl::placeholder),
             migration_database_variable,
+            database_allow_unverified: unverified,
             migrate_on_start: reader.choice("MIGRATE_ON_START", MigrateOnStart::Apply),
             migration_lock_timeout: reader.seconds("MIGRATION_LOCK_TIMEOUT_SECONDS", 300, 1),
             migration_ddl_lock_timeout: reader.seconds("MIGRATION_DDL_LOCK_TIMEOUT_SECONDS", 5, 1),
@@ -212,6 +229,63 @@ impl Settings {
         let EnvReader { errors, variables, .. } = reader;
         (if errors.is_empty() { Ok(settings) } else { Err(ConfigError(errors)) }, variables)
     }
+}
+
+/// The certificates of the authorities that databases prove themselves with, in PEM.
+fn authorities(reader: &mut EnvReader) -> Option<String> {
+    let (pem, source) = reader.certificates("DATABASE_CA")?;
+    // What it takes for certificates is what follows the marks; a damaged one fails at the connection.
+    match Certificate::from_pem_bundle(pem.as_bytes()) {
+        Ok(certificates) if !certificates.is_empty() => Some(pem),
+        _ => {
+            let variable = if source == "file" { "DATABASE_CA_FILE" } else { "DATABASE_CA" };
+            reader.error(variable, "holds no certificate in PEM, which begins with -----BEGIN CERTIFICATE-----");
+            None
+        }
+    }
+}
+
+/// How databases have to prove who they are.
+struct Proof {
+    authorities: Option<String>,
+    /// Whether one on another machine has to.
+    demanded: bool,
+}
+
+impl Proof {
+    /// The database that a variable names.
+    fn of(&self, reader: &mut EnvReader, variable: &'static str, default: Option<&str>) -> Option<DatabaseUrl> {
+        let mut database = reader.database(variable, default)?;
+        if let Some(authorities) = &self.authorities {
+            database = match database.with_authorities(authorities) {
+                Ok(database) => database,
+                Err(mode) => {
+                    reader.error(
+                        variable,
+                        &format!("has sslmode={mode}, but DATABASE_CA is set: set sslmode=verify-full"),
+                    );
+                    return None;
+                }
+            };
+        }
+        if let Some(Unverified { mode, host, .. }) = database.unverified().filter(|_| self.demanded) {
+            let error = format!(
+                "{host} is another machine, which need not prove who it is with sslmode={mode}: set sslmode=verify-full, or \
+                 DATABASE_ALLOW_UNVERIFIED=true if nobody else can be on the network between"
+            );
+            reader.error(variable, &error);
+        }
+        Some(database)
+    }
+}
+
+/// 0 is for no port, as it would be any free one, which nobody could tell a collector beforehand.
+fn metrics_port(reader: &mut EnvReader, port: u16) -> Option<u16> {
+    let metrics_port: u16 = reader.value("METRICS_PORT", 0, "a port from 1 to 65535, or 0 for no metrics");
+    if metrics_port != 0 && metrics_port == port {
+        reader.error("METRICS_PORT", "must be another port than PORT: metrics are not for the public");
+    }
+    (metrics_port != 0).then_some(metrics_port)
 }
 
 /// Metadata is part of a body, so its limit must not exceed the body's.

@@ -9,6 +9,7 @@ use crate::auth::{Claims, KnownCaller};
 use crate::entity::user::Role;
 use crate::error::{ApiError, ErrorCode};
 use crate::ids::{TenantId, UserId};
+use crate::subject_names::SubjectNames;
 use crate::telemetry::{ClientIp, RequestIdentity};
 use crate::tenancy::{IdempotencyKey, ResolvedCaller, Tenancy, TenantTransaction};
 use axum::extract::{FromRequestParts, MatchedPath};
@@ -43,6 +44,7 @@ pub struct TenantContext {
     /// Who calls.
     pub caller: Caller,
     tenancy: Tenancy,
+    subjects: SubjectNames,
 }
 
 impl TenantContext {
@@ -50,7 +52,8 @@ impl TenantContext {
     #[must_use]
     pub fn event(&self, action: Action, resource_type: &'static str) -> EventDraft {
         let Caller { tenant_id, user_id, subject, client, .. } = &self.caller;
-        EventDraft::new(*tenant_id, action, resource_type).by(*user_id, subject).from_client(client.clone())
+        let event = EventDraft::new(*tenant_id, action, resource_type).by(*user_id, subject, &self.subjects);
+        event.from_client(client.clone())
     }
 
     /// Reads in a transaction of the caller's tenant: see [`Tenancy::read`].
@@ -97,7 +100,7 @@ impl TenantContext {
         }
         let client = client(parts);
         match authorize(&claims, row.as_ref(), least, &client) {
-            Ok(caller) => Ok(Self { caller, tenancy: state.tenancy.clone() }),
+            Ok(caller) => Ok(Self { caller, tenancy: state.tenancy.clone(), subjects: state.subjects.clone() }),
             Err(error) => {
                 record_refusal(parts, state, &claims, row, client, error.code).await;
                 Err(error)
@@ -142,7 +145,7 @@ async fn record_refusal(
     // An unknown tenant has no log of its own.
     let tenant_id = row.as_ref().map_or(audit::SYSTEM_TENANT, |row| row.tenant_id);
     let mut event = EventDraft::new(tenant_id, Action::AccessRefused, "api")
-        .by(row.as_ref().and_then(|row| row.user_id), &claims.subject)
+        .by(row.as_ref().and_then(|row| row.user_id), &claims.subject, &state.subjects)
         .from_client(client)
         .with("code", code.code())
         .with("method", parts.method.as_str())

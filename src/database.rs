@@ -15,6 +15,7 @@ pub use trouble::Trouble;
 
 use crate::config::{DatabaseUrl, Settings};
 use crate::ids::TenantId;
+use crate::metrics::{Metrics, Operation};
 use backon::{ConstantBuilder, Retryable};
 use bulkhead_migrator::Target;
 pub(crate) use bulkhead_migrator::{code, text};
@@ -49,6 +50,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 /// that it is not ready, while the database is down. Needs a runtime.
 #[must_use]
 pub fn pool(settings: &Settings) -> Pool {
+    let metrics = if settings.metrics_port.is_some() { Metrics::on() } else { Metrics::default() };
     match &settings.database {
         DatabaseUrl::Postgres(options) => {
             let options = quiet(options.as_ref().clone().application_name("bulkhead"));
@@ -63,11 +65,12 @@ pub fn pool(settings: &Settings) -> Pool {
                     Box::pin(async move { Ok(usable) })
                 })
                 .connect_lazy_with(options);
-            Pool { inner: pool.into(), availability }
+            Pool { inner: pool.into(), availability, metrics }
         }
         DatabaseUrl::Sqlite(options) => {
             let options = sqlite(options).foreign_keys(true).busy_timeout(SQLITE_BUSY_TIMEOUT);
-            DatabaseConnection::from(sqlite_pool_options(settings).connect_lazy_with(options)).into()
+            let pool = DatabaseConnection::from(sqlite_pool_options(settings).connect_lazy_with(options));
+            Pool { metrics, ..pool.into() }
         }
     }
 }
@@ -107,12 +110,13 @@ fn sessions(settings: &Settings, options: PoolOptions<Postgres>) -> PoolOptions<
 pub struct Pool {
     inner: DatabaseConnection,
     availability: Availability,
+    metrics: Metrics,
 }
 
 impl From<DatabaseConnection> for Pool {
-    /// A pool of which nobody knows whether its database is there.
+    /// A pool of which nobody knows whether its database is there, and that measures nothing.
     fn from(inner: DatabaseConnection) -> Self {
-        Self { inner, availability: Availability::default() }
+        Self { inner, availability: Availability::default(), metrics: Metrics::default() }
     }
 }
 
@@ -145,6 +149,23 @@ impl Pool {
         &self.availability
     }
 
+    /// What it measures, and whatever else the process counts.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// How many connections it has, and how many of them nobody uses.
+    pub(crate) fn connections(&self) -> (usize, usize) {
+        let (size, idle) = if self.inner.get_database_backend() == DbBackend::Postgres {
+            let pool = self.inner.get_postgres_connection_pool();
+            (pool.size(), pool.num_idle())
+        } else {
+            let pool = self.inner.get_sqlite_connection_pool();
+            (pool.size(), pool.num_idle())
+        };
+        (usize::try_from(size).unwrap_or(usize::MAX), idle)
+    }
+
     /// How many connections it has at most.
     pub(crate) fn max_connections(&self) -> usize {
         let connections = match self.inner.get_database_backend() {
@@ -173,12 +194,20 @@ impl Pool {
         let _ = tokio::time::timeout(OPEN_TIMEOUT, opening).await;
     }
 
+    /// A session with PostgreSQL.
+    async fn acquire(&self) -> Result<PooledSession, DbErr> {
+        let (timer, _waits) = self.metrics.connection();
+        let session = PooledSession::acquire(self.inner.get_postgres_connection_pool()).await;
+        timer.end();
+        session
+    }
+
     /// A session for one statement; `None` with SQLite.
     async fn session(&self) -> Result<Option<PooledSession>, DbErr> {
         if self.inner.get_database_backend() != DbBackend::Postgres {
             return Ok(None);
         }
-        PooledSession::acquire(self.inner.get_postgres_connection_pool()).await.map(Some)
+        self.acquire().await.map(Some)
     }
 
     /// Closes every session; returns once that is done.
@@ -205,7 +234,7 @@ impl Pool {
     /// As [`begin`].
     pub async fn begin(&self, tenant: TenantId, access: Access) -> Result<Transaction, DbErr> {
         // Nothing is done yet, so it may be done twice.
-        self.in_another_session(|| Box::pin(Transaction::begin(&self.inner, &self.availability, tenant, access))).await
+        self.in_another_session(|| Box::pin(Transaction::begin(self, tenant, access))).await
     }
 }
 
@@ -224,41 +253,57 @@ impl ConnectionTrait for Pool {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        let operation = Operation::of(&statement.sql);
         let work = async {
             let Some(mut session) = self.session().await? else { return self.inner.execute_raw(statement).await };
             let done = session.first(&self.availability, async |session| session.execute(prepared(statement)).await);
             done.await.map(ExecResult::from)
         };
-        self.availability.unless_away(work).await
+        let timer = self.metrics.operation(operation);
+        let outcome = self.availability.unless_away(work).await;
+        timer.end();
+        outcome
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        let operation = Operation::of(sql);
         let work = async {
             let Some(mut session) = self.session().await? else { return self.inner.execute_unprepared(sql).await };
             let statements = sqlx::raw_sql(AssertSqlSafe(sql));
             let done = session.first(&self.availability, async |session| session.execute(statements).await);
             done.await.map(ExecResult::from)
         };
-        self.availability.unless_away(work).await
+        let timer = self.metrics.operation(operation);
+        let outcome = self.availability.unless_away(work).await;
+        timer.end();
+        outcome
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        let operation = Operation::of(&statement.sql);
         let work = async {
             let Some(mut session) = self.session().await? else { return self.inner.query_one_raw(statement).await };
             let row =
                 session.first(&self.availability, async |session| session.fetch_optional(prepared(statement)).await);
             Ok(row.await?.map(QueryResult::from))
         };
-        self.availability.unless_away(work).await
+        let timer = self.metrics.operation(operation);
+        let outcome = self.availability.unless_away(work).await;
+        timer.end();
+        outcome
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let operation = Operation::of(&statement.sql);
         let work = async {
             let Some(mut session) = self.session().await? else { return self.inner.query_all_raw(statement).await };
             let rows = session.first(&self.availability, async |session| session.fetch_all(prepared(statement)).await);
             Ok(rows.await?.into_iter().map(QueryResult::from).collect())
         };
-        self.availability.unless_away(work).await
+        let timer = self.metrics.operation(operation);
+        let outcome = self.availability.unless_away(work).await;
+        timer.end();
+        outcome
     }
 }
 

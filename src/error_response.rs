@@ -102,8 +102,7 @@ impl Problem {
             headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
         ranges.into_iter().any(|range| {
             let mut parts = range.split(';').map(str::trim);
-            parts.next().is_some_and(|name| name.eq_ignore_ascii_case(Self::MEDIA_TYPE))
-                && !parts.any(is_weight_zero)
+            parts.next().is_some_and(|name| name.eq_ignore_ascii_case(Self::MEDIA_TYPE)) && !parts.any(is_weight_zero)
         })
     }
 }

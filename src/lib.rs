@@ -15,8 +15,8 @@
 //! 11. [`auth`], [`database`], [`telemetry`]
 //! 12. [`config`]
 //! 13. [`entity`], `tenant_limit`
-//! 14. [`note`]
-//! 15. `clock`, `error_chain`, [`ids`], `invocation`, `json`, [`lifecycle`], [`merkle`], `readiness`, `single_flight`, `text`
+//! 14. [`note`], [`subject_names`]
+//! 15. `clock`, `error_chain`, [`ids`], `invocation`, `json`, [`lifecycle`], [`merkle`], [`metrics`], `readiness`, `single_flight`, `text`
 
 pub mod administration;
 pub mod app;
@@ -39,6 +39,7 @@ mod invocation;
 mod json;
 pub mod lifecycle;
 pub mod merkle;
+pub mod metrics;
 pub mod note;
 mod pages;
 mod readiness;
@@ -46,6 +47,7 @@ mod resource;
 pub mod resources;
 pub mod server;
 mod single_flight;
+pub mod subject_names;
 pub mod telemetry;
 pub mod tenancy;
 mod tenant_limit;

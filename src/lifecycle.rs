@@ -1,8 +1,9 @@
 //! Where the process stands between its start and its end, and the signals that move it.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -25,6 +26,9 @@ pub enum Phase {
 }
 
 impl Phase {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Starting, Self::WaitingForLock, Self::Migrating, Self::WaitingForSchema, Self::Serving, Self::Draining];
+
     /// The phase as health answers name it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -53,6 +57,21 @@ impl Phase {
 pub struct Lifecycle {
     phase: watch::Sender<Phase>,
     served: Arc<AtomicBool>,
+    times: Arc<Mutex<Times>>,
+}
+
+/// How long the process was in each phase.
+#[derive(Debug)]
+struct Times {
+    spent: [Duration; Phase::ALL.len()],
+    /// When the present phase began.
+    since: Instant,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self { spent: Default::default(), since: Instant::now() }
+    }
 }
 
 impl Lifecycle {
@@ -67,11 +86,28 @@ impl Lifecycle {
         self.phase.send_if_modified(|now| {
             let moves = *now != phase && now.rank() <= phase.rank();
             if moves {
+                let mut times = self.lock_times();
+                let spent = times.since.elapsed();
+                times.spent[*now as usize] += spent;
+                times.since += spent;
                 *now = phase;
                 self.served.fetch_or(phase == Phase::Serving, Ordering::Relaxed);
             }
             moves
         });
+    }
+
+    /// The phases, with the time that the process has been in each so far.
+    pub(crate) fn times(&self) -> [(Phase, Duration); Phase::ALL.len()] {
+        let (now, times) = (self.phase(), self.lock_times());
+        Phase::ALL.map(|phase| {
+            let current = if phase == now { times.since.elapsed() } else { Duration::ZERO };
+            (phase, times.spent[phase as usize] + current)
+        })
+    }
+
+    fn lock_times(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the process has ever been ready to take requests; while it drains, it still takes them.

@@ -2,8 +2,8 @@
 
 use super::shown;
 use crate::ids::{RowId, TenantId, UserId};
+use crate::subject_names::SubjectNames;
 use crate::telemetry::redact;
-use crate::text::is_invisible;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::net::IpAddr;
@@ -11,8 +11,17 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// How much of a User-Agent is kept, in characters.
-const USER_AGENT_CHARS_MAX: usize = 256;
+/// How many programs of a User-Agent are kept.
+const PRODUCTS_MAX: usize = 4;
+
+/// How much of a program's name is kept, in characters.
+const PRODUCT_CHARS_MAX: usize = 32;
+
+/// How many digits a program's name has: more are a number of something else.
+const PRODUCT_DIGITS_MAX: usize = 3;
+
+/// How many digits of each of the first two numbers of a version.
+const VERSION_DIGITS_MAX: usize = 4;
 
 macro_rules! actions {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
@@ -60,7 +69,7 @@ actions! {
 pub struct ClientInfo {
     /// The client's address.
     pub ip: Option<IpAddr>,
-    /// What its program calls itself: 256 characters at most, redacted like a log line.
+    /// Its programs, as the User-Agent names them: `Firefox/130.0`. Nothing else of that text is kept.
     pub user_agent: Option<String>,
 }
 
@@ -68,9 +77,49 @@ impl ClientInfo {
     /// From a client's address and User-Agent header.
     #[must_use]
     pub fn new(ip: Option<IpAddr>, user_agent: Option<&str>) -> Self {
-        let kept = |text: &str| redact(text).chars().filter(|c| !is_invisible(*c)).take(USER_AGENT_CHARS_MAX).collect();
-        Self { ip, user_agent: user_agent.map(kept) }
+        Self { ip, user_agent: user_agent.and_then(products) }
     }
+}
+
+/// The programs that a User-Agent names with a version (RFC 9110, section 10.1.5), of which the first two numbers are kept. The
+/// rest is free text: comments name devices, and anything may stand where programs ought to.
+fn products(user_agent: &str) -> Option<String> {
+    let (mut depth, mut escaped) = (0_usize, false);
+    let without_comments: String = user_agent
+        .chars()
+        .filter(|character| {
+            let within = depth > 0;
+            match character {
+                _ if escaped => escaped = false,
+                '\\' if within => escaped = true,
+                '(' => depth += 1,
+                ')' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            !within && *character != '('
+        })
+        .collect();
+    let products: Vec<String> = without_comments.split(' ').filter_map(product).take(PRODUCTS_MAX).collect();
+    (!products.is_empty()).then(|| redact(&products.join(" ")).into_owned())
+}
+
+/// `name/1.2`, of a product of a User-Agent.
+fn product(text: &str) -> Option<String> {
+    let (name, version) = text.split_once('/')?;
+    // Neither as addresses of persons are written, nor as numbers of patients are.
+    let of_names = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    let is_name = name.len() <= PRODUCT_CHARS_MAX
+        && name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.bytes().all(of_names)
+        && name.bytes().filter(u8::is_ascii_digit).count() <= PRODUCT_DIGITS_MAX;
+    let digits =
+        |text: &str| -> String { text.chars().take_while(char::is_ascii_digit).take(VERSION_DIGITS_MAX).collect() };
+    let mut numbers = version.strip_prefix('v').unwrap_or(version).splitn(3, '.').map(digits);
+    let major = numbers.next().filter(|major| is_name && !major.is_empty())?;
+    Some(match numbers.next().filter(|minor| !minor.is_empty()) {
+        Some(minor) => format!("{name}/{major}.{minor}"),
+        None => format!("{name}/{major}"),
+    })
 }
 
 /// An entry of the audit log before it has its place in a chain: who did what to what, in which tenant.
@@ -82,7 +131,7 @@ pub struct EventDraft {
     pub(super) resource_type: &'static str,
     pub(super) resource_id: Option<Uuid>,
     pub(super) client: ClientInfo,
-    /// The identity provider's name for a caller without a row.
+    /// The name of a caller without a row.
     pub(super) subject: Option<String>,
     /// Whether the row that was asked for is there; only entries of reads say so.
     pub(super) found: Option<bool>,
@@ -107,11 +156,12 @@ impl EventDraft {
         }
     }
 
-    /// Done by the user of this row; where there is none, by whoever has this name at the identity provider.
+    /// Done by the user of this row; where there is none, by whoever has this subject at the identity provider, of which the log
+    /// keeps what `names` makes of it.
     #[must_use]
-    pub fn by(mut self, user_id: Option<UserId>, subject: &str) -> Self {
+    pub fn by(mut self, user_id: Option<UserId>, subject: &str, names: &SubjectNames) -> Self {
         self.user_id = user_id;
-        self.subject = user_id.is_none().then(|| subject.to_owned());
+        self.subject = user_id.is_none().then(|| names.name(self.tenant_id, subject));
         self
     }
 
@@ -197,4 +247,57 @@ impl EventDraft {
 #[must_use]
 pub fn change(from: impl Into<Value>, to: impl Into<Value>) -> Value {
     serde_json::json!({"from": from.into(), "to": to.into()})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn programs_and_their_versions_are_kept() {
+        for (user_agent, kept) in [
+            ("curl/8.5.0", "curl/8.5"),
+            ("clinic-app/v2 okhttp/4.12.0", "clinic-app/2 okhttp/4.12"),
+            (
+                "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/129.0.6668.100 Safari/537.36",
+                "Mozilla/5.0 AppleWebKit/537.36 Chrome/129.0 Safari/537.36",
+            ),
+            (
+                "Mozilla/5.0 (iPhone; CPU iPhone OS 17_6 like Mac OS X) AppleWebKit/605.1.15 Version/17.6 Mobile/15E148 Safari/604.1",
+                "Mozilla/5.0 AppleWebKit/605.1 Version/17.6 Mobile/15",
+            ),
+            ("Mozilla/5.0 (X11; rv:130.0) Gecko/20100101 Firefox/130.0", "Mozilla/5.0 Gecko/2010 Firefox/130.0"),
+            ("a/1 b/2 c/3 d/4 e/5", "a/1 b/2 c/3 d/4"),
+            ("clinic/1.0 (a (b) \\) c/7) d/8", "clinic/1.0 d/8"),
+            ("clinic/1.0 219-09-9999 Grace MRN 00123456 jane/x mrn/", "clinic/1.0"),
+            ("evil\u{fffd}/1.0 clinic/1.0", "clinic/1.0"),
+            ("jane.doe/1.0 MRN00123456/1 u219-09-9999/1 python3-requests/2.31.0", "python3-requests/2.31"),
+        ] {
+            assert_eq!(products(user_agent).as_deref(), Some(kept), "{user_agent}");
+        }
+        for user_agent in ["", "Grace", "(clinic/1.0", "/1.0", "7/1.0", "clinic/x", "clinic\t/1.0"] {
+            assert_eq!(products(user_agent), None, "{user_agent}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever comes: names of programs and short numbers, and not many.
+        #[test]
+        fn nothing_else_is_kept(user_agent in ".{0,300}", word in "[A-Za-z@ ()/0-9.\\\\-]{0,200}") {
+            for kept in [products(&user_agent), products(&word)].into_iter().flatten() {
+                prop_assert!(kept.len() <= PRODUCTS_MAX * (PRODUCT_CHARS_MAX + 2 * VERSION_DIGITS_MAX + 3), "{kept}");
+                for product in kept.split(' ').filter(|product| !product.contains("[redacted]")) {
+                    let (name, version) = product.split_once('/').unwrap_or_default();
+                    prop_assert!(name.len() <= PRODUCT_CHARS_MAX && !name.is_empty(), "{kept}");
+                    let numbers: Vec<&str> = version.split('.').collect();
+                    let short = |number: &&str| (1..=VERSION_DIGITS_MAX).contains(&number.len());
+                    prop_assert!(numbers.len() <= 2 && numbers.iter().all(short), "{kept}");
+                    prop_assert!(version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'), "{kept}");
+                }
+            }
+        }
+    }
 }

@@ -67,17 +67,25 @@ impl Recorder {
         self.queue().take_written()
     }
 
+    /// How many entries and changes wait or are being written, and how many may.
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        (PLACES - self.0.places.available_permits(), PLACES)
+    }
+
     fn queue(&self) -> MutexGuard<'_, WriteQueue> {
         lock(&self.0.queue)
     }
 
     /// Returns once the event is committed to its tenant's chain. Needs a runtime.
     pub async fn record(&self, event: EventDraft) -> Result<(), ApiError> {
+        let timer = self.0.pool.metrics().append();
         let place = place(&self.0.places).await?;
         let (done, outcome) = oneshot::channel();
         self.queue().add_entry(PendingEntry { entry: event.into(), done, _place: place });
         self.write();
-        outcome.await.unwrap_or_else(|_| Err(turn::gone()))
+        let outcome = outcome.await.unwrap_or_else(|_| Err(turn::gone()));
+        timer.end();
+        outcome
     }
 
     /// A change's turn in a transaction of this tenant, which has no connection while it waits for it. Needs a runtime.

@@ -44,13 +44,17 @@ impl Turn {
     async fn end(mut self, keep: bool, event: EventDraft) -> Result<(), ApiError> {
         let (done, outcome) = oneshot::channel();
         let ended = self.ended.take();
+        let metrics = self.transaction.metrics().clone();
+        let timer = metrics.append();
         // The transaction ends before its entry is written where nothing is kept of it.
         drop(self);
         if let Some(ended) = ended {
             // Whoever shares the transaction waits for the turn's end.
             let _ = ended.send(End { keep, entry: Some((event.into(), done)) });
         }
-        outcome.await.unwrap_or_else(|_| Err(gone()))
+        let outcome = outcome.await.unwrap_or_else(|_| Err(gone()));
+        timer.end();
+        outcome
     }
 }
 

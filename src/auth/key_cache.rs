@@ -187,6 +187,11 @@ impl KeyCache {
         wanted
     }
 
+    /// How long ago the keys were fetched; `None` without keys.
+    pub(super) fn age(&self) -> Option<Duration> {
+        self.current.load().as_ref().map(|snapshot| snapshot.fetched_at.elapsed())
+    }
+
     pub(super) fn status(&self) -> KeyStatus {
         match (&self.source, self.current()) {
             (None, _) => KeyStatus::Disabled,

@@ -23,7 +23,7 @@ pub use discovery::{Metadata, ProviderError};
 pub use http::HttpError;
 pub use key_cache::KeyStatus;
 pub use login::{AuthorizationRequest, LoginError, LoginResult};
-pub use verifier::TokenError;
+pub use verifier::{CacheCounts, TokenError};
 
 use crate::config::{ApiToken, AuthSettings, Issuer, TokenType};
 use axum::http::HeaderMap;
@@ -32,6 +32,7 @@ use key_cache::KeyCache;
 use key_source::{KeySource, ProviderKeys};
 use login::Login;
 use std::sync::Arc;
+use std::time::Duration;
 use url::Url;
 use verifier::{TokenRules, Verifier};
 
@@ -106,6 +107,18 @@ impl Auth {
     #[must_use]
     pub fn key_status(&self) -> KeyStatus {
         self.keys.status()
+    }
+
+    /// How long ago the keys were fetched; `None` without keys.
+    #[must_use]
+    pub fn key_age(&self) -> Option<Duration> {
+        self.keys.age()
+    }
+
+    /// How the cache of verified tokens is used.
+    #[must_use]
+    pub fn cache_counts(&self) -> CacheCounts {
+        self.verifier.cache_counts()
     }
 
     /// Verifies a caller's token and returns its claims. Fetches the provider's keys again if none fits the token.

@@ -19,6 +19,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The tolerated difference between clocks, in seconds.
@@ -84,6 +85,17 @@ pub(super) struct TokenRules {
     pub(super) max_lifetime: Duration,
 }
 
+/// How the cache of verified tokens is used.
+#[derive(Debug, Clone, Copy)]
+pub struct CacheCounts {
+    /// Tokens that were found in it.
+    pub hits: u64,
+    /// Tokens that were verified anew.
+    pub misses: u64,
+    /// Tokens that it holds.
+    pub entries: usize,
+}
+
 /// Verifies tokens, and caches the claims of those that it has accepted.
 #[derive(Debug)]
 pub(super) struct Verifier {
@@ -91,6 +103,14 @@ pub(super) struct Verifier {
     keys: Arc<KeyCache>,
     /// By the token's SHA-256, so that no token stays in memory.
     cache: Cache<[u8; 32], CachedClaims>,
+    lookups: Lookups,
+}
+
+/// How many callers' tokens were found in the cache, and how many were not.
+#[derive(Debug, Default)]
+struct Lookups {
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 #[derive(Debug, Clone)]
@@ -127,7 +147,7 @@ struct Signed {
 impl Verifier {
     /// Caches the claims of `cache_capacity` tokens; with 0, every token is verified each time.
     pub(super) fn new(rules: TokenRules, keys: Arc<KeyCache>, cache_capacity: usize) -> Self {
-        Self { rules, keys, cache: Cache::new(cache_capacity) }
+        Self { rules, keys, cache: Cache::new(cache_capacity), lookups: Lookups::default() }
     }
 
     /// Verifies a caller's token.
@@ -136,11 +156,23 @@ impl Verifier {
         let id = cache_id(token);
         let snapshot = self.keys.wait_for_first_fetch().await.ok_or(TokenError::NoKeys)?;
         if let Some(cached) = self.cache.get(&id).filter(|cached| cached.generation == snapshot.generation) {
+            self.lookups.hits.fetch_add(1, Ordering::Relaxed);
             let valid = unix_seconds() <= cached.claims.expires_at + LEEWAY_SECONDS;
             return if valid { Ok(cached.claims) } else { Err(TokenError::Expired) };
         }
+        self.lookups.misses.fetch_add(1, Ordering::Relaxed);
         let signed = self.signed(snapshot, token, &self.rules.audiences, Asker::Request).await?;
         self.accept(id, &signed)
+    }
+
+    /// How many callers' tokens were found in the cache, how many were not, and how many are there.
+    pub(super) fn cache_counts(&self) -> CacheCounts {
+        let Lookups { hits, misses } = &self.lookups;
+        CacheCounts {
+            hits: hits.load(Ordering::Relaxed),
+            misses: misses.load(Ordering::Relaxed),
+            entries: self.cache.len(),
+        }
     }
 
     /// The claims of a token that was verified before and is still valid. Asks nobody.
@@ -148,7 +180,11 @@ impl Verifier {
         check_length(token).ok()?;
         let generation = self.keys.current()?.generation;
         let cached = self.cache.get(&cache_id(token)).filter(|cached| cached.generation == generation)?;
-        (unix_seconds() <= cached.claims.expires_at + LEEWAY_SECONDS).then_some(cached.claims)
+        let valid = unix_seconds() <= cached.claims.expires_at + LEEWAY_SECONDS;
+        valid.then(|| {
+            self.lookups.hits.fetch_add(1, Ordering::Relaxed);
+            cached.claims
+        })
     }
 
     /// Verifies the token of a login that callers use, as [`Verifier::verify`] does. Returns all its claims, too.

@@ -27,6 +27,8 @@ pub(super) enum Audit {
     Key(Which),
     /// Open a new segment of a chain that does not hold; `verify` names the break for ever
     Repair(Repair),
+    /// Print the name that the log has for somebody's subject at the identity provider, where they are no user: search an export for it
+    Subject(Subject),
     /// Write entries as JSON Lines to standard output, oldest first
     Export(Which),
 }
@@ -44,6 +46,16 @@ pub(super) struct Verify {
     which: Which,
     #[command(flatten)]
     since: Since,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Subject {
+    /// The tenant of this external id; `system` is the log of what belongs to no tenant
+    #[arg(long, value_name = "EXTERNAL_ID")]
+    tenant: String,
+    /// The token's `sub`
+    #[arg(value_name = "SUBJECT")]
+    subject: String,
 }
 
 #[derive(Debug, Args)]
@@ -87,6 +99,7 @@ impl Audit {
                 which.must_exist(tenants.len())?;
                 checkpoints::print_keys(&settings, &tenants)
             }
+            Self::Subject(subject) => subject.run(&settings),
             Self::Repair(repair) => repair.run(&settings),
             Self::Export(which) => {
                 let found = operate(&settings, async |connection| {
@@ -130,6 +143,19 @@ impl Verify {
             format!("the database does not guard the audit log as it should: {faults}")
         }));
         if errors.is_empty() { Ok(()) } else { Err(anyhow!(errors.join("\n")).into()) }
+    }
+}
+
+impl Subject {
+    fn run(self, settings: &Settings) -> Result<(), Failure> {
+        let names = &settings.audit.subject_names;
+        if !names.hide() {
+            return Err(anyhow!("AUDIT_SUBJECT_KEY: is not set: subjects stand in the log as they are").into());
+        }
+        let which = Which { tenant: Some(self.tenant) };
+        let tenants = operate(settings, async |connection| chosen(connection, &which).await)?;
+        which.must_exist(tenants.len())?;
+        tenants.iter().try_for_each(|tenant| print_line(&names.name(tenant.id, &self.subject)))
     }
 }
 

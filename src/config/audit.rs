@@ -2,6 +2,9 @@
 
 use super::env_reader::EnvReader;
 use crate::note::{SigningKey, is_name};
+use crate::subject_names::SubjectNames;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use secrecy::ExposeSecret;
 use std::time::Duration;
 
@@ -15,10 +18,13 @@ pub struct AuditSettings {
     pub signing_key: Option<SigningKey>,
     /// How old a tenant's newest checkpoint becomes before the server makes another; `None`: it makes none.
     pub checkpoint_interval: Option<Duration>,
+    /// How the log names callers without a row.
+    pub subject_names: SubjectNames,
 }
 
 impl EnvReader<'_> {
     pub(super) fn audit(&mut self) -> AuditSettings {
+        let subject_names = self.subject_names();
         let seed = self.secret("AUDIT_SIGNING_KEY");
         let origin = self.optional("AUDIT_ORIGIN");
         if origin.as_ref().is_some_and(|origin| !is_name(origin) || origin.ends_with('/')) {
@@ -44,7 +50,16 @@ impl EnvReader<'_> {
         };
         let checkpoint_interval =
             (signing_key.is_some() && minutes > 0).then(|| Duration::from_secs(60 * u64::from(minutes)));
-        AuditSettings { signing_key, checkpoint_interval }
+        AuditSettings { signing_key, checkpoint_interval, subject_names }
+    }
+
+    fn subject_names(&mut self) -> SubjectNames {
+        let Some(text) = self.secret("AUDIT_SUBJECT_KEY") else { return SubjectNames::default() };
+        let key = BASE64_STANDARD.decode(text.expose_secret()).ok().and_then(|key| key.try_into().ok());
+        if key.is_none() {
+            self.error("AUDIT_SUBJECT_KEY", "must be 32 bytes in base64, as of: openssl rand -base64 32");
+        }
+        SubjectNames::new(key.as_ref())
     }
 }
 

@@ -18,6 +18,16 @@ pub enum DatabaseUrl {
     Sqlite(Box<SqliteConnectOptions>),
 }
 
+/// A database on another machine that need not prove who it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unverified<'u> {
+    /// Its `sslmode`.
+    pub(super) mode: &'static str,
+    pub(super) host: &'u str,
+    /// Whether what is sent there may not even be encrypted.
+    pub(super) plain_text: bool,
+}
+
 impl DatabaseUrl {
     /// Takes the place of a URL that is missing or not valid; the settings are then not returned.
     pub(super) fn placeholder() -> Self {
@@ -36,19 +46,39 @@ impl DatabaseUrl {
         Some((options.get_username().to_owned(), password))
     }
 
-    /// Whether what is sent to another machine may be in plain text: the name of the TLS mode that allows it, and the host.
-    pub(super) fn plain_text(&self) -> Option<(&'static str, &str)> {
+    /// Where another machine need not prove who it is, or what is sent there may even be in plain text.
+    pub(super) fn unverified(&self) -> Option<Unverified<'_>> {
         let Self::Postgres(options) = self else { return None };
         let host = options.get_host();
-        let mode = match options.get_ssl_mode() {
-            PgSslMode::Disable => "disable",
+        let (mode, plain_text) = match options.get_ssl_mode() {
+            PgSslMode::Disable => ("disable", true),
             // The driver never asks for TLS then (launchbadge/sqlx, sqlx-postgres/src/connection/tls.rs).
-            PgSslMode::Allow => "allow",
+            PgSslMode::Allow => ("allow", true),
             // The driver's default: plain text where the server says that it has no TLS.
-            PgSslMode::Prefer => "prefer",
-            PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull => return None,
+            PgSslMode::Prefer => ("prefer", true),
+            PgSslMode::Require => ("require", false),
+            // Whoever has a certificate of the authority may be anyone.
+            PgSslMode::VerifyCa => ("verify-ca", false),
+            PgSslMode::VerifyFull => return None,
         };
-        (options.get_socket().is_none() && is_elsewhere(host)).then_some((mode, host))
+        let elsewhere = options.get_socket().is_none() && is_elsewhere(host);
+        elsewhere.then_some(Unverified { mode, host, plain_text })
+    }
+
+    /// Has the server prove who it is by a certificate of these authorities, in PEM. Without an `sslmode` of its own, the URL gets
+    /// `verify-full`. An error is the mode that asks for no proof.
+    pub(super) fn with_authorities(self, pem: &str) -> Result<Self, &'static str> {
+        let Self::Postgres(options) = &self else { return Ok(self) };
+        let mode = match (self.unverified(), options.get_ssl_mode()) {
+            (_, mode @ (PgSslMode::VerifyFull | PgSslMode::VerifyCa)) => mode,
+            // On this machine the URL decides.
+            (None, _) => return Ok(self),
+            // The driver's default, or no more than that.
+            (_, PgSslMode::Prefer) => PgSslMode::VerifyFull,
+            (Some(unverified), _) => return Err(unverified.mode),
+        };
+        let options = options.as_ref().clone().ssl_mode(mode).ssl_root_cert_from_pem(pem.as_bytes().to_vec());
+        Ok(Self::Postgres(Box::new(options)))
     }
 }
 

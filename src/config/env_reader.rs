@@ -130,6 +130,15 @@ impl<'a> EnvReader<'a> {
         }
     }
 
+    /// Certificates in PEM, or the file that `name_FILE` names.
+    /// Returns also which of the two it is.
+    pub(super) fn certificates(&mut self, name: &'static str) -> Option<(String, &'static str)> {
+        let text = self.text_or_file(name);
+        let (value, source) = text.as_ref().map_or(("(not set)", "default"), |(_, source)| ("(certificates)", source));
+        self.resolved(name, value.to_owned(), source);
+        text
+    }
+
     pub(super) fn secret(&mut self, name: &'static str) -> Option<SecretString> {
         let secret = self.text_or_file(name);
         let (value, source) = secret.as_ref().map_or(("(not set)", "default"), |(_, source)| ("***", source));

@@ -1,14 +1,15 @@
 //! Transactions in which the database shows one tenant's rows and no others.
 
 use super::session::{PooledSession, failed, prepared};
-use super::{APP_ROLE, Access, Availability};
+use super::{APP_ROLE, Access, Availability, Pool};
 use crate::ids::TenantId;
+use crate::metrics::{Metrics, Operation};
 use futures_util::TryStreamExt;
 use sea_orm::prelude::async_trait::async_trait;
-use sea_orm::sqlx::{self, AssertSqlSafe, Database, Executor, PgPool, Postgres, SqlSafeStr};
+use sea_orm::sqlx::{self, AssertSqlSafe, Database, Executor, Postgres, SqlSafeStr};
 use sea_orm::{
-    ConnAcquireErr, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
-    QueryResult, RuntimeErr, SqliteTransactionMode, Statement, StreamTrait, TransactionOptions, TransactionTrait,
+    ConnAcquireErr, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr,
+    SqliteTransactionMode, Statement, StreamTrait, TransactionOptions, TransactionTrait,
 };
 use sqlx_core::transaction::TransactionManager;
 use std::ops::DerefMut;
@@ -26,6 +27,7 @@ type Counter = <Postgres as Database>::TransactionManager;
 pub struct Transaction {
     session: Session,
     availability: Availability,
+    metrics: Metrics,
     /// Whether this part of it may have changed something, or ended the transaction by an error.
     changed: AtomicBool,
 }
@@ -37,16 +39,10 @@ enum Session {
 }
 
 impl Transaction {
-    pub(super) async fn begin(
-        pool: &DatabaseConnection,
-        availability: &Availability,
-        tenant: TenantId,
-        access: Access,
-    ) -> Result<Self, DbErr> {
+    pub(super) async fn begin(pool: &Pool, tenant: TenantId, access: Access) -> Result<Self, DbErr> {
         let session = async {
             if pool.get_database_backend() == DbBackend::Postgres {
-                let session =
-                    PostgresSession::begin(pool.get_postgres_connection_pool(), availability, tenant, access).await?;
+                let session = PostgresSession::begin(pool, tenant, access).await?;
                 return Ok(Session::Postgres(Mutex::new(session)));
             }
             let options = TransactionOptions {
@@ -54,10 +50,19 @@ impl Transaction {
                 sqlite_transaction_mode: (access != Access::Read).then_some(SqliteTransactionMode::Immediate),
                 ..TransactionOptions::default()
             };
-            pool.begin_with_options(options).await.map(Session::Sqlite)
+            let timer = pool.metrics.operation(Operation::Begin);
+            let transaction = pool.begin_with_options(options).await;
+            timer.end();
+            transaction.map(Session::Sqlite)
         };
-        let session = availability.unless_away(session).await?;
-        Ok(Self { session, availability: availability.clone(), changed: AtomicBool::new(false) })
+        let session = pool.availability.unless_away(session).await?;
+        let (availability, metrics) = (pool.availability.clone(), pool.metrics.clone());
+        Ok(Self { session, availability, metrics, changed: AtomicBool::new(false) })
+    }
+
+    /// Where its process counts.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Begins a part of it, of which [`Transaction::is_unchanged_in_part`] speaks.
@@ -72,11 +77,14 @@ impl Transaction {
     }
 
     /// What a statement comes to.
-    async fn run<T>(&self, reads: bool, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+    async fn run<T>(&self, operation: Operation, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         // Also where nobody waits for its end.
         let before = self.changed.swap(true, Ordering::Relaxed);
+        let timer = self.metrics.operation(operation);
         let outcome = self.availability.unless_away(work).await;
-        if outcome.is_ok() && reads {
+        timer.end();
+        // It changes nothing.
+        if outcome.is_ok() && operation == Operation::Select {
             self.changed.store(before, Ordering::Relaxed);
         }
         outcome
@@ -103,7 +111,10 @@ impl Transaction {
                 Session::Sqlite(transaction) => transaction.execute_unprepared("COMMIT; BEGIN").await.map(drop),
             }
         };
-        self.availability.unless_away(commit).await?;
+        let timer = self.metrics.operation(Operation::Commit);
+        let committed = self.availability.unless_away(commit).await;
+        timer.end();
+        committed?;
         self.availability.took_a_write();
         Ok(())
     }
@@ -151,7 +162,7 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        let reads = reads(&statement.sql);
+        let operation = Operation::of(&statement.sql);
         let work = async {
             match &self.session {
                 Session::Postgres(session) => {
@@ -161,11 +172,11 @@ impl ConnectionTrait for Transaction {
                 Session::Sqlite(transaction) => transaction.execute_raw(statement).await,
             }
         };
-        self.run(reads, work).await
+        self.run(operation, work).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        let reads = reads(sql);
+        let operation = Operation::of(sql);
         let work = async {
             match &self.session {
                 Session::Postgres(session) => {
@@ -176,11 +187,11 @@ impl ConnectionTrait for Transaction {
                 Session::Sqlite(transaction) => transaction.execute_unprepared(sql).await,
             }
         };
-        self.run(reads, work).await
+        self.run(operation, work).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        let reads = reads(&statement.sql);
+        let operation = Operation::of(&statement.sql);
         let work = async {
             match &self.session {
                 Session::Postgres(session) => {
@@ -190,11 +201,11 @@ impl ConnectionTrait for Transaction {
                 Session::Sqlite(transaction) => transaction.query_one_raw(statement).await,
             }
         };
-        self.run(reads, work).await
+        self.run(operation, work).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let reads = reads(&statement.sql);
+        let operation = Operation::of(&statement.sql);
         let work = async {
             match &self.session {
                 Session::Postgres(session) => {
@@ -204,7 +215,7 @@ impl ConnectionTrait for Transaction {
                 Session::Sqlite(transaction) => transaction.query_all_raw(statement).await,
             }
         };
-        self.run(reads, work).await
+        self.run(operation, work).await
     }
 }
 
@@ -220,12 +231,7 @@ struct PostgresSession {
 
 impl PostgresSession {
     /// Whatever role the session has, the transaction has [`APP_ROLE`], save to operate.
-    async fn begin(
-        pool: &PgPool,
-        availability: &Availability,
-        tenant: TenantId,
-        access: Access,
-    ) -> Result<Self, DbErr> {
+    async fn begin(pool: &Pool, tenant: TenantId, access: Access) -> Result<Self, DbErr> {
         let first = match access {
             Access::Read | Access::Write => format!("set_config('role', '{APP_ROLE}', true)"),
             Access::Share => {
@@ -237,10 +243,12 @@ impl PostgresSession {
         // transaction, which BEGIN, as the last of them, keeps open (postgresql.org/docs/current/protocol-flow.html, "Multiple
         // Statements in a Simple Query"). So nothing is left open where the others fail.
         let statements = format!("SELECT {first}, set_config('app.current_tenant_id', '{tenant}', true); BEGIN");
-        let mut this = Self { session: Some(PooledSession::acquire(pool).await?), begun: false };
+        let mut this = Self { session: Some(pool.acquire().await?), begun: false };
         let statements = AssertSqlSafe(statements).into_sql_str();
         let begin = async |session: &mut _| Counter::begin(session, Some(statements)).await;
-        let answer = this.session()?.first(availability, begin).await;
+        let timer = pool.metrics.operation(Operation::Begin);
+        let answer = this.session()?.first(&pool.availability, begin).await;
+        timer.end();
         if let Err(error) = answer {
             this.session = None;
             return Err(error);
@@ -276,9 +284,4 @@ impl Drop for PostgresSession {
         // (launchbadge/sqlx, sqlx-postgres/src/transaction.rs), and whoever used the session next would never commit.
         tokio::spawn(session.roll_back());
     }
-}
-
-/// Whether a statement changes nothing.
-fn reads(sql: &str) -> bool {
-    sql.starts_with("SELECT ")
 }

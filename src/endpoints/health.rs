@@ -111,6 +111,18 @@ pub(crate) async fn ready(State(state): State<AppState>) -> Response {
     answer(readiness.status != Overall::Unavailable, readiness)
 }
 
+/// The checks of readiness, by name, and whether each passes.
+pub(crate) async fn passing_checks(state: &AppState) -> [(&'static str, bool); 5] {
+    let Checks { process, database, schema, isolation, auth } = readiness(state).await.checks;
+    [
+        ("process", process.error.is_none()),
+        ("database", database.error.is_none()),
+        ("schema", schema.error.is_none()),
+        ("isolation", isolation.error.is_none()),
+        ("auth", auth.error.is_none()),
+    ]
+}
+
 async fn readiness(state: &AppState) -> Readiness {
     let look = async {
         let (database, (schema, isolation)) = tokio::join!(database(state), schema_and_isolation(state));

@@ -115,7 +115,8 @@ async fn record_login(state: &AppState, client: ClientInfo, claims: &Claims) -> 
         Some(row) if row.is_served() => row,
         row => return Err(refuse_tenant(state, client, claims, row).await),
     };
-    let event = EventDraft::new(row.tenant_id, Action::Login, "users").by(row.user_id, &claims.subject);
+    let event =
+        EventDraft::new(row.tenant_id, Action::Login, "users").by(row.user_id, &claims.subject, &state.subjects);
     let event = event.from_client(client);
     let Some(user) = row.user_id.filter(|_| !row.user_deleted) else {
         return state.tenancy.record(event).await;
@@ -132,7 +133,7 @@ async fn refuse_tenant(state: &AppState, client: ClientInfo, claims: &Claims, ro
     let code = ErrorCode::TenantRefused;
     let tenant_id = row.as_ref().map_or(SYSTEM_TENANT, |row| row.tenant_id);
     let mut event = EventDraft::new(tenant_id, Action::LoginRefused, "users")
-        .by(row.as_ref().and_then(|row| row.user_id), &claims.subject)
+        .by(row.as_ref().and_then(|row| row.user_id), &claims.subject, &state.subjects)
         .from_client(client)
         .with("code", code.code());
     if row.is_none() {

@@ -5,6 +5,8 @@ mod login;
 pub(crate) mod root;
 mod version;
 
+pub(crate) use health::passing_checks;
+
 use crate::app::AppState;
 use crate::resources;
 use tower_http::limit::RequestBodyLimitLayer;

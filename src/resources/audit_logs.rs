@@ -37,7 +37,8 @@ pub(crate) struct AuditLog {
     resource_id: Option<Uuid>,
     #[schema(example = "203.0.113.9")]
     ip: Option<String>,
-    #[schema(example = "Mozilla/5.0")]
+    /// The programs that the client names, each with the first two numbers of its version; nothing else of User-Agent.
+    #[schema(example = "Mozilla/5.0 Firefox/130.0")]
     user_agent: Option<String>,
     /// What else is known of it: ids, codes and names of fields.
     #[schema(value_type = Object, example = json!({"fields": ["role"]}))]

@@ -32,6 +32,9 @@ pub(super) async fn run(state: AppState) {
         let ready: Vec<TenantId> = due.iter().filter(|(_, at)| **at <= now).map(|(tenant, _)| *tenant).collect();
         for tenant in ready {
             let made = audit::checkpoint(&state.database, Access::Write, tenant, key, Some(interval)).await;
+            if let Ok(Err(_)) = &made {
+                state.database.metrics().checkpoint_refused();
+            }
             match next(tenant, made, interval) {
                 Some(wait) => due.insert(tenant, Instant::now() + wait),
                 None => due.remove(&tenant),

@@ -51,6 +51,7 @@ const BACKLOG: i32 = 1024;
 #[derive(Debug, thiserror::Error)]
 #[error("{}", self.text())]
 pub struct BindError {
+    variable: &'static str,
     host: IpAddr,
     port: u16,
     source: io::Error,
@@ -58,11 +59,13 @@ pub struct BindError {
 
 impl BindError {
     fn text(&self) -> String {
-        let Self { host, port, source } = self;
+        let Self { variable, host, port, source } = self;
         match source.kind() {
-            io::ErrorKind::AddrInUse => format!("PORT: {port} is in use on {host}; stop the other process or set PORT"),
+            io::ErrorKind::AddrInUse => {
+                format!("{variable}: {port} is in use on {host}; stop the other process or set {variable}")
+            }
             io::ErrorKind::PermissionDenied => {
-                format!("PORT: {port} is not open to this user; set PORT to 1024 or more")
+                format!("{variable}: {port} is not open to this user; set {variable} to 1024 or more")
             }
             io::ErrorKind::AddrNotAvailable => format!("HOST: {host} is not an address of this machine"),
             _ => format!("HOST: cannot listen on {host} port {port}: {source}"),
@@ -73,32 +76,34 @@ impl BindError {
 /// A port that is taken, and refuses connections until the process listens on it.
 pub(super) struct TakenPort {
     socket: Socket,
+    variable: &'static str,
     host: IpAddr,
     port: u16,
 }
 
-/// Takes the port on `host`. `::` takes IPv4 too; on a machine without IPv6 it means `0.0.0.0`.
-pub(super) fn bind(host: IpAddr, port: u16) -> Result<TakenPort, BindError> {
+/// Takes the port, which `variable` sets, on `host`. `::` takes IPv4 too; on a machine without IPv6 it means `0.0.0.0`.
+pub(super) fn bind(variable: &'static str, host: IpAddr, port: u16) -> Result<TakenPort, BindError> {
     let socket = match take(host, port) {
         Err(error) if host.is_ipv6() && host.is_unspecified() && no_ipv6(&error) => {
             take(Ipv4Addr::UNSPECIFIED.into(), port)
         }
         taken => taken,
     };
-    Ok(TakenPort { socket: socket.map_err(|source| BindError { host, port, source })?, host, port })
+    let socket = socket.map_err(|source| BindError { variable, host, port, source })?;
+    Ok(TakenPort { socket, variable, host, port })
 }
 
 impl TakenPort {
     /// Listens, and says where.
     pub(super) fn listen(self) -> Result<(TcpListener, SocketAddr), BindError> {
-        let Self { socket, host, port } = self;
+        let Self { socket, variable, host, port } = self;
         let listening = || {
             socket.listen(BACKLOG)?;
             let listener = TcpListener::from_std(socket.into())?;
             let address = listener.local_addr()?;
             Ok((listener, address))
         };
-        listening().map_err(|source| BindError { host, port, source })
+        listening().map_err(|source| BindError { variable, host, port, source })
     }
 }
 

@@ -5,6 +5,7 @@ mod connections;
 mod docs;
 mod hyper_errors;
 mod listener;
+mod metrics;
 mod middleware;
 mod response_body;
 mod router;
@@ -73,7 +74,9 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
     let settings = Arc::new(settings);
     let lifecycle = Lifecycle::default();
     let signals = Signals::install().map_err(ServeError::Signals)?;
-    let port = listener::bind(settings.host, settings.port)?;
+    let port = listener::bind("PORT", settings.host, settings.port)?;
+    let metrics_port =
+        settings.metrics_port.map(|port| listener::bind("METRICS_PORT", settings.host, port)).transpose()?;
     database::initialize_sqlite(&settings).await;
     let database = database::pool(&settings);
     let policy = startup::check_policy(&settings);
@@ -87,6 +90,16 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
         database = %settings.database,
         "bulkhead starts"
     );
+    // From the beginning: a start that takes long is what someone may want to see.
+    let metrics = match metrics_port {
+        Some(port) => {
+            let (listener, address) = port.listen()?;
+            tracing::info!("serves metrics at http://{address}/metrics");
+            let router = metrics::router(state.clone());
+            Some(tokio::spawn(listener::serve(listener, router, lifecycle.clone(), metrics::settings(&settings))))
+        }
+        None => None,
+    };
     let (listens, listening) = oneshot::channel();
     let serving = tokio::spawn(serve(port, router(state.clone()), lifecycle.clone(), Arc::clone(&settings), listens));
 
@@ -119,6 +132,9 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
     }
     if tokio::time::timeout(AUDIT_FLUSH_TIMEOUT, state.tenancy.flush()).await.is_err() {
         tracing::error!("the audit log lacks refusals that were counted: the database did not take them in time");
+    }
+    if let Some(metrics) = metrics {
+        metrics.abort();
     }
     stop.abort();
     keys.abort();

@@ -8,6 +8,7 @@ mod request_identity;
 pub(crate) use panics::log_panic;
 pub use panics::log_panics;
 pub use redaction::redact;
+pub(crate) use redaction::redacted_lines;
 pub use request_identity::{ClientIp, RequestIdentity};
 
 use crate::config::{LogFormat, Settings};

@@ -16,8 +16,17 @@ use regex::bytes::Regex;
 use std::borrow::Cow;
 use std::io::{self, Write};
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const REDACTED: &str = "[redacted]";
+
+/// How many lines of the log were not written as they were: of the process, as its log is.
+static REDACTED_LINES: AtomicU64 = AtomicU64::new(0);
+
+/// How many lines of this process' log had something removed.
+pub(crate) fn redacted_lines() -> u64 {
+    REDACTED_LINES.load(Ordering::Relaxed)
+}
 
 /// A writer of whole lines that redacts each.
 pub(super) struct RedactingWriter<W>(pub(super) W);
@@ -25,7 +34,11 @@ pub(super) struct RedactingWriter<W>(pub(super) W);
 impl<W: Write> Write for RedactingWriter<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        self.0.write_all(redact(&text).as_bytes())?;
+        let redacted = redact(&text);
+        if matches!(redacted, Cow::Owned(_)) {
+            REDACTED_LINES.fetch_add(1, Ordering::Relaxed);
+        }
+        self.0.write_all(redacted.as_bytes())?;
         Ok(line.len())
     }
 

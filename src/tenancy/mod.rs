@@ -64,6 +64,11 @@ pub struct Tenancy {
 }
 
 impl Tenancy {
+    /// How many entries and changes wait for the audit log or are being written, and how many may.
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        self.recorder.queued()
+    }
+
     /// On this pool. Needs a runtime, for the audit log's recorder.
     #[must_use]
     pub fn new(pool: Pool) -> Self {

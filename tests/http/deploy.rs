@@ -2,6 +2,7 @@
 
 use crate::support::{LocalServer, Serves};
 use crate::{run, stderr, stdout};
+use bulkhead::error::ErrorCode;
 use regex::Regex;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,11 +58,12 @@ async fn railway_health_check_is_readiness() {
 }
 
 /// What describes deployments.
-const DEPLOYMENTS: [&str; 8] = [
+const DEPLOYMENTS: [&str; 9] = [
     "deploy/compose.yaml",
     "deploy/compose",
     "deploy/ecs",
     "deploy/kubernetes",
+    "deploy/observability",
     "deploy/proxies",
     ".railway/railway.ts",
     "railway.json",
@@ -69,7 +71,7 @@ const DEPLOYMENTS: [&str; 8] = [
 ];
 
 /// Names that look like those of settings, and are of something else.
-const OF_OTHERS: [&str; 22] = [
+const OF_OTHERS: [&str; 26] = [
     // Variables of deploy/compose.yaml, of the images that it starts, and of programs in them.
     "BULKHEAD_ADDRESS",
     "BULKHEAD_HTTPS_PORT",
@@ -79,6 +81,10 @@ const OF_OTHERS: [&str; 22] = [
     "BULKHEAD_SITE",
     "BULKHEAD_SUBNET",
     "DEX_PORT",
+    "GF_ANALYTICS_CHECK_FOR_UPDATES",
+    "GF_ANALYTICS_REPORTING_ENABLED",
+    "GF_SECURITY_ADMIN_PASSWORD",
+    "GRAFANA_PASSWORD",
     "POSTGRES_PASSWORD_FILE",
     "RUST_IMAGE",
     "SSL_CERT_FILE",
@@ -116,6 +122,8 @@ async fn deployments_name_settings_that_there_are() {
     for name in ["DATABASE_URL", "MIGRATION_DATABASE_URL", "OIDC_CLIENT_SECRET", "COOKIE_SECRET"] {
         known.insert(format!("{name}_FILE"));
     }
+    // Codes of errors, which rules of alerts name.
+    known.extend(ErrorCode::ALL.iter().map(|code| code.code().to_owned()));
     // The build's.
     known.extend(["PROFILE".to_owned(), "SOURCE_REVISION".to_owned()]);
     let names = Regex::new(r"(?-u)\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b").unwrap();

@@ -66,3 +66,44 @@ async fn the_database_proves_who_it_is_to_an_authority_in_a_file_or_a_variable()
         }
     }
 }
+
+#[tokio::test]
+async fn database_ca_wins_and_a_client_shows_its_certificate() {
+    let Some(cluster) = Cluster::new().await else { return };
+    let (known, other) = (Certificates::new("127.0.0.1"), Certificates::new("127.0.0.1"));
+    cluster.offer_tls(&known).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (known_file, other_file) = (file("known.pem", &known.authority), file("other.pem", &other.authority));
+    let (client, key) = (file("client.pem", &known.client), file("client.key", &known.client_key));
+    let status = async |parameters: &[(&str, &str)], settings: &[(&str, &str)]| {
+        let mut url = Url::parse(&cluster.url).unwrap();
+        url.query_pairs_mut().clear().append_pair("sslmode", "verify-full").extend_pairs(parameters);
+        let settings = [&[("DATABASE_URL", url.as_str()), ("ENVIRONMENT", "production")], settings].concat();
+        let output = run(&["migrate", "status"], &settings).await;
+        (output.status.code(), stderr(&output))
+    };
+    // Over the parameter of the URL, and over libpq's variable.
+    for (parameters, more) in
+        [(&[("sslrootcert", &*other_file)][..], &[][..]), (&[], &[("PGSSLROOTCERT", &*other.authority)])]
+    {
+        for own in [("DATABASE_CA_FILE", &*known_file), ("DATABASE_CA", &*known.authority)] {
+            let (code, text) = status(parameters, &[&[own], more].concat()).await;
+            assert_eq!(code, Some(0), "{own:?}: {text}");
+        }
+        let (code, text) = status(parameters, &[&[("DATABASE_CA_FILE", &*other_file)], more].concat()).await;
+        assert!(code == Some(1) && text.contains("invalid peer certificate: "), "{text}");
+    }
+    cluster.demand_client_certificates().await;
+    let authority = ("DATABASE_CA_FILE", &*known_file);
+    let (code, text) = status(&[], &[authority]).await;
+    assert!(code == Some(1) && text.contains("connection requires a valid client certificate"), "{text}");
+    let (code, text) = status(&[("sslcert", &client), ("sslkey", &key)], &[authority]).await;
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = status(&[], &[authority, ("PGSSLCERT", &client), ("PGSSLKEY", &key)]).await;
+    assert_eq!(code, Some(0), "{text}");
+}

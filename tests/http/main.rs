@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod architecture;
+mod attacks;
 mod audit;
 mod backup;
 mod bounds;
@@ -12,6 +13,7 @@ mod command_line;
 mod cors;
 mod deploy;
 mod docs;
+mod doctor;
 mod documents;
 mod encryption;
 mod errors;
@@ -27,6 +29,8 @@ mod logging;
 mod login;
 mod login_in_browser;
 mod methods;
+mod metrics;
+mod operations;
 mod operators;
 mod pages;
 mod partitions;
@@ -44,6 +48,7 @@ mod shutdown;
 mod slow_clients;
 mod start;
 mod support;
+mod tables;
 mod tenant;
 mod tokens;
 mod users;

@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::net::TcpListener;
 use std::time::Duration;
 use test_support::{Database, SOON, Server, Signal, eventually, on_both_databases, send, skip, tables};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 on_both_databases!(a_start_migrates_and_becomes_ready, many_starts_at_once_all_become_ready);
@@ -234,32 +235,47 @@ async fn start_waits_for_the_database_that_migrations_use_and_logs_why() {
 }
 
 #[tokio::test]
-async fn plain_text_to_another_machine_is_warned_of() {
-    let check = async |command: &str, url: &str, environment: &str| {
-        let settings = [("DATABASE_URL", url), ("ENVIRONMENT", environment)];
-        let output = run(&["config", command], &settings).await;
-        assert!(output.status.success(), "{url}: {}", stderr(&output));
-        stderr(&output)
+async fn another_machine_has_to_prove_who_it_is() {
+    let check = async |command: &str, url: &str, settings: &[(&str, &str)]| {
+        let settings = [&[("DATABASE_URL", url)], settings].concat();
+        run(&["config", command], &settings).await
     };
-    let said = |mode: &str| {
-        format!(
+    let production = [("ENVIRONMENT", "production")];
+    let unverified = [("ENVIRONMENT", "production"), ("DATABASE_ALLOW_UNVERIFIED", "true")];
+    for (query, mode) in [
+        ("", "prefer"),
+        ("?sslmode=disable", "disable"),
+        ("?sslmode=allow", "allow"),
+        ("?sslmode=prefer", "prefer"),
+        ("?sslmode=require", "require"),
+        ("?sslmode=verify-ca", "verify-ca"),
+    ] {
+        let url = format!("postgres://me:hunter2@db.example.org/app{query}");
+        let refused = format!(
+            "DATABASE_URL: db.example.org is another machine, which need not prove who it is with sslmode={mode}: set \
+             sslmode=verify-full, or DATABASE_ALLOW_UNVERIFIED=true if nobody else can be on the network between"
+        );
+        for command in ["check", "show"] {
+            let output = check(command, &url, &production).await;
+            assert_eq!(output.status.code(), Some(2), "{url}");
+            let text = stderr(&output);
+            assert!(text.lines().any(|line| line == refused), "{text}");
+        }
+        let owner = [&production[..], &[("MIGRATION_DATABASE_URL", &*url)]].concat();
+        let text = stderr(&check("check", "postgres://me@localhost/app", &owner).await);
+        assert_eq!(text.trim(), format!("MIGRATION_{refused}"));
+        for quiet in [&unverified[..], &[("ENVIRONMENT", "development")]] {
+            let output = check("check", &url, quiet).await;
+            assert!(output.status.success() && stderr(&output).is_empty(), "{url}: {}", stderr(&output));
+        }
+        let warned = stderr(&check("check", &url, &[("ENVIRONMENT", "staging")]).await);
+        let plain = format!(
             "warning: DATABASE_URL: data may go to db.example.org in plain text (sslmode={mode}): with sslmode=verify-full it \
              is encrypted, and the server proves who it is\n"
-        )
-    };
-    for (query, mode) in
-        [("", "prefer"), ("?sslmode=disable", "disable"), ("?sslmode=allow", "allow"), ("?sslmode=prefer", "prefer")]
-    {
-        let url = format!("postgres://me:hunter2@db.example.org/app{query}");
-        for environment in ["production", "staging"] {
-            assert_eq!(check("check", &url, environment).await, said(mode), "{query}");
-            assert_eq!(check("show", &url, environment).await, said(mode), "{query}");
-        }
-        assert_eq!(check("check", &url, "development").await, "");
+        );
+        assert_eq!(warned, if ["require", "verify-ca"].contains(&mode) { "" } else { &plain });
     }
-    for quiet in [
-        "postgres://me@db.example.org/app?sslmode=require",
-        "postgres://me@db.example.org/app?sslmode=verify-ca",
+    for good in [
         "postgres://me@db.example.org/app?sslmode=verify-full",
         "postgres://me@localhost/app",
         "postgres://me@127.0.0.1/app?sslmode=disable",
@@ -268,13 +284,13 @@ async fn plain_text_to_another_machine_is_warned_of() {
         "postgres:///app?host=/var/run/postgresql",
         "sqlite://bulkhead.db",
     ] {
-        assert_eq!(check("check", quiet, "production").await, "", "{quiet}");
+        let output = check("check", good, &production).await;
+        assert!(output.status.success() && stderr(&output).is_empty(), "{good}: {}", stderr(&output));
     }
     // A start says it in the log. The name does not resolve, so that it ends.
-    let url = "postgres://me@db.invalid/app";
     let settings = [
-        ("DATABASE_URL", url),
-        ("ENVIRONMENT", "production"),
+        ("DATABASE_URL", "postgres://me@db.invalid/app"),
+        ("ENVIRONMENT", "staging"),
         ("PORT", "0"),
         ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "1"),
     ];
@@ -289,6 +305,76 @@ async fn plain_text_to_another_machine_is_warned_of() {
         line.starts_with("DATABASE_URL: cannot use postgres://***@db.invalid:5432/app: unknown host db.invalid: "),
         "{line}"
     );
+}
+
+/// What a process has in `/proc` is root's where other processes of its user may not look at its memory, and no core is dumped (proc(5)).
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn outside_development_nobody_looks_at_its_memory() {
+    use std::os::unix::fs::MetadataExt;
+    let (me, folder) = (rustix::process::getuid(), tempfile::tempdir().unwrap());
+    // Root's own files would look the same either way.
+    let user = if me.is_root() { 65534 } else { me.as_raw() };
+    let program = folder.path().join("bulkhead");
+    std::fs::copy(bulkhead(), &program).unwrap();
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for (environment, owner) in [("production", 0), ("staging", 0), ("development", user)] {
+        // It waits for this database.
+        let settings = [("DATABASE_URL", "postgres://me@127.0.0.1:1/app"), ("ENVIRONMENT", environment), ("PORT", "0")];
+        let mut command = Server::command(&program, &settings);
+        if me.is_root() {
+            command.uid(user);
+        }
+        let mut child = command.current_dir(&folder).arg("start").spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        while !lines.next_line().await.unwrap().expect("it waits").contains("waiting for the database") {}
+        let secrets = std::fs::metadata(format!("/proc/{}/environ", child.id().unwrap())).unwrap();
+        assert_eq!(secrets.uid(), owner, "{environment}");
+        child.kill().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn authorities_of_the_database_are_certificates() {
+    let authority = test_support::Certificates::new("db.example.org").authority;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("authority.pem");
+    std::fs::write(&file, &authority).unwrap();
+    let file = file.to_str().unwrap();
+    let missing = folder.path().join("missing.pem").to_str().unwrap().to_owned();
+    let check = async |url: &str, name: &str, value: &str| {
+        let settings = [("DATABASE_URL", url), ("ENVIRONMENT", "production"), (name, value)];
+        let output = run(&["config", "check"], &settings).await;
+        (output.status.code(), stderr(&output).trim().to_owned())
+    };
+    // Without an sslmode, the server has to prove who it is.
+    let url = "postgres://me@db.example.org/app";
+    for (name, value) in [("DATABASE_CA", &*authority), ("DATABASE_CA_FILE", file)] {
+        assert_eq!(check(url, name, value).await, (Some(0), String::new()), "{name}");
+        assert_eq!(check("postgres://me@127.0.0.1/app?sslmode=disable", name, value).await, (Some(0), String::new()));
+        for mode in ["disable", "allow", "require"] {
+            let said = format!("DATABASE_URL: has sslmode={mode}, but DATABASE_CA is set: set sslmode=verify-full");
+            assert_eq!(check(&format!("{url}?sslmode={mode}"), name, value).await, (Some(2), said));
+        }
+    }
+    let garbage = "DATABASE_CA: holds no certificate in PEM, which begins with -----BEGIN CERTIFICATE-----";
+    let truncated = authority.replace("-----END CERTIFICATE-----", "");
+    for text in ["authority.pem", "-----BEGIN CERTIFICATE-----", truncated.trim()] {
+        let (code, said) = check("postgres://me@127.0.0.1/app", "DATABASE_CA", text).await;
+        assert_eq!((code, &*said), (Some(2), garbage), "{text}");
+    }
+    // It is the one thing to change, also where the server has to prove who it is.
+    for url in ["postgres://me@127.0.0.1/app", url] {
+        let (code, said) = check(url, "DATABASE_CA_FILE", &missing).await;
+        assert_eq!(code, Some(2));
+        assert!(
+            said.starts_with(&format!("DATABASE_CA_FILE: cannot read {missing}: ")) && said.lines().count() == 1,
+            "{said}"
+        );
+    }
+    std::fs::write(&missing, "no certificate").unwrap();
+    let (code, said) = check(url, "DATABASE_CA_FILE", &missing).await;
+    assert_eq!((code, said), (Some(2), garbage.replace("DATABASE_CA:", "DATABASE_CA_FILE:")));
 }
 
 #[tokio::test]

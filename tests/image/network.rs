@@ -104,7 +104,7 @@ async fn it_finds_its_database_and_its_provider_by_the_hosts_file() {
 
 #[tokio::test]
 async fn a_name_that_nobody_knows_is_one_line_that_says_so() {
-    let run = Run::confined().set("DATABASE_URL", format!("postgres://me@{NAME}/app"));
+    let run = Run::confined().set("DATABASE_URL", format!("postgres://me@{NAME}/app?sslmode=verify-full"));
     let container = run.set("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "1").option("--network", "none").start();
     assert_eq!(container.ended().await, 1, "{}", container.log());
     let [line] = &container.errors()[..] else { panic!("not one line: {}", container.log()) };
@@ -117,6 +117,7 @@ async fn finds_others_by_name(resolved: impl Fn(Run) -> Run) {
     let url = database.url.replace("127.0.0.1", NAME).replace("localhost", NAME);
     assert!(url.contains(NAME), "the database is not on this machine");
     let identity = Identity::of(NAME);
-    let run = identity.introduce_trusted(Run::on_this_machine().set("DATABASE_URL", url));
+    let run = identity
+        .introduce_trusted(Run::on_this_machine().set("DATABASE_URL", url).set("DATABASE_ALLOW_UNVERIFIED", "true"));
     resolved(run).start().ready().await;
 }

@@ -4,15 +4,17 @@ use super::is_health;
 use super::request_id::RequestId;
 use crate::clock;
 use crate::error::ErrorCode;
+use crate::metrics::Metrics;
 use crate::telemetry::{ClientIp, RequestIdentity};
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
 use std::time::Instant;
 use tracing::Instrument;
 
-pub(super) async fn access_log(mut request: Request, next: Next) -> Response {
+pub(super) async fn access_log(State(metrics): State<Metrics>, mut request: Request, next: Next) -> Response {
+    let active = metrics.request();
     let started = Instant::now();
     let method = method_name(request.method());
     let id = RequestId::of(&request);
@@ -28,6 +30,8 @@ pub(super) async fn access_log(mut request: Request, next: Next) -> Response {
     let status = response.status();
     let error_code = response.extensions().get::<ErrorCode>().map(|code| code.code());
 
+    let took = started.elapsed();
+
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
@@ -38,7 +42,7 @@ pub(super) async fn access_log(mut request: Request, next: Next) -> Response {
                 route = route.as_ref().map_or("unmatched", MatchedPath::as_str),
                 status = status.as_u16(),
                 error_code,
-                duration_ms = clock::milliseconds(started.elapsed()),
+                duration_ms = clock::milliseconds(took),
                 client_ip = client.map(tracing::field::display),
                 "request"
             )
@@ -49,6 +53,9 @@ pub(super) async fn access_log(mut request: Request, next: Next) -> Response {
         line!(debug);
     } else {
         line!(info);
+    }
+    if let Some(active) = active {
+        active.answered(method, route, status.as_u16(), error_code, took);
     }
     response
 }

@@ -5,6 +5,7 @@ use super::interceptor::Interceptor;
 use super::is_health;
 use crate::config::Settings;
 use crate::error::{ApiError, ErrorCode};
+use crate::metrics::{Limit, Metrics};
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::header::RETRY_AFTER;
@@ -15,7 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The response to a request beyond a limit.
-fn busy(code: ErrorCode) -> Response {
+fn busy(code: ErrorCode, limit: Limit, metrics: &Metrics) -> Response {
+    metrics.refused(limit);
     ([(RETRY_AFTER, "1")], ApiError::from(code)).into_response()
 }
 
@@ -24,14 +26,16 @@ fn busy(code: ErrorCode) -> Response {
 pub(super) struct ConcurrencyLimit {
     permits: Arc<Semaphore>,
     clients: ClientCounts,
+    metrics: Metrics,
 }
 
 impl ConcurrencyLimit {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings, metrics: Metrics) -> Self {
         let max = usize::try_from(settings.max_concurrent_requests).unwrap_or(usize::MAX);
         Self {
             permits: Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))),
             clients: ClientCounts { max: settings.max_concurrent_requests_per_client, counts: Arc::default() },
+            metrics,
         }
     }
 }
@@ -45,10 +49,14 @@ impl Interceptor for ConcurrencyLimit {
             return Ok(None);
         }
         let share = match request.extensions().get::<Client>() {
-            Some(client) => Some(self.clients.share(*client).ok_or_else(|| busy(ErrorCode::RateLimited))?),
+            Some(client) => {
+                let share = self.clients.share(*client);
+                Some(share.ok_or_else(|| busy(ErrorCode::RateLimited, Limit::Client, &self.metrics))?)
+            }
             None => None,
         };
-        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| busy(ErrorCode::Overloaded))?;
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        let permit = permit.map_err(|_| busy(ErrorCode::Overloaded, Limit::Requests, &self.metrics))?;
         let slot = Slot(Arc::new(SlotPermit { permits: Arc::clone(&self.permits), permit: Mutex::new(Some(permit)) }));
         if !request.body().is_end_stream() {
             // For the layer that waits for the body.

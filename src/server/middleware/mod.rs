@@ -25,7 +25,7 @@ use crate::app::AppState;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use interceptor::InterceptorLayer;
 use tower::ServiceBuilder;
@@ -48,7 +48,7 @@ pub(super) fn wrap(router: Router<AppState>, state: &AppState) -> Router<AppStat
             // An id for every request, for its log lines, its error body and its X-Request-ID header.
             .layer(InterceptorLayer(SetRequestId))
             // One log line for each response, with the status that the client sees.
-            .layer(from_fn(access_log::access_log))
+            .layer(from_fn_with_state(state.database.metrics().clone(), access_log::access_log))
             // While the process stops, connections are closed, so that clients connect to another instance.
             .layer(InterceptorLayer(CloseWhenDraining(state.lifecycle.clone())))
             // Security headers on every response, and the error body for every 4xx and 5xx from the layers below.
@@ -62,7 +62,7 @@ pub(super) fn wrap(router: Router<AppState>, state: &AppState) -> Router<AppStat
             // Whom a request counts against: its caller, where the token was verified before, or its address.
             .layer(InterceptorLayer(SetClient::new(state.auth.clone())))
             // Limits concurrent requests, in total and for each client, and the time of each.
-            .layer(InterceptorLayer(ConcurrencyLimit::new(settings)))
+            .layer(InterceptorLayer(ConcurrencyLimit::new(settings, state.database.metrics().clone())))
             .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, settings.request_timeout))
             // No request uses tables before their schema fits this build. Below the limits, since requests wait here.
             .layer(WaitUntilReady(state.lifecycle.clone()))
@@ -70,7 +70,7 @@ pub(super) fn wrap(router: Router<AppState>, state: &AppState) -> Router<AppStat
             .layer(InterceptorLayer(BodyLimits::new(settings)))
             .layer(DefaultBodyLimit::disable())
             // Limits the rate of requests for each client.
-            .layer(option_layer(RateLimit::new(settings).map(InterceptorLayer)))
+            .layer(option_layer(RateLimit::new(settings, state.database.metrics().clone()).map(InterceptorLayer)))
             .map_response(IntoResponse::into_response)
             // A panic in a handler becomes a 500, which scripts can read; the connection stays open.
             .layer(CatchPanicLayer::custom(panics::respond)),

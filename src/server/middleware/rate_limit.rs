@@ -5,6 +5,7 @@ use super::interceptor::Interceptor;
 use super::is_health;
 use crate::config::Settings;
 use crate::error::{ApiError, ErrorCode};
+use crate::metrics::{Limit, Metrics};
 use axum::extract::Request;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderName, HeaderValue};
@@ -25,10 +26,11 @@ pub(super) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// What the limit is: `"client";q=50;w=5`, the burst and the seconds in which an empty bucket fills.
 pub(super) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// The most clients that have buckets of their own; these take about 10 MB.
+/// The most clients that have buckets of their own; these take about 10 MB. Callers whose token is known go on having one until
+/// there are twice as many: whoever has many addresses, such as an IPv6 /48, makes no token with them.
 const CLIENTS_MAX: usize = 65_536;
 
-/// The number of buckets that all clients share while there are more.
+/// The number of buckets that all others share while there are more.
 const OVERFLOW_BUCKETS: u64 = 1_024;
 
 /// How often the buckets of inactive clients are removed.
@@ -59,22 +61,24 @@ struct Inner {
     hasher: RandomState,
     clock: DefaultClock,
     clients_max: usize,
-    full: AtomicBool,
+    /// Whether there is no further bucket for an address, and none for a caller.
+    full: [AtomicBool; 2],
     checks: AtomicU64,
     /// Milliseconds after `began` of the next sweep.
     next_sweep: AtomicU64,
     began: Instant,
+    metrics: Metrics,
 }
 
 impl RateLimit {
     /// None if the rate is 0: there is then no limit.
-    pub(super) fn new(settings: &Settings) -> Option<Self> {
+    pub(super) fn new(settings: &Settings, metrics: Metrics) -> Option<Self> {
         let per_minute = NonZeroU32::new(settings.rate_limit_per_minute)?;
         let burst = NonZeroU32::new(settings.rate_limit_burst)?;
-        Some(Self::with(Quota::per_minute(per_minute).allow_burst(burst), CLIENTS_MAX))
+        Some(Self::with(Quota::per_minute(per_minute).allow_burst(burst), CLIENTS_MAX, metrics))
     }
 
-    fn with(quota: Quota, clients_max: usize) -> Self {
+    fn with(quota: Quota, clients_max: usize, metrics: Metrics) -> Self {
         Self(Arc::new(Inner {
             limiter: RateLimiter::dashmap(quota).with_middleware::<StateInformationMiddleware>(),
             policy: policy(quota),
@@ -83,10 +87,11 @@ impl RateLimit {
             hasher: RandomState::new(),
             clock: DefaultClock::default(),
             clients_max,
-            full: AtomicBool::new(false),
+            full: Default::default(),
             checks: AtomicU64::new(0),
             next_sweep: AtomicU64::new(0),
             began: Instant::now(),
+            metrics,
         }))
     }
 
@@ -97,7 +102,8 @@ impl RateLimit {
             self.maintain();
         }
         let mut bucket = Bucket::Client(client);
-        if inner.full.load(Ordering::Relaxed) {
+        let is_caller = matches!(client, Client::Caller(_));
+        if inner.full[usize::from(is_caller)].load(Ordering::Relaxed) {
             bucket = Bucket::Overflow(inner.hasher.hash_one(&bucket) % OVERFLOW_BUCKETS);
         }
         let checked = inner.limiter.check_key(&bucket);
@@ -118,7 +124,7 @@ impl RateLimit {
     /// Counts the buckets, and from time to time removes those that are full again, on another thread.
     fn maintain(&self) {
         let inner = &self.0;
-        inner.full.store(inner.limiter.len() >= inner.clients_max, Ordering::Relaxed);
+        self.count();
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let (now, due) = (millis(inner.began.elapsed()), inner.next_sweep.load(Ordering::Relaxed));
         let claim = || {
@@ -130,9 +136,16 @@ impl RateLimit {
             tokio::task::spawn_blocking(move || {
                 this.0.limiter.retain_recent();
                 this.0.limiter.shrink_to_fit();
-                this.0.full.store(this.0.limiter.len() >= this.0.clients_max, Ordering::Relaxed);
+                this.count();
             });
         }
+    }
+
+    fn count(&self) {
+        let Inner { limiter, clients_max, full: [addresses, callers], .. } = &*self.0;
+        let clients = limiter.len();
+        addresses.store(clients >= *clients_max, Ordering::Relaxed);
+        callers.store(clients as u64 >= 2 * *clients_max as u64 + OVERFLOW_BUCKETS, Ordering::Relaxed);
     }
 }
 
@@ -157,6 +170,7 @@ impl Interceptor for RateLimit {
             return Ok(None);
         };
         self.check(*client).map(Some).map_err(|seconds| {
+            self.0.metrics.refused(Limit::Rate);
             let seconds = seconds.max(1);
             let wait = [(RETRY_AFTER, seconds.to_string())];
             let mut response = (wait, ApiError::from(ErrorCode::RateLimited)).into_response();
@@ -180,7 +194,7 @@ mod tests {
 
     fn limit(burst: u32, clients_max: usize) -> RateLimit {
         let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
-        RateLimit::with(Quota::per_minute(NonZeroU32::MIN).allow_burst(burst), clients_max)
+        RateLimit::with(Quota::per_minute(NonZeroU32::MIN).allow_burst(burst), clients_max, Metrics::default())
     }
 
     #[tokio::test]
@@ -203,6 +217,22 @@ mod tests {
         let client = Client::of(Ipv4Addr::new(192, 0, 2, 1).into());
         let passed = (0..1_000_100).take_while(|_| limit.check(client).is_ok()).count();
         assert_eq!(passed, 1_000_000);
+    }
+
+    #[tokio::test]
+    async fn addresses_use_up_no_callers_share() {
+        let limit = limit(1, 1_000);
+        let address = |number: u32| Client::of(Ipv4Addr::from_bits(number).into());
+        let refused = (0..20_000).filter(|number| limit.check(address(*number)).is_err()).count();
+        assert!(refused > 10_000, "they share buckets: {refused}");
+        for caller in 0..100 {
+            assert_eq!(limit.check(Client::Caller(caller)), Ok(0), "{caller}");
+            assert!(limit.check(Client::Caller(caller)).is_err(), "its own share is used up");
+        }
+        // Callers without end have a bound, too.
+        let refused = (100..100_000).filter(|caller| limit.check(Client::Caller(*caller)).is_err()).count();
+        let most = 2 * 1_000 + CHECKS_PER_MAINTENANCE + 2 * OVERFLOW_BUCKETS;
+        assert!(refused > 90_000 && limit.0.limiter.len() as u64 <= most, "{refused}, {}", limit.0.limiter.len());
     }
 
     #[tokio::test]

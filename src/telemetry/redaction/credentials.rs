@@ -6,12 +6,15 @@ use regex::bytes::Regex;
 use std::sync::LazyLock;
 
 static BEARER: LazyLock<Regex> = LazyLock::new(|| compile(r#"(?i-u)bearer[\s\x01+]{1,8}([^\s"\\&;,\x02]+)"#));
+/// A user and a password in base64 (RFC 7617).
+static BASIC: LazyLock<Regex> = LazyLock::new(|| compile(r"(?i-u)basic[\s\x01+]{1,8}([A-Za-z0-9+/_-]{8,}={0,2})"));
 /// A JSON object in base64url: the parts of a JWT begin with one (RFC 7519).
 static JWT: LazyLock<Regex> = LazyLock::new(|| compile(r"(?-u)eyJ[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)*"));
 
 /// Finds tokens, e-mail addresses, and user and password of URLs.
 pub(super) fn find(line: &[u8], matches: &mut Vec<Match>) {
     matches.extend(BEARER.captures_iter(line).filter_map(|groups| Some(Match::new(groups.get(1)?.range()))));
+    matches.extend(BASIC.captures_iter(line).filter_map(|groups| Some(Match::new(groups.get(1)?.range()))));
     matches.extend(JWT.find_iter(line).map(|jwt| Match::new(jwt.range())));
     find_addresses(line, matches);
 }

@@ -8,8 +8,9 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 /// Names whose values are personal or secret anywhere.
-const NAMES: &str = "patient[_-]?id|ssn|mrn|medical[_-]?record[_-]?number|date[_-]?of[_-]?birth|dob|phone(?:[_-]?number)?|\
-     e-?mail(?:[_-]?address)?|(?:access|id|refresh)[_-]?token|token|client[_-]?secret|password|authorization|set-cookie|cookie";
+const NAMES: &str = "patient[_-]?id|ssn|mrn|medical[_-]?record[_-]?number|date[_-]?of[_-]?birth|birth[_-]?date|dob|phone(?:[_-]?number)?|\
+     e-?mail(?:[_-]?address)?|(?:access|id|refresh)[_-]?token|token|(?:client[_-]?)?secret|api[_-]?key|session[_-]?id|code[_-]?verifier|\
+     password|passwd|pwd|authorization|set-cookie|cookie";
 
 /// Names whose values are personal or secret in a query. Log lines also use these names, for harmless JSON fields.
 const QUERY_NAMES: &str = "address|code|state";
@@ -25,9 +26,32 @@ static NAMED: LazyLock<Regex> = LazyLock::new(|| {
 
 /// The last letters of those names. Comparing them with the text before each `=` and `:` is fast, and enough for nearly
 /// every line.
-const ENDINGS: [&[u8]; 16] = [
-    b"ent_id", b"ent-id", b"entid", b"ssn", b"mrn", b"number", b"birth", b"dob", b"phone", b"mail", b"address",
-    b"token", b"secret", b"word", b"ization", b"cookie",
+const ENDINGS: [&[u8]; 25] = [
+    b"ent_id",
+    b"ent-id",
+    b"entid",
+    b"ion_id",
+    b"ion-id",
+    b"ionid",
+    b"ssn",
+    b"mrn",
+    b"number",
+    b"birth",
+    b"birthdate",
+    b"birth_date",
+    b"birth-date",
+    b"dob",
+    b"phone",
+    b"mail",
+    b"address",
+    b"token",
+    b"secret",
+    b"key",
+    b"verifier",
+    b"word",
+    b"wd",
+    b"ization",
+    b"cookie",
 ];
 const QUERY_ENDINGS: [&[u8]; 2] = [b"code", b"state"];
 
@@ -68,7 +92,10 @@ pub(super) fn find(line: &[u8], matches: &mut Vec<Match>) {
             continue;
         }
         let quoted_name = colon.is_some_and(|colon| colon.starts_with(b"\""));
-        at = value.end;
+        // The quote that ends a value may be the one that begins another one's.
+        if value.start == whole.end() {
+            at = value.end;
+        }
         matches.push(Match { needs_quotes: quoted_name && value.start == whole.end(), range: value });
     }
 }

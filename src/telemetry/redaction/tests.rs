@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use proptest::prelude::*;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -95,10 +96,23 @@ fn personal_data_and_secrets_are_removed_in_every_encoding() {
 }
 
 #[test]
+fn a_quote_that_does_not_close_hides_no_other_value() {
+    for text in [
+        "note ssn=' password='abcdefgh'",
+        "{\"ssn\":\" \"password\":\"abcdefgh\"}",
+        "ssn='a,password='b token='abcdefgh",
+        "ssn=a,password='abcdefgh ijkl'",
+    ] {
+        assert!(!redact(text).contains("abcdefgh"), "{text} gave {}", redact(text));
+    }
+}
+
+#[test]
 fn every_name_is_known_in_every_form() {
     let names = "patient_id patient-id patientId ssn mrn medical_record_number medicalRecordNumber date_of_birth dob phone \
         phone_number email e-mail emailAddress access_token id_token refresh_token token client_secret password \
-        authorization cookie set-cookie Set-Cookie user_email X-Token";
+        authorization cookie set-cookie Set-Cookie user_email X-Token birthDate birth_date secret api_key X-Api-Key \
+        session_id sessionId code_verifier pwd passwd";
     for name in names.split_whitespace().flat_map(|name| [name.to_owned(), name.to_uppercase()]) {
         for text in [
             format!("{name}=q7z"),
@@ -211,5 +225,123 @@ fn redaction_is_linear_in_the_length() {
         let _ = redact(&text);
         // A quadratic one takes minutes.
         assert!(started.elapsed() < Duration::from_secs(5), "{unit}: {:?}", started.elapsed());
+    }
+}
+
+/// What stands around: any text, and a space, since a name begins behind one.
+fn before() -> impl Strategy<Value = String> {
+    // Often with something that begins and does not end.
+    let begun = proptest::sample::select(&["", "ssn='", "\"token\":\"", "email=", "[", "cookie: "][..]);
+    ("[ -~é]{0,40}", begun).prop_map(|(text, begun)| format!("{text} {begun} "))
+}
+
+/// The names of docs/middleware.md, with each of the ways to join their words, behind another word or not.
+fn name() -> impl Strategy<Value = String> {
+    const NAMES: [&str; 24] = [
+        "patient_id",
+        "ssn",
+        "mrn",
+        "medical_record_number",
+        "date_of_birth",
+        "birth_date",
+        "dob",
+        "phone",
+        "phone_number",
+        "email",
+        "email_address",
+        "token",
+        "access_token",
+        "secret",
+        "client_secret",
+        "api_key",
+        "session_id",
+        "code_verifier",
+        "password",
+        "passwd",
+        "pwd",
+        "authorization",
+        "cookie",
+        "set-cookie",
+    ];
+    let named = (proptest::sample::select(&NAMES[..]), proptest::sample::select(&["_", "-", ""][..]), any::<bool>());
+    named.prop_map(|(name, joint, behind)| {
+        let joint = if name.contains('-') { "-" } else { joint };
+        format!("{}{}", if behind { "x-" } else { "" }, name.replace('_', joint))
+    })
+}
+
+fn form(name: &str, value: &str, form: usize) -> String {
+    match form {
+        0 => format!("{name}={value}"),
+        1 => format!("{name}: {value}"),
+        2 => format!("{{\"{name}\":\"{value}\"}}"),
+        3 => format!("/x?filter[{name}]={value}&b=2"),
+        4 => format!("/x?{name}[0]={value}"),
+        _ => format!("{} = '{value}'", name.to_uppercase()).replace(" = ", "="),
+    }
+}
+
+/// With its delimiters percent-encoded, so many times.
+fn encoded(text: &str, times: usize) -> String {
+    (0..times).fold(text.to_owned(), |text, _| text.replace('%', "%25").replace('@', "%40").replace(['=', ':'], "%3D"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn values_of_names_are_removed(
+        before in before(), name in name(), value in "[a-zA-Z0-9]{8,24}", kind in 0..6_usize, after in "[ -~]{0,20}",
+    ) {
+        let text = format!("{before}{} {after}", form(&name, &value, kind));
+        prop_assume!(!before.contains(&value) && !after.contains(&value));
+        for text in [line(&text), text] {
+            prop_assert!(!redact(&text).contains(&value), "{text} gave {}", redact(&text));
+        }
+    }
+
+    #[test]
+    fn numbers_are_removed(
+        before in "[ -/:-~]{0,40}", gap in "[ .()/+_~-]{1,3}", a in "[0-9]{3}", b in "[0-9]{2}", c in "[0-9]{4}", phone in "[1-9][0-9]{9,14}",
+    ) {
+        for number in [format!("{a}{gap}{b}{gap}{c}"), format!("({a}) {a}-{c}"), phone] {
+            let text = format!("{before} {number} x");
+            prop_assert!(!redact(&text).contains(&number), "{text} gave {}", redact(&text));
+            let text = line(&text);
+            prop_assert!(!redact(&text).contains(&number), "{text} gave {}", redact(&text));
+        }
+    }
+
+    #[test]
+    fn addresses_and_credentials_are_removed(
+        before in before(), local in "[a-z][a-z0-9._+-]{6,20}", host in "[a-z]{3,9}\\.[a-z]{2,5}", secret in "[A-Za-z0-9_-]{16,60}", times in 0..4_usize,
+    ) {
+        let (user, password) = (&local, &secret);
+        for (text, found) in [
+            (encoded(&format!("{local}@{host}"), times), &local),
+            (format!("Bearer {secret}"), &secret),
+            (format!("basic {secret}=="), &secret),
+            (format!("eyJ{secret}.{secret}.{secret}"), &secret),
+            (format!("postgres://{user}:{password}@db.example.org/app"), password),
+        ] {
+            prop_assume!(!before.contains(found.as_str()));
+            let text = format!("{before}{text} x");
+            for text in [line(&text), text] {
+                prop_assert!(!redact(&text).contains(found.as_str()), "{text} gave {}", redact(&text));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_redacted_stays_so(text in "[ -~é@=0-9]{0,120}") {
+        let once = redact(&text).into_owned();
+        prop_assert_eq!(redact(&once), once.as_str());
+    }
+
+    #[test]
+    fn plain_words_stay(text in "[a-z ,.]{0,120}", number in 0..999_999_999_u32) {
+        prop_assume!(!["bearer", "basic"].iter().any(|word| text.contains(word)));
+        let text = format!("{text} {number} {text}");
+        prop_assert_eq!(redact(&text), text.as_str());
     }
 }

@@ -28,7 +28,7 @@ async fn log_in(app: &TestApp, server: &impl Serves) -> Answer {
 fn assert_from_here(entry: &Model, action: &str) {
     assert_eq!((entry.action.as_str(), entry.resource_type.as_str()), (action, "users"), "{entry:?}");
     assert_eq!(entry.ip.as_deref().map(|ip| ip.trim_end_matches("/32")), Some("127.0.0.1"), "{entry:?}");
-    assert_eq!(entry.user_agent.as_deref(), Some("browser/1.0 [redacted]"), "{entry:?}");
+    assert_eq!(entry.user_agent.as_deref(), Some("browser/1.0"), "{entry:?}");
 }
 
 async fn login_is_recorded_without_changing_the_user(database: Database) {
@@ -127,10 +127,10 @@ async fn a_refused_login_is_in_the_systems_log(database: Database) {
 async fn bytes_that_are_no_text_do_not_hide_a_program() {
     let app = TestApp::start(Database::migrated_sqlite().await).await;
     for (sent, kept) in [
-        (&b"curl/8.0 \xff"[..], "curl/8.0 \u{fffd}"),
-        ("Käse/1.0".as_bytes(), "Käse/1.0"),
-        ("clinic\u{202e}/1\u{200b}.0\u{2028}".as_bytes(), "clinic/1.0"),
-        (b"\xfc\xff ada@example.org", "\u{fffd}\u{fffd} [redacted]"),
+        (&b"curl/8.0 \xff"[..], "curl/8.0"),
+        ("Käse/1.0 curl/8.0".as_bytes(), "curl/8.0"),
+        ("clinic/1.0 \u{202e}/1\u{200b}.0\u{2028}".as_bytes(), "clinic/1.0"),
+        (b"\xfc\xff ada@example.org clinic/1.0\xff", "clinic/1.0"),
     ] {
         let (begun, body) = agreed(&app, app.own()).await;
         let request = app.http.post(format!("{}/api/v1/auth/callback", app.own().base)).header("cookie", begun.cookie);

@@ -1,13 +1,15 @@
 //! No patient's data is in the log, wherever a client puts it.
 
 use super::operations::{a_document, a_user, make};
-use crate::support::{AuditedTenant, Request};
-use bulkhead::entity::audit_log::Entity;
+use crate::support::{AuditedTenant, Request, TestApp, TestClient, chain};
+use crate::{run, stderr, stdout};
+use bulkhead::audit::SYSTEM_TENANT;
+use bulkhead::entity::audit_log::{Entity, Model};
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::json;
 use test_support::{Database, on_migrated_databases};
 
-on_migrated_databases!(audit_log_holds_no_patient_data);
+on_migrated_databases!(audit_log_holds_no_patient_data, subjects_of_strangers_are_hidden);
 
 /// What must not be found: in names, addresses, files, metadata, headers and addresses.
 const PATIENT: [&str; 7] =
@@ -53,10 +55,9 @@ async fn audit_log_holds_no_patient_data(database: Database) {
     ];
     let agents = [
         "clinic/1.0".to_owned(),
-        "clinic/v (219-09-9999; patient@example.org; ssn=219099999; 555-867-5309)".to_owned(),
-        // Cut off in the middle of what is taken out.
-        format!("clinic/1.0 {}patient@example.org", "x".repeat(256 - 18)),
-        format!("clinic/1.0 {} 219-09-9999", "x".repeat(256 - 18)),
+        "clinic/1.2 (219-09-9999; patient@example.org; ssn=219099999; 555-867-5309)".to_owned(),
+        format!("clinic/1.0 {}patient@example.org Grace/mrn-4711", "x".repeat(256 - 18)),
+        format!("clinic/1.0 {} 219-09-9999 clinic/219-09-9999 x/219099999", "x".repeat(256 - 18)),
     ];
     let before = clinic.log().await.len();
     for (status, request) in &requests {
@@ -74,9 +75,8 @@ async fn audit_log_holds_no_patient_data(database: Database) {
     let log = clinic.log().await;
     assert!(log.len() >= before + 11 + 5, "what was asked is recorded, and what was refused again is counted");
     let kept: Vec<&str> = log.iter().rev().take(5).map(|entry| entry.user_agent.as_deref().unwrap()).collect();
-    assert!(kept.iter().all(|agent| agent.starts_with("clinic/")), "a program's name is kept: {kept:?}");
-    assert!(kept.iter().all(|agent| agent.chars().count() <= 256), "and not more than is worth it: {kept:?}");
-    assert!(kept.iter().any(|agent| agent.contains("[redacted]")), "{kept:?}");
+    assert!(kept.iter().all(|agent| agent.starts_with("clinic/1.")), "a program's name and version are kept: {kept:?}");
+    assert!(kept.iter().all(|agent| agent.len() < 40), "and nothing more: {kept:?}");
 
     // All columns of all chains.
     let dump = format!("{:?}", Entity::find().all(&clinic.owner).await.unwrap());
@@ -89,5 +89,54 @@ async fn audit_log_holds_no_patient_data(database: Database) {
     let export = clinic.must(&["audit", "export"]).await;
     for secret in PATIENT {
         assert!(!export.contains(secret), "{secret} is in the export");
+    }
+}
+
+async fn subjects_of_strangers_are_hidden(database: Database) {
+    let key = ("AUDIT_SUBJECT_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+    let clinic = AuditedTenant::new(database).await;
+    let server = TestApp::serve(&clinic, &[key]).await;
+    let (stranger, subject) = (clinic.caller(&server, "grace@example.org", "viewer"), "grace@example.org");
+    // Read, and refused, in the tenant's log; then refused in the system's.
+    stranger.get("documents").await.assert_status(200);
+    stranger.patch("tenant", &json!({})).await.assert_status(403);
+    let nowhere = TestClient::with_token(&clinic.http, &server, clinic.token("nowhere", subject, "admin"));
+    nowhere.get("documents").await.assert_error(403, "AUTH_009");
+    clinic.caller(&server, "ada", "admin").get("documents").await.assert_status(200);
+
+    let command = async |arguments: &[&str], settings: &[(&str, &str)]| {
+        run(arguments, &[&[("DATABASE_URL", clinic.database.url.as_str())], settings].concat()).await
+    };
+    let name = async |tenant: &str, subject: &str| {
+        let output = command(&["audit", "subject", "--tenant", tenant, subject], &[key]).await;
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output).trim().to_owned()
+    };
+    let (here, in_system) = (name("clinic", subject).await, name("system", subject).await);
+    assert!(here.starts_with("hmac-sha256:") && here.len() == 12 + 64 && here != in_system, "{here}, {in_system}");
+    let named = |entries: Vec<Model>| -> Vec<String> {
+        entries.iter().filter_map(|entry| Some(entry.metadata.get("subject")?.as_str()?.to_owned())).collect()
+    };
+    assert_eq!(named(clinic.log().await), [here.clone(), here], "of the two entries without a user");
+    assert_eq!(named(chain(&clinic.owner, SYSTEM_TENANT).await), [in_system]);
+    assert_ne!(name("clinic", "grace2@example.org").await, name("clinic", subject).await);
+    let export = clinic.must(&["audit", "export"]).await;
+    assert!(!export.contains("grace"), "{export}");
+    clinic.must(&["audit", "verify"]).await;
+
+    let output = command(&["audit", "subject", "--tenant", "nobody", subject], &[key]).await;
+    assert!(!output.status.success() && stderr(&output).contains("there is no tenant nobody"), "{}", stderr(&output));
+    let output = command(&["audit", "subject", "--tenant", "clinic", subject], &[]).await;
+    assert!(
+        !output.status.success() && stderr(&output).starts_with("AUDIT_SUBJECT_KEY: is not set"),
+        "{}",
+        stderr(&output)
+    );
+    for wrong in ["grace", "AAECAwQ="] {
+        let output = command(&["config", "check"], &[("AUDIT_SUBJECT_KEY", wrong)]).await;
+        assert_eq!(
+            stderr(&output).trim(),
+            "AUDIT_SUBJECT_KEY: must be 32 bytes in base64, as of: openssl rand -base64 32"
+        );
     }
 }

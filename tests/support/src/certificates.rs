@@ -1,6 +1,6 @@
 //! Certificates by an authority that nobody knows who was not told.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use std::fmt;
 
 /// An authority, and what a server needs that it vouches for, each as PEM.
@@ -11,6 +11,10 @@ pub struct Certificates {
     pub server: String,
     /// The server's key.
     pub key: String,
+    /// The certificate of a client named `postgres`, of the same authority.
+    pub client: String,
+    /// The client's key.
+    pub client_key: String,
 }
 
 impl fmt::Debug for Certificates {
@@ -37,6 +41,12 @@ impl Certificates {
         let key = KeyPair::generate().expect("a key");
         let server = CertificateParams::new([host.to_owned()]).expect("a name").signed_by(&key, &issuer);
         let server = server.expect("a certificate").pem();
-        Self { authority: certificate.pem(), server, key: key.serialize_pem() }
+        let client_key = KeyPair::generate().expect("a key");
+        let mut client = CertificateParams::default();
+        client.distinguished_name = DistinguishedName::new();
+        client.distinguished_name.push(DnType::CommonName, "postgres");
+        let client = client.signed_by(&client_key, &issuer).expect("a certificate").pem();
+        let (key, client_key) = (key.serialize_pem(), client_key.serialize_pem());
+        Self { authority: certificate.pem(), server, key, client, client_key }
     }
 }

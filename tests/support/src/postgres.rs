@@ -79,8 +79,9 @@ impl Cluster {
     /// # Panics
     /// When the server does not take the certificate.
     pub async fn offer_tls(&self, certificates: &Certificates) {
-        // The names that PostgreSQL looks for by itself.
-        for (name, text) in [("server.crt", &certificates.server), ("server.key", &certificates.key)] {
+        // The names that PostgreSQL looks for by itself, save for the authority's.
+        let files = [("server.crt", &certificates.server), ("server.key", &certificates.key)];
+        for (name, text) in files.into_iter().chain([("authority.crt", &certificates.authority)]) {
             let file = self.folder.join("data").join(name);
             fs::write(&file, text).expect("the file is written");
             // It refuses a key that others can read.
@@ -90,13 +91,29 @@ impl Cluster {
             }
         }
         let connection = Database::connect(&self.url).await.expect("it answers");
-        for sql in ["ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()"] {
+        let sql =
+            ["ALTER SYSTEM SET ssl = on", "ALTER SYSTEM SET ssl_ca_file = 'authority.crt'", "SELECT pg_reload_conf()"];
+        for sql in sql {
             connection.execute_unprepared(sql).await.expect("it reads its settings again");
         }
         connection.close().await.expect("the session ends");
         let url = self.url.replace("sslmode=disable", "sslmode=require");
         crate::eventually("PostgreSQL offers TLS", async || Database::connect(&url).await.ok()?.close().await.ok())
             .await;
+    }
+
+    /// Has everyone who comes with TLS show a certificate in the name of the login.
+    ///
+    /// # Panics
+    /// When it does not read its settings again.
+    pub async fn demand_client_certificates(&self) {
+        let rules = "hostnossl all all all trust\nhostssl all all all cert\n";
+        fs::write(self.folder.join("data/pg_hba.conf"), rules).expect("the file is written");
+        let connection = Database::connect(&self.url).await.expect("it answers");
+        connection.execute_unprepared("SELECT pg_reload_conf()").await.expect("it reads its settings again");
+        connection.close().await.expect("the session ends");
+        let url = self.url.replace("sslmode=disable", "sslmode=require");
+        crate::eventually("PostgreSQL refuses who shows none", async || Database::connect(&url).await.err()).await;
     }
 
     fn pid(&self) -> Option<i32> {

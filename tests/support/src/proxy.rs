@@ -52,7 +52,7 @@ impl Proxy {
             ),
             // One process, so that it ends with this value. Its folders are in the temporary one.
             ProxyKind::Nginx => format!(
-                "daemon off;\nmaster_process off;\npid {path}/pid;\nerror_log stderr;\nevents {{ worker_connections 1024; }}\n\
+                "daemon off;\nmaster_process off;\npid {path}/pid;\nerror_log stderr;\nevents {{ worker_connections 8192; }}\n\
                  http {{\n access_log off;\n client_body_temp_path {path}/body;\n proxy_temp_path {path}/proxy;\n\
                  fastcgi_temp_path {path}/fastcgi;\n uwsgi_temp_path {path}/uwsgi;\n scgi_temp_path {path}/scgi;\n\
                  server {{\n listen 127.0.0.1:{port};\n location / {{\n proxy_pass http://127.0.0.1:{server};\n\

@@ -1,0 +1,283 @@
+//! Looks at the settings, the database and the identity provider of a deployment: what is good, what is risky, what is wrong, and
+//! what mends it. Changes nothing.
+
+use crate::auth::{Auth, KeyStatus};
+use crate::clock::unix_seconds;
+use crate::config::{DatabaseUrl, Environment, Issuer, Settings};
+use crate::database::{self, Access, Pool, Probe};
+use crate::tenancy::{Isolation, audit_guard_faults};
+use bulkhead_migrator::{Compatibility, Runner};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, FromQueryResult, Statement};
+use serde::Serialize;
+use std::fmt;
+
+/// The connections that an instance takes besides its pool: docs/settings.md, "PostgreSQL".
+const CONNECTIONS_BESIDES_THE_POOL: u32 = 4;
+
+/// How far the database's clock may be from this machine's until it is a risk, and until it is wrong: tokens are good for a minute
+/// before and after their times. In seconds.
+const CLOCKS_APART_RISKY: f64 = 2.0;
+const CLOCKS_APART_WRONG: f64 = 60.0;
+
+/// What is thought of something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Good,
+    /// It works, and something may come of it.
+    Risky,
+    /// It does not work, or data is not safe.
+    Wrong,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Good => "good",
+            Self::Risky => "risky",
+            Self::Wrong => "WRONG",
+        })
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What is thought of it.
+    pub verdict: Verdict,
+    /// What was looked at, in a word or two.
+    pub about: &'static str,
+    /// What was found.
+    pub text: String,
+    /// What to do; nothing where it is good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
+}
+
+impl Finding {
+    fn good(about: &'static str, text: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Good, about, text: text.into(), mend: None }
+    }
+
+    fn risky(about: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Risky, about, text: text.into(), mend: Some(mend.into()) }
+    }
+
+    fn wrong(about: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Wrong, about, text: text.into(), mend: Some(mend.into()) }
+    }
+}
+
+/// Looks at everything. `runner` knows this build's migrations.
+pub async fn examine(settings: &Settings, runner: &Runner) -> Vec<Finding> {
+    let mut findings = settings_of(settings);
+    findings.extend(database_of(settings, runner).await);
+    findings.push(provider_of(settings).await);
+    findings
+}
+
+fn settings_of(settings: &Settings) -> Vec<Finding> {
+    let mut findings: Vec<_> = settings
+        .warnings()
+        .into_iter()
+        .map(|warning| Finding::risky("settings", warning, "change this variable"))
+        .collect();
+    if settings.database_allow_unverified {
+        let text = "DATABASE_ALLOW_UNVERIFIED is set: PostgreSQL on another machine need not prove who it is";
+        findings.push(Finding::risky("settings", text, "set sslmode=verify-full in the URLs, and remove the variable"));
+    }
+    if settings.environment != Environment::Development {
+        let key = "openssl rand -base64 32";
+        if settings.audit.signing_key.is_none() {
+            let text = "AUDIT_SIGNING_KEY is not set: nobody can show that the audit log was not rewritten";
+            findings.push(Finding::risky("settings", text, format!("AUDIT_SIGNING_KEY=$({key})")));
+        }
+        if !settings.audit.subject_names.hide() {
+            let text = "AUDIT_SUBJECT_KEY is not set: callers without a user stand in the audit log by their subject";
+            findings.push(Finding::risky("settings", text, format!("AUDIT_SUBJECT_KEY=$({key})")));
+        }
+        if matches!(settings.database, DatabaseUrl::Sqlite(_)) {
+            let text = "SQLite has no row-level security: queries alone keep tenants apart";
+            findings.push(Finding::risky("settings", text, "use PostgreSQL"));
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::good("settings", "no setting is a risk"));
+    }
+    findings
+}
+
+async fn database_of(settings: &Settings, runner: &Runner) -> Vec<Finding> {
+    let pool = database::pool(settings);
+    let away = |error: &(dyn std::error::Error + 'static)| {
+        let text = format!("cannot use {}: {}", settings.database, database::cause(&settings.database, error));
+        vec![Finding::wrong("database", text, "see DATABASE_URL, and the database's own state")]
+    };
+    let probe = Probe::new(settings, pool.availability().clone());
+    if let Some(error) = probe.absence(settings.database_acquire_timeout).await {
+        return away(&error);
+    }
+    if let Err(error) = pool.execute_unprepared("SELECT 1").await {
+        return away(&error);
+    }
+    let mut findings = vec![Finding::good("database", format!("{} answers", settings.database))];
+    let schema = schema(&pool, runner).await;
+    let fits = schema.verdict != Verdict::Wrong;
+    findings.push(schema);
+    // Without its tables there is nothing to look at.
+    if fits {
+        findings.extend(isolation(&pool).await);
+        findings.extend(audit_guards(settings).await);
+    }
+    if pool.get_database_backend() == DbBackend::Postgres {
+        findings.extend(server(settings, &pool).await);
+    }
+    let _ = pool.close().await;
+    findings
+}
+
+async fn schema(pool: &Pool, runner: &Runner) -> Finding {
+    let about = "schema";
+    let checked = match runner.state(pool).await {
+        Ok(state) => runner.check(&state),
+        Err(error) => {
+            return Finding::wrong(about, database::text(&error), "see `bulkhead migrate status`");
+        }
+    };
+    match checked {
+        Ok(Compatibility::Exact) => Finding::good(about, "it is the one that this build was made for"),
+        Ok(Compatibility::Ahead(names)) => {
+            let text = format!("it is ahead of this build, which can work with it: {}", names.join(", "));
+            Finding::risky(about, text, "deploy the newer build everywhere")
+        }
+        Err(mismatch) => Finding::wrong(
+            about,
+            mismatch.to_string(),
+            "see `bulkhead migrate status`; `bulkhead migrate up` applies what is pending",
+        ),
+    }
+}
+
+async fn isolation(pool: &Pool) -> Vec<Finding> {
+    let about = "isolation";
+    match Isolation::look(pool, Access::Read).await {
+        Ok(Isolation::Database) => vec![Finding::good(about, "the database keeps tenants apart")],
+        Ok(Isolation::Application) => vec![Finding::good(about, "queries keep tenants apart, as the database cannot")],
+        Ok(Isolation::NotEnforced(faults)) => {
+            let mend = "put it back as the migrations have it; `bulkhead migrate verify` looks again";
+            faults.into_iter().map(|fault| Finding::wrong(about, fault, mend)).collect()
+        }
+        Err(error) => vec![Finding::wrong(about, database::text(&error), "it cannot be told: see the schema first")],
+    }
+}
+
+/// On the connection of the migrations, which sees all of it.
+async fn audit_guards(settings: &Settings) -> Vec<Finding> {
+    let about = "audit log";
+    let looked = async {
+        let connection = database::migration_connection(settings).await?;
+        let faults = audit_guard_faults(&connection).await;
+        let _ = connection.close().await;
+        faults
+    };
+    match looked.await {
+        Ok(faults) if faults.is_empty() => {
+            vec![Finding::good(about, "its triggers, rights and policies are as the migrations made them")]
+        }
+        Ok(faults) => {
+            let mend = "find out who changed it, put it back, and run `bulkhead audit verify`";
+            faults.into_iter().map(|fault| Finding::wrong(about, fault, mend)).collect()
+        }
+        Err(error) => {
+            let variable = settings.migration_database_variable;
+            vec![Finding::wrong(about, format!("{variable}: {}", database::text(&error)), "see this variable")]
+        }
+    }
+}
+
+/// What PostgreSQL says of itself and of the login.
+#[derive(FromQueryResult)]
+struct Server {
+    superuser: bool,
+    bypasses: bool,
+    encrypted: bool,
+    connections: i32,
+    now: f64,
+}
+
+const SERVER: &str = "SELECT rolsuper AS superuser, rolbypassrls AS bypasses,
+        coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS encrypted,
+        current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int AS connections,
+        extract(epoch FROM clock_timestamp())::float8 AS now
+    FROM pg_roles WHERE rolname = session_user";
+
+async fn server(settings: &Settings, pool: &Pool) -> Vec<Finding> {
+    let asked: Result<Option<Server>, DbErr> =
+        Server::find_by_statement(Statement::from_string(DbBackend::Postgres, SERVER)).one(pool).await;
+    let Ok(Some(server)) = asked else {
+        return vec![Finding::risky("server", "it does not say what the login may do", "see the rights of the login")];
+    };
+    let mut findings = Vec::new();
+    let prepare = "`bulkhead database prepare` makes a login for run time: name it in DATABASE_URL, and the owner in MIGRATION_DATABASE_URL";
+    findings.push(match (server.superuser, server.bypasses) {
+        (true, _) => Finding::risky(
+            "login",
+            "DATABASE_URL logs in as a superuser: whoever has it reads and changes all",
+            prepare,
+        ),
+        (_, true) => Finding::risky("login", "the login of DATABASE_URL has BYPASSRLS", prepare),
+        _ => Finding::good("login", "it is no superuser"),
+    });
+    if server.encrypted {
+        findings.push(Finding::good("encryption", "the connection is encrypted"));
+    }
+    let needed = settings.database_max_connections + CONNECTIONS_BESIDES_THE_POOL;
+    let there = u32::try_from(server.connections).unwrap_or(0);
+    findings.push(if needed <= there {
+        Finding::good("connections", format!("an instance takes {needed} of the server's {there}; count all instances"))
+    } else {
+        let text = format!("an instance takes {needed} connections, and the server has {there}");
+        Finding::wrong("connections", text, "lower DATABASE_MAX_CONNECTIONS, or raise the server's max_connections")
+    });
+    #[allow(clippy::cast_precision_loss, reason = "seconds since 1970 are exact for a long time")]
+    let apart = (server.now - unix_seconds() as f64).abs();
+    let text = format!("the database's clock is {apart:.0} s from this machine's");
+    let mend = "have both machines take their time from NTP";
+    findings.push(if apart < CLOCKS_APART_RISKY {
+        Finding::good("clocks", "they agree")
+    } else if apart < CLOCKS_APART_WRONG {
+        Finding::risky("clocks", text, mend)
+    } else {
+        Finding::wrong("clocks", text, mend)
+    });
+    findings
+}
+
+async fn provider_of(settings: &Settings) -> Finding {
+    let about = "provider";
+    let issuer = match &settings.auth.issuer {
+        Issuer::Disabled => {
+            let text = "OIDC_ISSUER_URL is not set: no token is accepted";
+            return Finding::wrong(about, text, "set it to the issuer of your identity provider");
+        }
+        Issuer::Development(_) => return Finding::good(about, "tokens come from `bulkhead dev-token`"),
+        Issuer::Provider(provider) => &provider.issuer,
+    };
+    let auth = Auth::new(&settings.auth);
+    if let Err(error) = auth.prepare().await {
+        return Finding::wrong(about, error.to_string(), "see SSL_CERT_FILE, and the machine's certificates");
+    }
+    // A token that nobody has signed: it waits for the first look at the provider.
+    tokio::select! {
+        () = auth.run() => {}
+        _ = auth.verify("a.b.c") => {}
+    }
+    match auth.key_status() {
+        KeyStatus::Fresh | KeyStatus::Stale => Finding::good(about, format!("{issuer} hands out its keys")),
+        KeyStatus::Unavailable | KeyStatus::Disabled => {
+            let text = format!("the keys of {issuer} cannot be fetched; the lines before say why");
+            Finding::wrong(about, text, "see OIDC_ISSUER_URL, and HTTPS_PROXY where there is a proxy")
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! What the process counts and measures for its operators.
+//!
+//! Labels are names of this program and of HTTP: a route's template, a method, a status, a code. No label's type can hold a
+//! tenant, a user, a path, or anything else that a client sends.
+//!
+//! Names are those of OpenTelemetry's semantic conventions where these have one
+//! (<https://opentelemetry.io/docs/specs/semconv/http/http-metrics/>, and `db/database-metrics`), written as Prometheus writes
+//! them: `http.server.request.duration` is `http_server_request_duration_seconds`.
+
+use axum::extract::MatchedPath;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// In seconds, as OpenTelemetry's conventions advise for requests.
+const REQUEST_BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+/// In seconds, as they advise for the database's operations.
+const OPERATION_BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+
+/// Counts and measures, or does nothing where nobody asked for it. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics(Option<Arc<Meters>>);
+
+#[derive(Debug)]
+struct Meters {
+    requests: Family<RequestLabels, Histogram, fn() -> Histogram>,
+    active_requests: Gauge,
+    errors: Family<CodeLabel, Counter>,
+    refusals: Family<LimitLabel, Counter>,
+    operations: Family<OperationLabel, Histogram, fn() -> Histogram>,
+    /// Those of the family, by [`Operation`]: a request has several, and a look-up by label costs more than what it counts.
+    each_operation: [Histogram; Operation::ALL.len()],
+    connection_waits: Histogram,
+    connection_waiters: Gauge,
+    appends: Histogram,
+    refused_checkpoints: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[allow(clippy::struct_field_names, reason = "the labels of OpenTelemetry's conventions")]
+struct RequestLabels {
+    http_request_method: &'static str,
+    http_route: Route,
+    http_response_status_code: u16,
+}
+
+/// The template of a request's route; `None` where no route fits.
+#[derive(Debug, Clone)]
+struct Route(Option<MatchedPath>);
+
+impl Route {
+    fn name(&self) -> &str {
+        self.0.as_ref().map_or("unmatched", MatchedPath::as_str)
+    }
+}
+
+impl PartialEq for Route {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Route {}
+
+impl Hash for Route {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name().hash(state);
+    }
+}
+
+impl EncodeLabelValue for Route {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        self.name().encode(encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabel {
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabel {
+    limit: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabel {
+    db_operation_name: &'static str,
+}
+
+/// A limit that refuses requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// `RATE_LIMIT_PER_MINUTE`
+    Rate,
+    /// `MAX_CONCURRENT_REQUESTS_PER_CLIENT`
+    Client,
+    /// `MAX_CONCURRENT_REQUESTS`
+    Requests,
+}
+
+impl Limit {
+    const ALL: [Self; 3] = [Self::Rate, Self::Client, Self::Requests];
+
+    const fn label(self) -> LimitLabel {
+        let limit = match self {
+            Self::Rate => "rate",
+            Self::Client => "client",
+            Self::Requests => "requests",
+        };
+        LimitLabel { limit }
+    }
+}
+
+/// What the database is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Begin,
+    Commit,
+    Select,
+    Insert,
+    Update,
+    Delete,
+    Other,
+}
+
+impl Operation {
+    const ALL: [Self; 7] =
+        [Self::Begin, Self::Commit, Self::Select, Self::Insert, Self::Update, Self::Delete, Self::Other];
+
+    const fn label(self) -> OperationLabel {
+        let db_operation_name = match self {
+            Self::Begin => "BEGIN",
+            Self::Commit => "COMMIT",
+            Self::Select => "SELECT",
+            Self::Insert => "INSERT",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Other => "OTHER",
+        };
+        OperationLabel { db_operation_name }
+    }
+
+    /// By the statement's first word.
+    pub(crate) fn of(sql: &str) -> Self {
+        match sql.split(' ').next() {
+            Some("SELECT") => Self::Select,
+            Some("INSERT") => Self::Insert,
+            Some("UPDATE") => Self::Update,
+            Some("DELETE") => Self::Delete,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Metrics {
+    /// One that counts.
+    #[must_use]
+    pub fn on() -> Self {
+        let seconds = || Histogram::new(OPERATION_BUCKETS);
+        let operations = Family::new_with_constructor(seconds as fn() -> Histogram);
+        let each_operation = Operation::ALL.map(|operation| operations.get_or_create_owned(&operation.label()));
+        let refusals = Family::default();
+        // A rule can only tell a rise from what was there before.
+        for limit in Limit::ALL {
+            drop(refusals.get_or_create(&limit.label()));
+        }
+        Self(Some(Arc::new(Meters {
+            requests: Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS)),
+            active_requests: Gauge::default(),
+            errors: Family::default(),
+            refusals,
+            operations,
+            each_operation,
+            connection_waits: seconds(),
+            connection_waiters: Gauge::default(),
+            appends: seconds(),
+            refused_checkpoints: Counter::default(),
+        })))
+    }
+
+    /// Names errors that may come: a rule cannot tell the first of a kind from one that was counted long ago, unless it was 0 before.
+    pub(crate) fn expect_errors(&self, codes: impl Iterator<Item = &'static str>) {
+        if let Some(meters) = &self.0 {
+            for code in codes {
+                drop(meters.errors.get_or_create(&CodeLabel { code }));
+            }
+        }
+    }
+
+    /// Begins to measure a request; it counts as one in progress until its value is gone.
+    pub(crate) fn request(&self) -> Option<ActiveRequest> {
+        let meters = Arc::clone(self.0.as_ref()?);
+        let raised = Raised::new(meters.active_requests.clone());
+        Some(ActiveRequest { meters, _raised: raised })
+    }
+
+    /// A request that a limit has refused.
+    pub(crate) fn refused(&self, limit: Limit) {
+        if let Some(meters) = &self.0 {
+            meters.refusals.get_or_create(&limit.label()).inc();
+        }
+    }
+
+    /// Begins to measure an operation of the database. What is not waited for to its end does not count.
+    pub(crate) fn operation(&self, operation: Operation) -> Timer<'_> {
+        self.timer(|meters| &meters.each_operation[operation as usize])
+    }
+
+    /// Begins to measure how long a connection of the pool is waited for.
+    pub(crate) fn connection(&self) -> (Timer<'_>, Option<Raised>) {
+        let waiter = self.0.as_ref().map(|meters| Raised::new(meters.connection_waiters.clone()));
+        (self.timer(|meters| &meters.connection_waits), waiter)
+    }
+
+    /// Begins to measure an entry of the audit log, from its place in the queue to the commit.
+    pub(crate) fn append(&self) -> Timer<'_> {
+        self.timer(|meters| &meters.appends)
+    }
+
+    /// A checkpoint that was refused, since it would contradict an earlier one.
+    pub(crate) fn checkpoint_refused(&self) {
+        if let Some(meters) = &self.0 {
+            meters.refused_checkpoints.inc();
+        }
+    }
+
+    fn timer(&self, histogram: impl FnOnce(&Meters) -> &Histogram) -> Timer<'_> {
+        Timer(self.0.as_ref().map(|meters| (histogram(meters), Instant::now())))
+    }
+
+    /// A registry with all of it, where it counts.
+    pub(crate) fn registry(&self) -> Option<Registry> {
+        let meters = self.0.as_deref()?;
+        let mut registry = Registry::default();
+        let seconds = Unit::Seconds;
+        registry.register_with_unit(
+            "http_server_request_duration",
+            "How long requests took, by method, route and status",
+            seconds.clone(),
+            meters.requests.clone(),
+        );
+        registry.register("http_server_active_requests", "Requests in progress", meters.active_requests.clone());
+        registry.register("bulkhead_http_errors", "Answers with an error, by its code", meters.errors.clone());
+        registry.register("bulkhead_http_refusals", "Requests that a limit refused", meters.refusals.clone());
+        registry.register_with_unit(
+            "db_client_operation_duration",
+            "How long the database took for a statement, or for a transaction's begin or commit",
+            seconds.clone(),
+            meters.operations.clone(),
+        );
+        registry.register_with_unit(
+            "db_client_connection_wait_time",
+            "How long requests waited for a connection of the pool (PostgreSQL)",
+            seconds.clone(),
+            meters.connection_waits.clone(),
+        );
+        registry.register(
+            "db_client_connection_pending_requests",
+            "Requests that wait for a connection of the pool (PostgreSQL)",
+            meters.connection_waiters.clone(),
+        );
+        registry.register_with_unit(
+            "bulkhead_audit_append_duration",
+            "How long entries of the audit log took, from their place in the queue to the commit",
+            seconds,
+            meters.appends.clone(),
+        );
+        registry.register(
+            "bulkhead_audit_checkpoints_refused",
+            "Checkpoints that would contradict an earlier one: entries are missing or changed",
+            meters.refused_checkpoints.clone(),
+        );
+        Some(registry)
+    }
+}
+
+/// Measures from its making to its end.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Timer<'m>(Option<(&'m Histogram, Instant)>);
+
+impl Timer<'_> {
+    /// What was measured has ended.
+    pub(crate) fn end(self) {
+        if let Some((histogram, began)) = self.0 {
+            histogram.observe(began.elapsed().as_secs_f64());
+        }
+    }
+}
+
+/// A request in progress.
+#[derive(Debug)]
+pub(crate) struct ActiveRequest {
+    meters: Arc<Meters>,
+    _raised: Raised,
+}
+
+impl ActiveRequest {
+    /// Counts the answer. `method` is one of HTTP's own, or a word of this program for all others.
+    pub(crate) fn answered(
+        self,
+        method: &'static str,
+        route: Option<MatchedPath>,
+        status: u16,
+        code: Option<&'static str>,
+        took: Duration,
+    ) {
+        let labels =
+            RequestLabels { http_request_method: method, http_route: Route(route), http_response_status_code: status };
+        self.meters.requests.get_or_create(&labels).observe(took.as_secs_f64());
+        if let Some(code) = code {
+            self.meters.errors.get_or_create(&CodeLabel { code }).inc();
+        }
+    }
+}
+
+/// Raises a gauge by one while it lives.
+#[derive(Debug)]
+pub(crate) struct Raised(Gauge);
+
+impl Raised {
+    fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `each_operation` and `label` go by it.
+    #[test]
+    fn operations_are_in_order() {
+        for (index, operation) in Operation::ALL.into_iter().enumerate() {
+            assert_eq!(operation as usize, index);
+        }
+        assert_eq!(Operation::of("SELECT 1"), Operation::Select);
+        assert_eq!(Operation::of("WITH x AS (SELECT 1) SELECT 1"), Operation::Other);
+    }
+}
