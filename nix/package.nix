@@ -160,7 +160,7 @@ in
           "Dockerfile"
           "nix(/module\\.nix)?"
           "railway\\.json"
-          "scripts(/(rolling|soak))?"
+          "scripts(/(rolling|soak|test))?"
           "tests/.*"
         ];
         cargoExtraArgs = "--locked --workspace --all-targets";

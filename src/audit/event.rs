@@ -6,6 +6,7 @@ use crate::subject_names::SubjectNames;
 use crate::telemetry::redact;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::net::IpAddr;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -84,42 +85,74 @@ impl ClientInfo {
 /// The programs that a User-Agent names with a version (RFC 9110, section 10.1.5), of which the first two numbers are kept. The
 /// rest is free text: comments name devices, and anything may stand where programs ought to.
 fn products(user_agent: &str) -> Option<String> {
-    let (mut depth, mut escaped) = (0_usize, false);
-    let without_comments: String = user_agent
-        .chars()
-        .filter(|character| {
-            let within = depth > 0;
-            match character {
-                _ if escaped => escaped = false,
-                '\\' if within => escaped = true,
-                '(' => depth += 1,
-                ')' => depth = depth.saturating_sub(1),
-                _ => {}
-            }
-            !within && *character != '('
-        })
-        .collect();
-    let products: Vec<String> = without_comments.split(' ').filter_map(product).take(PRODUCTS_MAX).collect();
-    (!products.is_empty()).then(|| redact(&products.join(" ")).into_owned())
+    let (mut kept, mut count, mut rest) = (String::new(), 0, user_agent);
+    while !rest.is_empty() && count < PRODUCTS_MAX {
+        let (products, comment) = rest.split_at(rest.find('(').unwrap_or(rest.len()));
+        for product in products.split(' ').filter_map(Product::of).take(PRODUCTS_MAX - count) {
+            count += 1;
+            product.add_to(&mut kept);
+        }
+        rest = behind_comment(comment);
+    }
+    match redact(&kept) {
+        _ if kept.is_empty() => None,
+        Cow::Borrowed(_) => Some(kept),
+        Cow::Owned(redacted) => Some(redacted),
+    }
 }
 
-/// `name/1.2`, of a product of a User-Agent.
-fn product(text: &str) -> Option<String> {
-    let (name, version) = text.split_once('/')?;
-    // Neither as addresses of persons are written, nor as numbers of patients are.
-    let of_names = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    let is_name = name.len() <= PRODUCT_CHARS_MAX
-        && name.starts_with(|first: char| first.is_ascii_alphabetic())
-        && name.bytes().all(of_names)
-        && name.bytes().filter(u8::is_ascii_digit).count() <= PRODUCT_DIGITS_MAX;
-    let digits =
-        |text: &str| -> String { text.chars().take_while(char::is_ascii_digit).take(VERSION_DIGITS_MAX).collect() };
-    let mut numbers = version.strip_prefix('v').unwrap_or(version).splitn(3, '.').map(digits);
-    let major = numbers.next().filter(|major| is_name && !major.is_empty())?;
-    Some(match numbers.next().filter(|minor| !minor.is_empty()) {
-        Some(minor) => format!("{name}/{major}.{minor}"),
-        None => format!("{name}/{major}"),
-    })
+/// What comes behind the comment that this begins with. Comments may hold others; a `\` takes the next character as it is
+/// (RFC 9110, section 5.6.5).
+fn behind_comment(text: &str) -> &str {
+    let (mut depth, mut escaped) = (0_usize, false);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'(' => depth += 1,
+            b')' if depth == 1 => return &text[at + 1..],
+            b')' => depth -= 1,
+            _ => {}
+        }
+    }
+    ""
+}
+
+/// A program of a User-Agent: its name, and the first two numbers of its version.
+struct Product<'t> {
+    name: &'t str,
+    major: &'t str,
+    minor: &'t str,
+}
+
+impl<'t> Product<'t> {
+    fn of(text: &'t str) -> Option<Self> {
+        let (name, version) = text.split_once('/')?;
+        // Neither as addresses of persons are written, nor as numbers of patients are.
+        let of_names = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        let is_name = name.len() <= PRODUCT_CHARS_MAX
+            && name.starts_with(|first: char| first.is_ascii_alphabetic())
+            && name.bytes().all(of_names)
+            && name.bytes().filter(u8::is_ascii_digit).count() <= PRODUCT_DIGITS_MAX;
+        let digits = |text: &'t str| {
+            let digits = text.bytes().take(VERSION_DIGITS_MAX).take_while(u8::is_ascii_digit).count();
+            &text[..digits]
+        };
+        let mut numbers = version.strip_prefix('v').unwrap_or(version).splitn(3, '.').map(digits);
+        let (major, minor) = (numbers.next()?, numbers.next().unwrap_or_default());
+        (is_name && !major.is_empty()).then_some(Self { name, major, minor })
+    }
+
+    fn add_to(&self, text: &mut String) {
+        let Self { name, major, minor } = self;
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text.extend([name, "/", major]);
+        if !minor.is_empty() {
+            text.extend([".", minor]);
+        }
+    }
 }
 
 /// An entry of the audit log before it has its place in a chain: who did what to what, in which tenant.
