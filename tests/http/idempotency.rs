@@ -118,7 +118,7 @@ async fn failed_request_leaves_its_key_free(database: Database) {
     assert_eq!(keys(&app).await, 0);
     clinic.admin.delete(&at("users", &owner)).await.assert_status(204);
     let made = post(&clinic.admin, "users", "one", &body).await;
-    assert_eq!((made.status, is_replay(&made)), (201, false));
+    assert_eq!((made.status, is_replay(&made)), (201, false), "{}", made.body);
 }
 
 async fn requests_at_once_make_one_row(database: Database) {
