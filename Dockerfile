@@ -29,6 +29,7 @@ COPY deploy/swagger-ui deploy/swagger-ui
 # The dependencies in a layer of their own: it holds until a manifest or the lock file changes.
 COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
+COPY cli-docs/Cargo.toml cli-docs/
 COPY image-tools/Cargo.toml image-tools/
 COPY migration/Cargo.toml migration/
 COPY migrator/Cargo.toml migrator/

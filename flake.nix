@@ -59,7 +59,7 @@
         };
     in
     {
-      # nix build .#default: the binary
+      # nix build .#default: the binary, with completions for shells and man pages
       # nix build .#image: an archive for `docker load`
       # nix build .#index: the images of both architectures as one OCI layout; .#index-amd64, .#index-arm64: of one
       # nix build .#sbom: what the binary is made of, in CycloneDX
@@ -71,7 +71,14 @@
         }:
         imagesOf.${linuxOf system}
         // {
-          default = bulkhead.package;
+          default = pkgs.symlinkJoin {
+            inherit (bulkhead.package) name meta;
+            passthru = { inherit (bulkhead.package) cargoArtifacts; };
+            paths = [
+              bulkhead.package
+              bulkhead.cliDocs
+            ];
+          };
           index = index pkgs linux;
           index-amd64 = index pkgs [ "x86_64-linux" ];
           index-arm64 = index pkgs [ "aarch64-linux" ];

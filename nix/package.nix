@@ -20,8 +20,8 @@ let
         "Cargo\\.(toml|lock)"
         "flake\\.lock"
         "build\\.rs"
-        "image-tools"
-        "image-tools/Cargo\\.toml"
+        "(cli-docs|image-tools)"
+        "(cli-docs|image-tools)/Cargo\\.toml"
         "(migration|migrator|src)(/.*)?"
         "tests"
         "tests/(image|migrations|support)"
@@ -141,6 +141,27 @@ in
     }
   );
 
+  # Completions for shells, and man pages.
+  cliDocs = craneLib.buildPackage (
+    common
+    // {
+      pname = "bulkhead-cli-docs";
+      src = files [ "cli-docs/.*" ];
+      postPatch = standIns;
+      cargoExtraArgs = "--locked --package cli-docs";
+      CARGO_PROFILE = "dev";
+      doNotPostBuildInstallCargoBinaries = true;
+      # The folders of nixpkgs' installShellFiles.
+      installPhaseCommand = ''
+        target/debug/cli-docs written
+        install -D -m 0444 written/bash/bulkhead.bash $out/share/bash-completion/completions/bulkhead.bash
+        install -D -m 0444 -t $out/share/fish/vendor_completions.d written/fish/*
+        install -D -m 0444 -t $out/share/zsh/site-functions written/zsh/*
+        install -D -m 0444 -t $out/share/man/man1 written/man1/*
+      '';
+    }
+  );
+
   # Everything that the checks compile, on a dependency layer of the dev profile.
   development =
     let
@@ -156,7 +177,7 @@ in
           "\\.github(/workflows(/.*)?)?"
           "(CHANGELOG|SECURITY)\\.md"
           "docs/.*\\.md"
-          "image-tools/.*"
+          "(cli-docs|image-tools)/.*"
           "Dockerfile"
           "nix(/module\\.nix)?"
           "railway\\.json"

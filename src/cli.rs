@@ -8,7 +8,7 @@ use crate::server::{self, ServeError, StartupError};
 use crate::{invocation, telemetry};
 use anyhow::anyhow;
 use bulkhead_migrator::Migrations;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 #[cfg(target_os = "linux")]
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::io::{IsTerminal, stdin, stdout};
@@ -22,6 +22,7 @@ mod dev_token;
 mod doctor;
 mod healthcheck;
 mod migrate;
+mod openapi_3_0;
 mod table;
 mod tenant;
 mod usage;
@@ -70,7 +71,11 @@ enum Command {
     #[command(subcommand)]
     Config(Config),
     /// Print the OpenAPI document as JSON
-    Openapi,
+    Openapi {
+        /// The version of OpenAPI that it is in: 3.0 for tools that do not know 3.1
+        #[arg(long = "as", value_name = "VERSION", default_value = "3.1")]
+        format: OpenApiVersion,
+    },
     /// Make, list, suspend and resume tenants
     #[command(subcommand)]
     Tenant(tenant::Tenant),
@@ -86,12 +91,22 @@ enum Command {
     DevToken(dev_token::DevToken),
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum OpenApiVersion {
+    #[value(name = "3.0")]
+    V3_0,
+    #[value(name = "3.1")]
+    V3_1,
+}
+
 #[derive(Debug, Clone, Copy, Subcommand)]
 enum Config {
     /// Report every mistake at once, by variable name
     Check,
     /// List every variable with its value and where it comes from; secrets as ***
     Show,
+    /// Print the JSON Schema of the variables
+    Schema,
 }
 
 /// Why a command ended without having done its work.
@@ -123,6 +138,12 @@ impl Failure {
             Self::Other(_) => 1,
         }
     }
+}
+
+/// The whole command line, as `cli-docs` describes it to shells and to `man`.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command of this process and says how it ended; a failure is one line on standard error per thing to change.
@@ -166,7 +187,7 @@ fn may_be_a_question() -> bool {
 }
 
 fn help() -> Result<(), Failure> {
-    Cli::command().print_long_help().map_err(|error| anyhow!("cannot write to standard output: {error}"))?;
+    command().print_long_help().map_err(|error| anyhow!("cannot write to standard output: {error}"))?;
     print_line("\nTo start the server: bulkhead start")?;
     Ok(())
 }
@@ -180,7 +201,7 @@ impl Command {
             Self::Database(verb) => verb.run(migrations),
             Self::Healthcheck(healthcheck) => healthcheck.run(),
             Self::Config(verb) => verb.run(),
-            Self::Openapi => openapi(),
+            Self::Openapi { format } => openapi(format),
             Self::Tenant(verb) => verb.run(),
             Self::User(verb) => verb.run(),
             Self::Audit(verb) => verb.run(),
@@ -214,17 +235,27 @@ fn misspelt() -> Vec<String> {
     misspelt.map(|Misspelt { name, meant }| format!("{name} is set, and is no setting: is {meant} meant?")).collect()
 }
 
-fn openapi() -> Result<(), Failure> {
-    let document = server::api_document().to_pretty_json().map_err(|error| anyhow!(error))?;
-    print_line(&document)?;
+fn openapi(format: OpenApiVersion) -> Result<(), Failure> {
+    let document = server::api_document();
+    let text = match format {
+        OpenApiVersion::V3_0 => {
+            let document = serde_json::to_value(document).map_err(|error| anyhow!(error))?;
+            format!("{:#}", openapi_3_0::of(document))
+        }
+        OpenApiVersion::V3_1 => document.to_pretty_json().map_err(|error| anyhow!(error))?,
+    };
+    print_line(&text)?;
     Ok(())
 }
 
 impl Config {
     fn run(self) -> Result<(), Failure> {
+        if matches!(self, Self::Schema) {
+            return print_line(&format!("{:#}", Settings::schema()));
+        }
         let (settings, shown) = Settings::read(&|name| std::env::var_os(name));
         match self {
-            Self::Check => {}
+            Self::Check | Self::Schema => {}
             Self::Show => {
                 let width = shown.iter().map(|line| line.name.len()).max().unwrap_or_default();
                 for line in shown {

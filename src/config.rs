@@ -9,10 +9,12 @@ mod auth;
 mod choices;
 mod database_url;
 mod env_reader;
+mod form;
 mod log_level;
 mod misspelt;
 mod origin;
 mod proxies;
+mod schema;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +31,7 @@ pub use origin::Origin;
 pub use proxies::{Forwarding, TrustedProxies};
 
 use env_reader::EnvReader;
+use form::Form;
 use log_level::LogLevel;
 use origin::Origins;
 use reqwest::Certificate;
@@ -40,6 +43,8 @@ use tracing_subscriber::filter::Targets;
 /// The upper bound of both rate limit settings. The limiter counts in nanoseconds; a burst of some hundred million at a
 /// rate of one a minute is more nanoseconds than it can hold.
 const RATE_LIMIT_MAX: u32 = 1_000_000;
+
+const PORT: Form = Form::Number(0, 65535);
 
 /// The settings of the process. Read once, at the start; never changed.
 #[derive(Debug, Clone)]
@@ -180,8 +185,9 @@ impl Settings {
         let per_client = (max_concurrent_requests / 8).max(1);
         let max_body_bytes = reader.at_least("MAX_BODY_BYTES", 1024 * 1024, 1);
 
-        let host = reader.value("HOST", IpAddr::V6(Ipv6Addr::UNSPECIFIED), "an IP address such as :: or 127.0.0.1");
-        let port = reader.value("PORT", 8000, "a port from 0 to 65535");
+        let unspecified = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let host = reader.value("HOST", unspecified, "an IP address such as :: or 127.0.0.1", Form::Address);
+        let port = reader.value("PORT", 8000, "a port from 0 to 65535", PORT);
 
         let settings = Self {
             environment,
@@ -202,12 +208,12 @@ impl Settings {
             database_statement_timeout: reader.seconds("DATABASE_STATEMENT_TIMEOUT_SECONDS", 30, 1),
             auth: reader.auth(environment),
             audit: reader.audit(),
-            log_level: reader.parsed("LOG_LEVEL", LogLevel::default()).into(),
+            log_level: reader.parsed("LOG_LEVEL", LogLevel::default(), Form::Text).into(),
             log_format: reader.choice("LOG_FORMAT", log_format),
-            source_revision: reader.optional("SOURCE_REVISION"),
+            source_revision: reader.optional("SOURCE_REVISION", Form::Text),
             docs_enabled: reader.flag("DOCS_ENABLED", environment != Environment::Production),
             allowed_origins: allowed_origins(&mut reader, environment),
-            trusted_proxies: reader.parsed("TRUSTED_PROXIES", TrustedProxies::default()),
+            trusted_proxies: reader.parsed("TRUSTED_PROXIES", TrustedProxies::default(), Form::Like(proxies::LIST)),
             max_concurrent_requests,
             max_concurrent_requests_per_client: reader.at_least("MAX_CONCURRENT_REQUESTS_PER_CLIENT", per_client, 1),
             max_connections: reader.at_least("MAX_CONNECTIONS", 4096, 1),
@@ -281,7 +287,7 @@ impl Proof {
 
 /// 0 is for no port, as it would be any free one, which nobody could tell a collector beforehand.
 fn metrics_port(reader: &mut EnvReader, port: u16) -> Option<u16> {
-    let metrics_port: u16 = reader.value("METRICS_PORT", 0, "a port from 1 to 65535, or 0 for no metrics");
+    let metrics_port: u16 = reader.value("METRICS_PORT", 0, "a port from 1 to 65535, or 0 for no metrics", PORT);
     if metrics_port != 0 && metrics_port == port {
         reader.error("METRICS_PORT", "must be another port than PORT: metrics are not for the public");
     }
@@ -298,7 +304,7 @@ fn max_metadata_bytes(reader: &mut EnvReader<'_>, max_body_bytes: u32) -> u32 {
 }
 
 fn allowed_origins(reader: &mut EnvReader<'_>, environment: Environment) -> Vec<Origin> {
-    let origins = reader.parsed("ALLOWED_ORIGINS", Origins::by_default(environment));
+    let origins = reader.parsed("ALLOWED_ORIGINS", Origins::by_default(environment), Form::Like(origin::LIST));
     if let Some(plain) = origins.insecure().filter(|_| environment == Environment::Production) {
         reader.error("ALLOWED_ORIGINS", &format!("{plain} must be https when ENVIRONMENT=production"));
     }

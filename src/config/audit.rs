@@ -1,6 +1,7 @@
 //! What the checkpoints of the audit log are signed with, and how often they are made.
 
 use super::env_reader::EnvReader;
+use super::form::Form;
 use crate::note::{SigningKey, is_name};
 use crate::subject_names::SubjectNames;
 use base64::Engine as _;
@@ -10,6 +11,9 @@ use std::time::Duration;
 
 /// The most minutes between two checkpoints: a week.
 const MINUTES_MAX: u32 = 7 * 24 * 60;
+
+/// 32 bytes in base64.
+const KEY: &str = "[A-Za-z0-9+/]{43}=";
 
 /// The checkpoints of the audit log.
 #[derive(Debug, Clone)]
@@ -25,8 +29,8 @@ pub struct AuditSettings {
 impl EnvReader<'_> {
     pub(super) fn audit(&mut self) -> AuditSettings {
         let subject_names = self.subject_names();
-        let seed = self.secret("AUDIT_SIGNING_KEY");
-        let origin = self.optional("AUDIT_ORIGIN");
+        let seed = self.secret("AUDIT_SIGNING_KEY", Some(KEY));
+        let origin = self.optional("AUDIT_ORIGIN", Form::Like(r"[^\s+]*[^\s+/]"));
         if origin.as_ref().is_some_and(|origin| !is_name(origin) || origin.ends_with('/')) {
             self.error(
                 "AUDIT_ORIGIN",
@@ -54,7 +58,7 @@ impl EnvReader<'_> {
     }
 
     fn subject_names(&mut self) -> SubjectNames {
-        let Some(text) = self.secret("AUDIT_SUBJECT_KEY") else { return SubjectNames::default() };
+        let Some(text) = self.secret("AUDIT_SUBJECT_KEY", Some(KEY)) else { return SubjectNames::default() };
         let key = BASE64_STANDARD.decode(text.expose_secret()).ok().and_then(|key| key.try_into().ok());
         if key.is_none() {
             self.error("AUDIT_SUBJECT_KEY", "must be 32 bytes in base64, as of: openssl rand -base64 32");

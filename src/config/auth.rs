@@ -2,6 +2,7 @@
 
 use super::choices::{Choice, Environment};
 use super::env_reader::EnvReader;
+use super::form::Form;
 use crate::text::NonBlank;
 use clap::ValueEnum;
 use secrecy::{ExposeSecret, SecretString};
@@ -129,6 +130,11 @@ impl DevelopmentKey {
 }
 
 const NAME_FORM: &str = "a name without spaces around it";
+const NAME: &str = r"\S|\S[^\n]*\S";
+const SCOPES: &str = r"(\S+\s+)*openid(\s+\S+)*";
+const URL: &str = "https?://[^/@][^@]*";
+/// 32 characters of one byte each, or characters of more, whose bytes no expression counts.
+const COOKIE_SECRET: &str = r"[\x00-\x7f]{32,}|[\s\S]*[^\x00-\x7f][\s\S]*";
 
 impl EnvReader<'_> {
     pub(super) fn auth(&mut self, environment: Environment) -> AuthSettings {
@@ -145,7 +151,12 @@ impl EnvReader<'_> {
             tenant_claim: self.optional_name("JWT_TENANT_CLAIM_NAME"),
             role_claim: self.name("JWT_ROLE_CLAIM_NAME", "role"),
             max_token_lifetime: 60 * self.seconds("JWT_MAX_LIFETIME_MINUTES", 60, 1),
-            token_cache_capacity: self.value("JWT_CACHE_CAPACITY", 10_000, "a whole number of 0 or more"),
+            token_cache_capacity: self.value(
+                "JWT_CACHE_CAPACITY",
+                10_000,
+                "a whole number of 0 or more",
+                Form::Number(0, u64::MAX),
+            ),
             keys_ttl: Duration::from_secs(self.within("JWKS_CACHE_TTL_SECONDS", 3600, 10..=KEY_AGE_SECONDS_MAX).into()),
         }
     }
@@ -153,10 +164,11 @@ impl EnvReader<'_> {
     /// Reads all of a provider's variables, even if the first ones are not set, so that every error is reported.
     fn provider(&mut self, https_only: bool) -> Option<Provider> {
         let issuer = self.url("OIDC_ISSUER_URL", https_only);
-        let client_id = self.optional("OIDC_CLIENT_ID");
-        let client_secret = self.secret("OIDC_CLIENT_SECRET");
+        let client_id = self.optional("OIDC_CLIENT_ID", Form::Text);
+        let client_secret = self.secret("OIDC_CLIENT_SECRET", None);
         let redirect_url = self.url("OIDC_REDIRECT_URL", https_only);
-        let scopes = self.name("OIDC_SCOPES", "openid profile email");
+        let scopes =
+            self.value("OIDC_SCOPES", NonBlank("openid profile email".to_owned()), NAME_FORM, Form::Like(SCOPES)).0;
         let audiences = self.names("OIDC_AUDIENCE");
         let api_token = self.choice("OIDC_API_TOKEN", ApiToken::Access);
         let token_type = self.choice("JWT_TYPE", TokenType::Any);
@@ -167,7 +179,7 @@ impl EnvReader<'_> {
             );
         }
         let end_session_endpoint = self.url("OIDC_END_SESSION_ENDPOINT", https_only);
-        let cookie_secret = self.secret("COOKIE_SECRET");
+        let cookie_secret = self.secret("COOKIE_SECRET", Some(COOKIE_SECRET));
         if cookie_secret.as_ref().is_some_and(|secret| secret.expose_secret().len() < COOKIE_SECRET_BYTES_MIN) {
             self.error("COOKIE_SECRET", &format!("must be {COOKIE_SECRET_BYTES_MIN} bytes or more"));
         }
@@ -205,11 +217,11 @@ impl EnvReader<'_> {
     }
 
     fn name(&mut self, name: &'static str, default: &str) -> String {
-        self.value(name, NonBlank(default.to_owned()), NAME_FORM).0
+        self.value(name, NonBlank(default.to_owned()), NAME_FORM, Form::Like(NAME)).0
     }
 
     fn optional_name(&mut self, name: &'static str) -> Option<String> {
-        let text = self.optional(name)?;
+        let text = self.optional(name, Form::Like(NAME))?;
         if !NonBlank::accepts(&text) {
             self.error(name, &format!("must be {NAME_FORM}, not {text:?}"));
         }
@@ -218,14 +230,15 @@ impl EnvReader<'_> {
 
     /// A list with commas between its items.
     fn names(&mut self, name: &'static str) -> Vec<String> {
-        let text = self.optional(name).unwrap_or_default();
+        let text = self.optional(name, Form::Text).unwrap_or_default();
         text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
     }
 
     /// An http or https URL without user and password.
     fn url(&mut self, name: &'static str, https_only: bool) -> Option<Url> {
+        let form = Form::Like(if https_only { "https://[^/@][^@]*" } else { URL });
         let Some(text) = self.text(name) else {
-            self.resolved(name, "(not set)".to_owned(), "default");
+            self.resolved(name, "(not set)".to_owned(), "default", form);
             return None;
         };
         let url = Url::parse(&text).ok().filter(|url| {
@@ -235,7 +248,7 @@ impl EnvReader<'_> {
                 && !matches!(url.host(), None | Some(Host::Domain("")))
         });
         // A text that is not such a URL may contain a password.
-        self.resolved(name, if url.is_some() { text } else { "***".to_owned() }, "environment");
+        self.resolved(name, if url.is_some() { text } else { "***".to_owned() }, "environment", form);
         match url {
             None => self.error(name, "must be a URL such as https://login.example.com/"),
             Some(url) if https_only && url.scheme() != "https" => {

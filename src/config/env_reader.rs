@@ -2,6 +2,7 @@
 
 use super::choices::Choice;
 use super::database_url::DatabaseUrl;
+use super::form::Form;
 use clap::ValueEnum;
 use secrecy::SecretString;
 use std::ffi::OsString;
@@ -20,6 +21,12 @@ pub struct ResolvedVariable {
     pub value: String,
     /// Where the value comes from: `environment`, `file` or `default`.
     pub source: &'static str,
+    /// The value that it has where it is not set.
+    pub(super) default: Option<String>,
+    /// What its text may be.
+    pub(super) form: Form,
+    /// Whether `NAME_FILE` may name a file that holds the value.
+    pub(super) or_file: bool,
 }
 
 /// Reads variables through `lookup`. A variable with an error gets its default; the errors are returned in its place.
@@ -36,13 +43,24 @@ impl<'a> EnvReader<'a> {
     }
 
     /// The value of `name`, which must be `expected`.
-    pub(super) fn value<T: FromStr + fmt::Display>(&mut self, name: &'static str, default: T, expected: &str) -> T {
-        self.read(name, default, |text, _| (format!("must be {expected}, not {text:?}"), text))
+    pub(super) fn value<T: FromStr + fmt::Display>(
+        &mut self,
+        name: &'static str,
+        default: T,
+        expected: &str,
+        form: Form,
+    ) -> T {
+        self.read(name, default, form, |text, _| (format!("must be {expected}, not {text:?}"), text))
     }
 
     /// The value of `name`, if its type has an error text of its own.
-    pub(super) fn parsed<T: FromStr<Err = String> + fmt::Display>(&mut self, name: &'static str, default: T) -> T {
-        self.read(name, default, |_, error| (error, "***".to_owned()))
+    pub(super) fn parsed<T: FromStr<Err = String> + fmt::Display>(
+        &mut self,
+        name: &'static str,
+        default: T,
+        form: Form,
+    ) -> T {
+        self.read(name, default, form, |_, error| (error, "***".to_owned()))
     }
 
     /// The value of `name`. `refuse` makes of a wrong text and its error what the error says, and what `config show` does.
@@ -50,10 +68,11 @@ impl<'a> EnvReader<'a> {
         &mut self,
         name: &'static str,
         default: T,
+        form: Form,
         refuse: impl FnOnce(String, T::Err) -> (String, String),
     ) -> T {
         let Some(text) = self.text(name) else {
-            self.resolved(name, default.to_string(), "default");
+            self.resolved(name, default.to_string(), "default", form);
             return default;
         };
         let (value, shown) = match text.parse::<T>() {
@@ -67,21 +86,21 @@ impl<'a> EnvReader<'a> {
                 (default, shown)
             }
         };
-        self.resolved(name, shown, "environment");
+        self.resolved(name, shown, "environment", form);
         value
     }
 
     /// The value of `name`, which must be one of the words of `T`.
     pub(super) fn choice<T: ValueEnum>(&mut self, name: &'static str, default: T) -> T {
-        self.value(name, Choice(default), &Choice::<T>::words()).0
+        self.value(name, Choice(default), &Choice::<T>::words(), Form::words::<T>()).0
     }
 
     pub(super) fn flag(&mut self, name: &'static str, default: bool) -> bool {
-        self.value(name, default, "true or false")
+        self.value(name, default, "true or false", Form::Flag)
     }
 
     pub(super) fn at_least(&mut self, name: &'static str, default: u32, min: u32) -> u32 {
-        let value = self.value(name, default, &format!("a whole number of {min} or more"));
+        let value = self.value(name, default, &format!("a whole number of {min} or more"), Form::number(min, u32::MAX));
         if value < min {
             self.error(name, &format!("must be {min} or more, not {value}"));
         }
@@ -90,7 +109,7 @@ impl<'a> EnvReader<'a> {
 
     pub(super) fn within(&mut self, name: &'static str, default: u32, range: RangeInclusive<u32>) -> u32 {
         let (min, max) = range.into_inner();
-        let value = self.value(name, default, &format!("a whole number from {min} to {max}"));
+        let value = self.value(name, default, &format!("a whole number from {min} to {max}"), Form::number(min, max));
         if !(min..=max).contains(&value) {
             self.error(name, &format!("must be {min} to {max}, not {value}"));
         }
@@ -101,30 +120,32 @@ impl<'a> EnvReader<'a> {
         Duration::from_secs(self.at_least(name, default, min).into())
     }
 
-    pub(super) fn optional(&mut self, name: &'static str) -> Option<String> {
+    pub(super) fn optional(&mut self, name: &'static str, form: Form) -> Option<String> {
         let text = self.text(name);
         let (value, source) = text.clone().map_or(("(not set)".to_owned(), "default"), |text| (text, "environment"));
-        self.resolved(name, value, source);
+        self.resolved(name, value, source, form);
         text
     }
 
     pub(super) fn database(&mut self, name: &'static str, default: Option<&str>) -> Option<DatabaseUrl> {
+        const FORM: Form = Form::Secret(Some("(postgres|postgresql|sqlite):[^\\n]+"));
         let (text, source) = match (self.text_or_file(name), default) {
             (Some((text, source)), _) => (text, source),
             (None, Some(default)) => (default.to_owned(), "default"),
             (None, None) => {
-                self.resolved(name, "(not set)".to_owned(), "default");
+                self.resolved_or_file(name, "(not set)".to_owned(), "default", FORM, None);
                 return None;
             }
         };
+        let default = default.map(str::to_owned);
         match text.parse::<DatabaseUrl>() {
             Ok(url) => {
-                self.resolved(name, url.to_string(), source);
+                self.resolved_or_file(name, url.to_string(), source, FORM, default);
                 Some(url)
             }
             Err(error) => {
                 self.error(name, &error);
-                self.resolved(name, "***".to_owned(), source);
+                self.resolved_or_file(name, "***".to_owned(), source, FORM, default);
                 None
             }
         }
@@ -135,14 +156,20 @@ impl<'a> EnvReader<'a> {
     pub(super) fn certificates(&mut self, name: &'static str) -> Option<(String, &'static str)> {
         let text = self.text_or_file(name);
         let (value, source) = text.as_ref().map_or(("(not set)", "default"), |(_, source)| ("(certificates)", source));
-        self.resolved(name, value.to_owned(), source);
+        self.resolved_or_file(
+            name,
+            value.to_owned(),
+            source,
+            Form::Like("[\\s\\S]*-----BEGIN CERTIFICATE-----[\\s\\S]*"),
+            None,
+        );
         text
     }
 
-    pub(super) fn secret(&mut self, name: &'static str) -> Option<SecretString> {
+    pub(super) fn secret(&mut self, name: &'static str, pattern: Option<&'static str>) -> Option<SecretString> {
         let secret = self.text_or_file(name);
         let (value, source) = secret.as_ref().map_or(("(not set)", "default"), |(_, source)| ("***", source));
-        self.resolved(name, value.to_owned(), source);
+        self.resolved_or_file(name, value.to_owned(), source, Form::Secret(pattern), None);
         secret.map(|(text, _)| text.into())
     }
 
@@ -188,7 +215,20 @@ impl<'a> EnvReader<'a> {
     }
 
     /// Records how `config show` lists the variable.
-    pub(super) fn resolved(&mut self, name: &'static str, value: String, source: &'static str) {
-        self.variables.push(ResolvedVariable { name, value, source });
+    pub(super) fn resolved(&mut self, name: &'static str, value: String, source: &'static str, form: Form) {
+        let default = (source == "default" && !value.starts_with('(')).then(|| value.clone());
+        self.variables.push(ResolvedVariable { name, value, source, default, form, or_file: false });
+    }
+
+    /// Records it of a variable that may come from a file.
+    fn resolved_or_file(
+        &mut self,
+        name: &'static str,
+        value: String,
+        source: &'static str,
+        form: Form,
+        default: Option<String>,
+    ) {
+        self.variables.push(ResolvedVariable { name, value, source, default, form, or_file: true });
     }
 }

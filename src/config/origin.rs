@@ -58,6 +58,9 @@ impl FromStr for Origin {
     }
 }
 
+/// The form of such a list, for the settings' JSON Schema.
+pub(super) const LIST: &str = r"\s*https?://[^\s,/?#@*]+\s*(,\s*https?://[^\s,/?#@*]+\s*)*";
+
 /// A list of origins, with commas between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Origins(pub(super) Vec<Origin>);

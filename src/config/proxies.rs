@@ -8,6 +8,10 @@ use std::str::FromStr;
 /// The addresses of Railway's edge (RFC 6598).
 const RAILWAY: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10);
 
+/// The form of a list of proxies, for the settings' JSON Schema.
+pub(super) const LIST: &str =
+    r"\s*(railway|[0-9A-Fa-f:.]+(/[0-9]{1,3})?)\s*(,\s*(railway|[0-9A-Fa-f:.]+(/[0-9]{1,3})?)\s*)*";
+
 /// The header with which a proxy forwards the client's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forwarding {

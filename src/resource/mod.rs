@@ -18,7 +18,7 @@ pub(crate) use json_object::json_object;
 pub(crate) use list::{ListQuery, PageQuery, Parameters, cursor_error};
 pub(crate) use openapi::{
     AuthErrors, BodyErrors, CallbackErrors, List, LogoutErrors, NotFound, PreconditionFailed, PublicErrors,
-    error_examples, routes,
+    error_examples, list_name, routes,
 };
 pub(crate) use precondition::{IfMatch, IfNoneMatch};
 pub(crate) use prefer::{PREFER, PREFERENCE_APPLIED, Prefer};

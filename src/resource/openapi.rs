@@ -29,7 +29,7 @@ pub(crate) struct List<T> {
     /// The page's rows: as many as were asked for, or fewer where they would be too long together.
     items: Vec<T>,
     /// Send it as `cursor` for the next page; null after the last page.
-    #[schema(example = "AAZGuJ1i8VgBk2uA3EF7cb9r2hYVtq9E")]
+    #[schema(required, example = "AAZGuJ1i8VgBk2uA3EF7cb9r2hYVtq9E")]
     next_cursor: Option<String>,
 }
 
@@ -364,8 +364,9 @@ fn uuid() -> Schema {
     ObjectBuilder::new().schema_type(Type::String).format(Some(format)).build().into()
 }
 
-fn list_name<T: ToSchema>() -> String {
-    format!("List_{}", T::name())
+/// What the document calls a page of these rows.
+pub(crate) fn list_name<T: ToSchema>() -> String {
+    format!("{}List", T::name())
 }
 
 fn add_schema<T: ToSchema>(schemas: &mut Schemas) {

@@ -8,7 +8,7 @@ use crate::entity::audit_log::{self, Column};
 use crate::entity::user;
 use crate::error::{ApiError, ErrorCode};
 use crate::ids::{AuditLogId, UserId};
-use crate::resource::{AuthErrors, Id, List, ListQuery, NotFound, PageQuery, Text, Timestamp, cursor_error};
+use crate::resource::{AuthErrors, Id, List, ListQuery, NotFound, PageQuery, Text, Timestamp, cursor_error, list_name};
 use crate::tenancy::{Table, TenantTransaction, Trail};
 use axum::Json;
 use axum::extract::State;
@@ -16,9 +16,31 @@ use axum::response::Response;
 use sea_orm::{ColumnTrait, Condition};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::borrow::Cow;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
 use uuid::Uuid;
+
+/// A page of the log: a type of its own, as the document writes out the rows of generic ones.
+pub(crate) struct AuditLogList;
+
+impl utoipa::PartialSchema for AuditLogList {
+    fn schema() -> RefOr<Schema> {
+        <List<AuditLog> as utoipa::PartialSchema>::schema()
+    }
+}
+
+impl ToSchema for AuditLogList {
+    fn name() -> Cow<'static, str> {
+        list_name::<AuditLog>().into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((AuditLog::name().into_owned(), <AuditLog as utoipa::PartialSchema>::schema()));
+        AuditLog::schemas(schemas);
+    }
+}
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AuditLog {
@@ -41,7 +63,7 @@ pub(crate) struct AuditLog {
     #[schema(example = "Mozilla/5.0 Firefox/130.0")]
     user_agent: Option<String>,
     /// What else is known of it: ids, codes and names of fields.
-    #[schema(value_type = Object, example = json!({"fields": ["role"]}))]
+    #[schema(value_type = HashMap<String, Value>, example = json!({"fields": ["role"]}))]
     metadata: Value,
     #[schema(format = DateTime, example = "2026-11-24T09:30:00.000000Z")]
     created_at: String,
@@ -111,7 +133,7 @@ pub(crate) struct AuditFilter {
 /// set back. A page may have fewer entries than `limit`, or none: go on until `next_cursor` is null.
 #[utoipa::path(
     get, path = "/audit-logs", operation_id = "listAuditLogs", tag = "audit", security(("bearer" = [])), params(AuditFilter, PageQuery),
-    responses((status = 200, body = List<AuditLog>, description = "A page of the list."), AuthErrors)
+    responses((status = 200, body = AuditLogList, description = "A page of the list."), AuthErrors)
 )]
 pub(crate) async fn list(
     State(state): State<AppState>,

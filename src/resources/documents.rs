@@ -68,7 +68,7 @@ pub struct Model {
     /// The state of the file's processing.
     pub status: Status,
     /// Further properties.
-    #[schema(value_type = Object, example = json!({"pages": 3}))]
+    #[schema(value_type = HashMap<String, Value>, example = json!({"pages": 3}))]
     pub metadata: JsonText,
     /// When the document was created.
     #[serde(with = "time::serde::rfc3339")]
@@ -137,7 +137,7 @@ pub(crate) struct NewDocument {
     status: Option<Status>,
     /// Further properties: 64 KiB at most (the instance's MAX_METADATA_BYTES), 1000 members and items, 32 levels; no name
     /// twice in an object, and no number that an IEEE 754 double would change.
-    #[schema(value_type = Option<Object>, example = json!({"pages": 3}))]
+    #[schema(value_type = Option<HashMap<String, Value>>, example = json!({"pages": 3}))]
     metadata: Option<Box<RawValue>>,
 }
 
@@ -165,7 +165,7 @@ pub(crate) struct UpdateDocument {
     status: Change<Status>,
     /// Replaces the whole object. Its bounds are those of a new document.
     #[serde(default)]
-    #[schema(value_type = Object, required = false, example = json!({"pages": 3}))]
+    #[schema(value_type = HashMap<String, Value>, required = false, example = json!({"pages": 3}))]
     metadata: Change<Box<RawValue>>,
 }
 

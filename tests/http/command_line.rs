@@ -4,6 +4,7 @@ use crate::support::key_file;
 use crate::{bulkhead, ready, run, run_on, stderr, stdout};
 use futures_util::future::join_all;
 use reqwest::Url;
+use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use test_support::{Database, SOON, Server, on_both_databases, tables};
@@ -281,8 +282,13 @@ async fn every_setting_is_documented() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/settings.md");
     let page = std::fs::read_to_string(page).unwrap();
     let shown = stdout(&run(&["config", "show"], &[]).await);
+    // It does not depend on where it is asked for.
+    let schema = stdout(&run(&["config", "schema"], &[("ENVIRONMENT", "production"), ("PORT", "x")]).await);
+    assert_eq!(schema, stdout(&run(&["config", "schema"], &[]).await));
+    let schema: Value = serde_json::from_str(&schema).unwrap();
     for name in shown.lines().filter_map(|line| line.split(' ').next()) {
         assert!(page.contains(&format!("`{name}`")), "{name} is missing in docs/settings.md");
+        assert!(schema["properties"][name]["description"].is_string(), "{name} is missing in `config schema`");
     }
 }
 

@@ -30,6 +30,25 @@ async fn the_document_is_the_one_that_is_checked_in() {
     );
 }
 
+/// tests/openapi/versions has a validator look at it.
+#[tokio::test]
+async fn tools_that_do_not_know_openapi_3_1_get_3_0() {
+    let [older, newest, unasked] =
+        [&["openapi", "--as", "3.0"][..], &["openapi", "--as", "3.1"], &["openapi"]].map(|command| must(command, &[]));
+    let (older, newest) = (older.await, newest.await);
+    assert_eq!(newest, unasked.await);
+    let older: Value = serde_json::from_str(&older).unwrap();
+    assert_eq!(older["openapi"], "3.0.3");
+    let newest: Value = serde_json::from_str(&newest).unwrap();
+    let ids = |document: &Value| -> Vec<Value> {
+        operations(document).into_iter().map(|(_, operation)| operation["operationId"].clone()).collect()
+    };
+    assert_eq!(ids(&older), ids(&newest));
+    let ip = "/components/schemas/AuditLog/properties/ip";
+    assert_eq!(newest.pointer(ip).unwrap()["type"], json!(["string", "null"]));
+    assert_eq!(older.pointer(ip).unwrap(), &json!({"type": "string", "nullable": true, "example": "203.0.113.9"}));
+}
+
 #[tokio::test]
 async fn in_production_there_are_no_docs_unless_asked_for() {
     let (database, production) = (Database::migrated_sqlite().await, ("ENVIRONMENT", "production"));
