@@ -1,13 +1,14 @@
 //! A database that is away, hangs, ends its sessions or takes no changes: what clients are told, how soon, and that all
 //! goes on by itself.
 
-use crate::support::{Answer, Serves, TestApp, TestClient, TestTenant, new_document};
+mod disks;
+
+use crate::support::{Answer, Serves, TestApp, TestTenant, new_document};
 use crate::{bulkhead, run, stderr};
 use futures_util::future::join_all;
 use sea_orm::{ConnectionTrait, TransactionTrait};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use test_support::provider::Shape;
 use test_support::{Cluster, Database, Relay, Server, Signal, eventually};
@@ -396,65 +397,4 @@ async fn start_ends_with_the_cause_after_its_wait() {
         ("postgres://me:hunter2@127.0.0.1:1/app", "refused"),
     ];
     join_all(urls.map(ends)).await;
-}
-
-/// What a cut of the power leaves of SQLite's files is what was written until then. Each copy is taken while the process is held, so
-/// that it is of one moment, in the middle of whatever it does.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_files_at_any_moment_hold_what_was_acknowledged() {
-    let app = TestApp::new(Shape::Plain, Database::migrated_sqlite().await).await;
-    let server = app.server(&[]).await;
-    let ada = app.ada();
-    let admin = TestClient::new(&app, &server, &ada.tenant, &ada.subject, "admin");
-    let owner = admin.make("users", &json!({"email": "owner@example.org"})).await;
-    let acknowledged = Arc::new(Mutex::new(Vec::new()));
-    let writers: Vec<_> = (0..4)
-        .map(|_| {
-            let (admin, owner, acknowledged) = (admin.clone(), owner["id"].clone(), Arc::clone(&acknowledged));
-            tokio::spawn(async move {
-                loop {
-                    let document = admin.make("documents", &new_document(&owner)).await;
-                    acknowledged.lock().unwrap().push(document["id"].as_str().unwrap().to_owned());
-                }
-            })
-        })
-        .collect();
-    let file = app.database.url.trim_start_matches("sqlite://").split('?').next().unwrap().to_owned();
-    let folder = tempfile::tempdir().unwrap();
-    // All the copies come first: looking at one while the writers go on would let the next one grow without a bound.
-    let mut copies = Vec::new();
-    for copy in 0..30 {
-        let before = acknowledged.lock().unwrap().len();
-        eventually("some more are acknowledged", async || {
-            (acknowledged.lock().unwrap().len() > before + 3).then_some(())
-        })
-        .await;
-        server.signal(Signal::STOP);
-        // Some of its answers are still on their way, and count.
-        let known = acknowledged.lock().unwrap().clone();
-        let to = folder.path().join(format!("{copy}.db"));
-        for end in ["", "-wal"] {
-            std::fs::copy(format!("{file}{end}"), format!("{}{end}", to.display())).unwrap();
-        }
-        server.signal(Signal::CONT);
-        copies.push((to, known));
-    }
-    writers.iter().for_each(tokio::task::JoinHandle::abort);
-    let mut in_the_log = 0;
-    for (to, known) in copies {
-        let to = to.display();
-        in_the_log += u64::from(std::fs::metadata(format!("{to}-wal")).unwrap().len() > 0);
-        let url = format!("sqlite://{to}?mode=rw");
-        let connection = sea_orm::Database::connect(&url).await.unwrap();
-        let sound: String = crate::support::value(&connection, "PRAGMA integrity_check").await;
-        assert_eq!(sound, "ok", "{to}");
-        for id in &known {
-            let there = format!("SELECT count(*) FROM documents WHERE lower(hex(id)) = '{}'", id.replace('-', ""));
-            assert_eq!(crate::support::value::<i64>(&connection, &there).await, 1, "{id} in {to}");
-        }
-        connection.close().await.unwrap();
-        let good = crate::must(&["audit", "verify"], &[("DATABASE_URL", &url)]).await;
-        assert!(good.contains("good"), "{good}");
-    }
-    assert!(in_the_log > 20, "copies are taken while something is in the log of the database: {in_the_log}");
 }

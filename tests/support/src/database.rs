@@ -113,7 +113,9 @@ impl Database {
         runner().down(&target(&self.url), 1).await.expect("a migration is undone");
     }
 
-    fn file(&self) -> &str {
+    /// The file of a SQLite database.
+    #[must_use]
+    pub fn file(&self) -> &str {
         self.url.trim_start_matches("sqlite://").trim_end_matches("?mode=rwc")
     }
 

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod database;
+mod disk;
 mod forward_proxy;
 mod locks;
 mod pgbouncer;
@@ -14,10 +15,11 @@ mod skip;
 
 pub use certificates::Certificates;
 pub use database::Database;
+pub use disk::{Disk, Record};
 pub use forward_proxy::ForwardProxy;
 pub use locks::{Locks, measure_locks};
 pub use pgbouncer::PgBouncer;
-pub use postgres::{Cluster, program as postgres_program};
+pub use postgres::{Cluster, Part, program as postgres_program};
 pub use provider::Provider;
 pub use proxy::{Proxy, ProxyKind};
 pub use relay::Relay;

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use sea_orm::{ConnectionTrait, Database, DbBackend, Statement};
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -27,6 +28,15 @@ pub(crate) async fn server() -> Option<&'static str> {
         })
         .await;
     running.as_ref().map(|(url, _)| url.as_str())
+}
+
+/// What of a server's files is on a disk of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All of them.
+    Data,
+    /// The write-ahead log alone.
+    Log,
 }
 
 /// A PostgreSQL server, gone with this value.
@@ -53,6 +63,81 @@ impl Cluster {
             return None;
         };
         Some(Self::start(&programs).await.expect("a throw-away PostgreSQL starts"))
+    }
+
+    /// One with a part of its files on a disk of its own, of so many megabytes; `None`, with a loud skip, where there is no PostgreSQL,
+    /// or disks cannot be made: that takes Linux, and root or a `sudo` that asks nothing. It is started again where it ends, as by
+    /// systemd or a container engine, and keeps what it has acknowledged if it crashes.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn on_small_disk(part: Part, megabytes: u32) -> Option<Self> {
+        let Some(programs) = programs() else {
+            crate::skip("no PostgreSQL: install postgresql");
+            return None;
+        };
+        // In a namespace of its own, from which the disk is gone as soon as its last process has ended.
+        let mut command =
+            if rustix::process::geteuid().is_root() { Command::new("unshare") } else { Command::new("sudo") };
+        if !rustix::process::geteuid().is_root() {
+            command.args(["-n", "unshare"]);
+        }
+        command.args(["--mount", "--propagation", "private", "/bin/sh", "-c"]).stdin(Stdio::piped());
+        let (user, group) = owner()
+            .expect("it runs as somebody")
+            .unwrap_or_else(|| (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()));
+        let may = Command::new(command.get_program()).args(command.get_args()).arg("mount -t tmpfs disk /mnt").output();
+        if !cfg!(target_os = "linux") || !may.is_ok_and(|done| done.status.success()) {
+            crate::skip("no Linux, or neither root nor sudo without a password: disks of our own, to fill them");
+            return None;
+        }
+        // Segments of 1 MB: with those of 16 MB a small disk is full from the beginning.
+        let mut cluster = Self::initialized(&programs, &["--wal-segsize=1"]).expect("a folder and a port");
+        let data = match part {
+            Part::Data => "disk",
+            Part::Log => "data",
+        };
+        command
+            .args([SMALL_DISK, "small-disk"])
+            .arg(&cluster.folder)
+            .args([data, &megabytes.to_string(), &user.to_string(), &group.to_string(), SUPERVISOR])
+            .arg(programs.join("postgres"))
+            .arg("-D")
+            .arg(cluster.folder.join(data))
+            .args(cluster.arguments())
+            .args(["-c", "fsync=off", "-c", "min_wal_size=2MB", "-c", "max_wal_size=8MB"])
+            .env_remove("PGDATA")
+            .current_dir("/");
+        cluster.watchdogs.push(command.spawn().expect("it starts"));
+        cluster.answers().await;
+        Some(cluster)
+    }
+
+    /// Fills its small disk to the last byte.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn fill_disk(&self) {
+        self.tell("fill");
+    }
+
+    /// Takes away what fills its small disk.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn free_disk(&self) {
+        self.tell("free");
+    }
+
+    fn tell(&self, line: &str) {
+        let mut supervisor = self.watchdogs.last().and_then(|child| child.stdin.as_ref()).expect("it listens");
+        supervisor.write_all(format!("{line}\n").as_bytes()).expect("it listens");
+        let done = self.folder.join("done");
+        let begun = std::time::Instant::now();
+        while fs::remove_file(&done).is_err() {
+            assert!(begun.elapsed() < crate::SOON, "the disk does not {line}");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
     }
 
     /// Sends its processes a signal: STOP and CONT make it hang and go on.
@@ -205,14 +290,28 @@ impl Cluster {
     }
 
     async fn start(programs: &Path) -> Result<Self> {
-        let mut cluster = Self::in_new_folder(programs)?;
+        let mut cluster = Self::initialized(programs, &[])?;
+        cluster.run().await?;
+        Ok(cluster)
+    }
+
+    fn initialized(programs: &Path, more: &[&str]) -> Result<Self> {
+        let cluster = Self::in_new_folder(programs)?;
         let made = Self::command(&programs.join("initdb"))?
-            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--pgdata"])
+            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"])
+            .args(more)
+            .arg("--pgdata")
             .arg(cluster.folder.join("data"))
             .output()?;
         ensure!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        cluster.run().await?;
         Ok(cluster)
+    }
+
+    /// Where it listens, and for how many.
+    fn arguments(&self) -> Vec<String> {
+        let (port, folder) = (self.port.to_string(), self.folder.display().to_string());
+        let settings = ["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=300"];
+        [&["-p", &port, "-k", &folder][..], &settings[..]].concat().into_iter().map(str::to_owned).collect()
     }
 
     async fn run(&mut self) -> Result<()> {
@@ -222,9 +321,7 @@ impl Cluster {
             .arg(self.programs.join("postgres"))
             .arg("-D")
             .arg(self.folder.join("data"))
-            .args(["-p", &self.port.to_string(), "-k"])
-            .arg(&self.folder)
-            .args(["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=300"])
+            .args(self.arguments())
             // Nothing here outlives the process, so nothing is worth a wait for the disk.
             .args(["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"])
             .stdin(Stdio::piped())
@@ -232,6 +329,11 @@ impl Cluster {
             .stderr(Stdio::null())
             .spawn()?;
         self.watchdogs.push(watchdog);
+        self.answers().await;
+        Ok(())
+    }
+
+    async fn answers(&self) {
         crate::eventually(&format!("PostgreSQL answers (see {})", self.folder.join("log").display()), async || {
             let connection = Database::connect(&self.url).await.ok()?;
             let answers = connection.execute_unprepared("SELECT 1").await.is_ok();
@@ -239,7 +341,6 @@ impl Cluster {
             answers.then_some(())
         })
         .await;
-        Ok(())
     }
 }
 
@@ -260,6 +361,36 @@ const WATCHDOG: &str = r#"
     kill -QUIT "$server" 2>/dev/null
     wait "$server"
     rm -rf "$folder"
+"#;
+
+/// Makes a disk, runs the server on it, and takes both away. As root, until the server is started.
+const SMALL_DISK: &str = r#"
+    folder=$1 data=$2 megabytes=$3 user=$4 group=$5 supervisor=$6; shift 6
+    mkdir "$folder/disk" && mount -t tmpfs -o "size=${megabytes}m,mode=0700,uid=$user,gid=$group" disk "$folder/disk" || exit
+    setpriv --reuid="$user" --regid="$group" --clear-groups /bin/sh -c "$supervisor" supervisor "$folder" "$data" "$@"
+    umount "$folder/disk"
+    rm -rf "$folder"
+"#;
+
+/// Runs the server again and again; fills the disk, and frees it, as it is told, until its standard input closes.
+const SUPERVISOR: &str = r#"
+    folder=$1 data=$2; shift 2
+    if [ "$data" = disk ]; then
+        cp -Rp "$folder/data/." "$folder/disk"
+    else
+        cp -Rp "$folder/data/pg_wal/." "$folder/disk" && rm -r "$folder/data/pg_wal" && ln -s "$folder/disk" "$folder/data/pg_wal"
+    fi || exit
+    while :; do "$@"; sleep 0.2; done >>"$folder/log" 2>&1 </dev/null &
+    loop=$!
+    while read -r line; do
+        case $line in
+        fill) cat /dev/zero >"$folder/disk/ballast" 2>/dev/null ;;
+        free) rm -f "$folder/disk/ballast" ;;
+        esac
+        : >"$folder/done"
+    done
+    kill "$loop"
+    server=$(head -n 1 "$folder/$data/postmaster.pid") && kill -QUIT "$server" && while kill -0 "$server" 2>/dev/null; do sleep 0.1; done
 "#;
 
 /// A program of PostgreSQL's, such as `pg_dump`, of the version of the server; `None` where there is none.
