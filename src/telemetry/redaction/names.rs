@@ -19,7 +19,7 @@ const QUERY_NAMES: &str = "address|code|state";
 /// after it: `filter[ssn][eq]=`.
 static NAMED: LazyLock<Regex> = LazyLock::new(|| {
     let text = format!(
-        r#"(?i-u)(?:(?:^|[^A-Z0-9])(?<name>{NAMES})|(?:^|[^A-Z0-9_])(?<query>{QUERY_NAMES}))(?:(?:\\{{0,4}}["'\x01]?\])?(?:\[[^\]=&]{{0,20}}\]){{0,4}}=|(?<colon>\\{{0,4}}["']?\s{{0,4}}:\s{{0,4}}))"#
+        r#"(?i-u)(?:(?:^|[^A-Z])(?<name>{NAMES})|(?:^|[^A-Z_])(?<query>{QUERY_NAMES}))(?:(?:\\{{0,4}}["'\x01]?\])?(?:\[[^\]=&]{{0,20}}\]){{0,4}}=|(?<colon>\\{{0,4}}["']?\s{{0,4}}:\s{{0,4}}))"#
     );
     compile(&text)
 });
@@ -81,7 +81,12 @@ pub(super) fn find(line: &[u8], matches: &mut Vec<Match>) {
         let group = |index: usize| groups.get(index).map(|(start, end)| &line[start..end]);
         let (name, query, colon) = (group(1), group(2), group(3));
         at = whole.end();
-        let value = value_range(line, at, colon.is_some(), name.is_some_and(is_header));
+        let quoted_name = colon.is_some_and(|colon| colon.starts_with(b"\""));
+        let value = if is_json(line) && !quoted_name && text_ends(&line[at..]) {
+            at..at
+        } else {
+            value_range(line, at, colon.is_some(), name.is_some_and(is_header))
+        };
         let text = &line[value.clone()];
         let harmless = match (query, colon) {
             (Some(_), Some(_)) => true,
@@ -119,13 +124,24 @@ fn is_harmless(name: &[u8], value: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"code") && text.split_once('_').is_some_and(registered)
 }
 
+fn is_json(line: &[u8]) -> bool {
+    line.starts_with(b"{\"")
+}
+
+/// Whether a text of a JSON line ends here, behind a name: its quote is not the first of a value.
+fn text_ends(rest: &[u8]) -> bool {
+    let escapes = rest.iter().take_while(|byte| **byte == b'\\').count();
+    escapes % 2 == 0 && matches!(rest[escapes..], [b'"', b',' | b'}', ..])
+}
+
 /// The range of the value that begins at or after `at`.
 fn value_range(line: &[u8], at: usize, json: bool, header: bool) -> Range<usize> {
     let rest = &line[at..];
     let escapes = rest.iter().take_while(|byte| **byte == b'\\').count();
     if let Some(quote @ (b'"' | b'\'')) = rest.get(escapes).copied() {
         let start = at + escapes + 1;
-        let ends = |byte: &u8| *byte == quote || matches!(*byte, b'\\' | CONTROL);
+        // Whatever a text of a JSON line holds, an unescaped quote ends it.
+        let ends = |byte: &u8| *byte == quote || matches!(*byte, b'\\' | CONTROL) || *byte == b'"' && is_json(line);
         return start..start + line[start..].iter().position(ends).unwrap_or(line.len() - start);
     }
     if json && matches!(rest.first(), Some(b'[' | b'{')) {

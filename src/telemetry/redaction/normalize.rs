@@ -82,7 +82,8 @@ impl<'a> NormalizedLine<'a> {
             [b'\\', ..] => unicode_escape(rest).unwrap_or((Some(b'\\'), 1)),
             [0x1b, b'[', parameters @ ..] => {
                 let length = parameters.iter().take_while(|byte| byte.is_ascii_digit() || **byte == b';').count();
-                (None, (2 + length + 1).min(rest.len()))
+                // A sequence that is no colour would take along what stands before a name.
+                if parameters.get(length) == Some(&b'm') { (None, length + 3) } else { (Some(CONTROL), 1) }
             }
             [first, ..] if !first.is_ascii() => {
                 let (c, length) = first_char(rest);

@@ -36,6 +36,9 @@ fn personal_data_and_secrets_are_removed_in_every_encoding() {
         ("/x?next=%2Fy%3Fssn%3Dt77%26b%3D2", "t77"),
         ("/x?ssn[]=t77&ssn%5B1%5D=u77", "77"),
         ("/x?ssn=&ssn=t77", "t77"),
+        ("a\u{1b}[3 ssn=t77", "t77"),
+        ("5551234567ssn=t77", "t77"),
+        ("/x?a=1234567890code=t77", "t77"),
         ("/x?filter[ssn]=t77", "t77"),
         ("/x?filter%5Bemail%5D=t77&a=1", "t77"),
         ("/x?filter%255Bdob%255D=t77", "t77"),
@@ -191,6 +194,24 @@ fn fastrand() -> u128 {
 fn one_event_stays_one_line_and_a_clean_line_is_not_copied() {
     assert_eq!(redact("a\nb\r\n{\"level\":\"ERROR\"}\n"), "a\\nb\\r\\n{\"level\":\"ERROR\"}\n");
     assert!(matches!(redact("a clean line\n"), Cow::Borrowed("a clean line\n")));
+}
+
+#[test]
+fn a_text_that_ends_behind_a_name_keeps_the_line_json() {
+    for text in
+        ["a wrong password:", "password: ", "token=", "{\"authorization\":", "{\\\"ssn\\\": ", "pwd=\\", "{\"ssn\":\""]
+    {
+        assert_eq!(redact(&line(text)), line(text));
+        let last = serde_json::json!({"level": "INFO", "message": text}).to_string();
+        assert_eq!(redact(&last), last);
+    }
+}
+
+#[test]
+fn a_quote_that_nothing_closes_hides_no_more_than_its_text() {
+    let (quoted, json) = ("/x?ssn='123", line("/x?ssn='123"));
+    assert_eq!(redact(&json), json.replace("123\"", "[redacted]\""));
+    assert_eq!(redact(quoted), "/x?ssn='[redacted]");
 }
 
 #[test]
