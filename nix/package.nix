@@ -178,6 +178,7 @@ in
           "(CHANGELOG|SECURITY)\\.md"
           "docs/.*\\.md"
           "(cli-docs|image-tools)/.*"
+          "fuzz(/Cargo\\.lock|/seeds(/.*)?)?"
           "Dockerfile"
           "nix(/module\\.nix)?"
           "railway\\.json"

@@ -2,7 +2,7 @@
 //!
 //! Imports point downwards, from a layer to those below it; docs/architecture.md says what each module is for:
 //!
-//! 1. [`cli`]
+//! 1. [`cli`], `fuzzing`
 //! 2. [`server`]
 //! 3. [`administration`], `endpoints`
 //! 4. [`resources`]
@@ -33,6 +33,9 @@ pub mod entity;
 pub mod error;
 mod error_chain;
 mod error_response;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ids;
 mod input;
 mod invocation;

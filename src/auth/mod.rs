@@ -23,6 +23,8 @@ pub use discovery::{Metadata, ProviderError};
 pub use http::HttpError;
 pub use key_cache::KeyStatus;
 pub use login::{AuthorizationRequest, LoginError, LoginResult};
+#[cfg(any(test, fuzzing))]
+pub(crate) use verifier::fuzz;
 pub use verifier::{CacheCounts, TokenError};
 
 use crate::config::{ApiToken, AuthSettings, Issuer, TokenType};

@@ -13,6 +13,8 @@ mod startup;
 mod write_timeout;
 
 pub use listener::BindError;
+#[cfg(any(test, fuzzing))]
+pub(crate) use middleware::fuzz;
 pub use router::{api_document, router};
 
 use crate::app::AppState;

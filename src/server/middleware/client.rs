@@ -1,6 +1,9 @@
 //! Determines the client: its address, which is that of the TCP peer or the one that a trusted proxy forwards; and whom a
 //! request counts against.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+
 use super::interceptor::Interceptor;
 use crate::auth::{Auth, KnownCaller};
 use crate::config::{Forwarding, Settings};

@@ -18,6 +18,8 @@ mod request_id;
 #[cfg(test)]
 mod tests;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use client::fuzz;
 pub(super) use headers::security_headers;
 pub(super) use request_id::X_REQUEST_ID;
 

@@ -1,0 +1,4 @@
+//! See `bulkhead::fuzzing::checkpoint`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bulkhead::fuzzing::checkpoint(data));
