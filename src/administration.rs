@@ -5,10 +5,12 @@
 //! transaction, and so are a look at the users and its entry.
 
 mod doctor;
+mod evidence;
 mod run_time_login;
 mod tenants;
 
 pub use doctor::{Finding, Verdict, examine};
+pub use evidence::{AuditLog, Build, Evidence, collect_evidence};
 pub use run_time_login::{Prepared, Unfit, prepare_login};
 pub use tenants::{NewTenant, TenantRow, create_tenant, tenants};
 

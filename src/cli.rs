@@ -20,6 +20,7 @@ mod checkpoints;
 mod database;
 mod dev_token;
 mod doctor;
+mod evidence;
 mod healthcheck;
 mod migrate;
 mod openapi_3_0;
@@ -87,6 +88,9 @@ enum Command {
     Audit(audit::Audit),
     /// Look at the settings, the database and the identity provider, and say what mends what is wrong; exit 3 where something is
     Doctor(doctor::Doctor),
+    /// Write what an auditor asks for, as JSON: build, settings without secrets, schema, roles, rights, policies, audit logs; exit 3
+    /// where something is wrong
+    Evidence(evidence::Evidence),
     /// Print a token for local use; only where ENVIRONMENT=development
     DevToken(dev_token::DevToken),
 }
@@ -206,6 +210,7 @@ impl Command {
             Self::User(verb) => verb.run(),
             Self::Audit(verb) => verb.run(),
             Self::Doctor(doctor) => doctor.run(migrations),
+            Self::Evidence(evidence) => evidence.run(migrations),
             Self::DevToken(token) => token.run(),
         }
     }

@@ -91,7 +91,11 @@ fn settings_of(settings: &Settings) -> Vec<Finding> {
         let key = "openssl rand -base64 32";
         if settings.audit.signing_key.is_none() {
             let text = "AUDIT_SIGNING_KEY is not set: nobody can show that the audit log was not rewritten";
-            findings.push(Finding::risky("settings", text, format!("AUDIT_SIGNING_KEY=$({key})")));
+            findings.push(Finding::risky(
+                "settings",
+                text,
+                format!("AUDIT_SIGNING_KEY=$({key}), and AUDIT_ORIGIN with the name of this deployment"),
+            ));
         }
         if !settings.audit.subject_names.hide() {
             let text = "AUDIT_SUBJECT_KEY is not set: callers without a user stand in the audit log by their subject";

@@ -13,7 +13,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// One variable as `config show` lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ResolvedVariable {
     /// The variable's name.
     pub name: &'static str,
@@ -22,10 +22,13 @@ pub struct ResolvedVariable {
     /// Where the value comes from: `environment`, `file` or `default`.
     pub source: &'static str,
     /// The value that it has where it is not set.
+    #[serde(skip)]
     pub(super) default: Option<String>,
     /// What its text may be.
+    #[serde(skip)]
     pub(super) form: Form,
     /// Whether `NAME_FILE` may name a file that holds the value.
+    #[serde(skip)]
     pub(super) or_file: bool,
 }
 

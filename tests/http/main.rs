@@ -17,6 +17,7 @@ mod doctor;
 mod documents;
 mod encryption;
 mod errors;
+mod evidence;
 mod faults;
 mod forward_proxy;
 mod health;
