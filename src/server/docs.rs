@@ -45,5 +45,8 @@ async fn asset(Path(name): Path<String>) -> Response {
         known.then(|| utoipa_swagger_ui::serve(&name, Arc::new(Config::from("")))).and_then(Result::ok).flatten();
     let Some(file) = found else { return StatusCode::NOT_FOUND.into_response() };
     let encoding: Option<[(HeaderName, &str); 1]> = file.gzpipped.then_some([(CONTENT_ENCODING, "gzip")]);
-    ([(CONTENT_TYPE, file.content_type)], encoding, file.bytes).into_response()
+    // utoipa-swagger-ui names the type alone.
+    let is_text = !file.content_type.starts_with("image/");
+    let charset = if is_text { "; charset=utf-8" } else { "" };
+    ([(CONTENT_TYPE, format!("{}{charset}", file.content_type))], encoding, file.bytes).into_response()
 }

@@ -71,6 +71,21 @@ async fn docs_page_needs_no_other_host() {
     }
 }
 
+#[tokio::test]
+async fn every_text_of_the_page_names_its_charset() {
+    let database = Database::migrated_sqlite().await;
+    let server = ready(&database, &[]).await;
+    let mut types = Vec::new();
+    for file in ["", "page.js", "page.css", "swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"] {
+        let answer = reqwest::get(format!("http://localhost:{}/docs/{file}", server.port)).await.unwrap();
+        assert_eq!(answer.status(), 200, "{file}");
+        types.push(answer.headers()["content-type"].to_str().unwrap().to_owned());
+    }
+    let (picture, texts) = types.split_last().unwrap();
+    assert_eq!(picture, "image/png");
+    assert!(texts.iter().all(|media_type| media_type.ends_with("; charset=utf-8")), "{types:?}");
+}
+
 /// The operations of the document: `POST /api/v1/users`, and how it is described.
 fn operations(document: &Value) -> Vec<(String, Value)> {
     let paths = document["paths"].as_object().unwrap().iter();
