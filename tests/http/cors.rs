@@ -121,12 +121,23 @@ async fn every_answer_tells_browsers_what_not_to_do_with_it() {
             assert_eq!(header(&response, name), Some(value), "{path}");
         }
         let policy = header(&response, "content-security-policy").unwrap();
-        assert!(policy.starts_with("default-src 'none'; frame-ancestors 'none'"), "{path}: {policy}");
+        assert!(policy.starts_with("default-src 'none'; "), "{path}: {policy}");
+        assert_neither_framed_nor_rebased(policy);
         assert_eq!(header(&response, "cache-control"), (path != "/").then_some("no-store"), "{path}");
         let response = ask(&development, Method::GET, path, APP).await;
         assert_eq!(header(&response, "strict-transport-security"), None, "{path}");
     }
     let docs = ask(&development, Method::GET, "/docs/", APP).await;
     let policy = header(&docs, "content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; "), "{policy}");
     assert!(policy.contains("script-src 'self';") && !policy.contains("unsafe-eval"), "{policy}");
+    assert_neither_framed_nor_rebased(policy);
+}
+
+/// What `default-src` is no default for.
+#[track_caller]
+fn assert_neither_framed_nor_rebased(policy: &str) {
+    for directive in ["frame-ancestors 'none'", "base-uri 'none'"] {
+        assert!(policy.split("; ").any(|part| part == directive), "{directive}: {policy}");
+    }
 }

@@ -84,6 +84,29 @@ async fn a_client_that_asks_for_problems_gets_them() {
 }
 
 #[tokio::test]
+async fn detail_is_told_in_development_alone() {
+    let database = Database::migrated_sqlite().await;
+    for environment in ["development", "staging", "production"] {
+        let server = LocalServer::without_provider(&database, &[("ENVIRONMENT", environment)]).await;
+        let told = environment == "development";
+        let ask = async |accept: &str| {
+            let request = Client::new().post(format!("{}/api/v1/auth/callback", server.base)).header("accept", accept);
+            let response =
+                request.header("content-type", "application/json").body("{\"code\": 7}").send().await.unwrap();
+            assert_eq!(response.status(), 400, "{environment}");
+            response.json::<Value>().await.unwrap()
+        };
+        let body = ask("application/json").await;
+        let error = &body["error"];
+        assert_eq!((&error["code"], &error["field"]), (&json!("VAL_001"), &json!("code")), "{environment}: {body}");
+        assert_eq!(error.get("detail").is_some(), told, "{environment}: {body}");
+        let problem = ask("application/problem+json").await;
+        assert_eq!(problem["detail"] != error["message"], told, "{environment}: {problem}");
+        assert_eq!(problem.to_string().contains("integer"), told, "what serde says of it, {environment}: {problem}");
+    }
+}
+
+#[tokio::test]
 async fn a_head_request_to_nowhere_has_no_body() {
     let database = Database::migrated_sqlite().await;
     let server = LocalServer::without_provider(&database, &[]).await;
