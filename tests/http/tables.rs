@@ -1,8 +1,9 @@
-//! docs/hipaa.md and docs/security.md name tests, settings, commands and files that there are, and leaves no paragraph out.
+//! docs/hipaa.md, docs/asvs.md and docs/security.md name tests, settings, commands and files that there are, and leave no paragraph
+//! and no requirement out.
 
 use crate::run;
 use regex::Regex;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -22,6 +23,15 @@ const RULE: [(&str, &str); 4] = [
     ("164.312", "(a)(1) (a)(2)(i) (a)(2)(ii) (a)(2)(iii) (a)(2)(iv) (b) (c)(1) (c)(2) (d) (e)(1) (e)(2)(i) (e)(2)(ii)"),
     ("164.316", "(a) (b)(1) (b)(2)(i) (b)(2)(ii) (b)(2)(iii)"),
 ];
+
+/// The numbers and levels of OWASP's ASVS.
+const ASVS: &str = include_str!("asvs.txt");
+
+/// What the state of a requirement can be.
+const STATES: [&str; 5] = ["test", "design", "yours", "not met", "n/a"];
+
+/// The pages whose names are looked up.
+const PAGES: [&str; 3] = ["hipaa.md", "asvs.md", "security.md"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -46,7 +56,7 @@ fn is_test(name: &str) -> bool {
 fn every_paragraph_has_its_row() {
     let page = page("hipaa.md");
     let row = Regex::new(r"(?m)^\| ((?:\([a-zA-Z0-9]+\))+) \| [^|]+ \| ([^|]+) \|$").unwrap();
-    let mut met = 0;
+    let (mut all, mut met, mut yours, mut neither) = (0, 0, 0, 0);
     for (section, paragraphs) in RULE {
         let begin = page.find(&format!("({section})\n")).unwrap();
         let end = page[begin..].find("\n## ").map_or(page.len(), |length| begin + length);
@@ -64,10 +74,60 @@ fn every_paragraph_has_its_row() {
                 "{section}{}: {how}",
                 &row[1]
             );
-            met += usize::from(how.contains("::"));
+            all += 1;
+            if how.contains("::") {
+                met += 1;
+            } else if how.starts_with("yours") {
+                yours += 1;
+            } else {
+                neither += 1;
+            }
         }
     }
-    assert!(met >= 18, "only {met} rows are held by a test");
+    let counts = format!(
+        "Of the {all} rows of the rule, {met} name a test, {yours} are yours, alone or with your host, and {neither} have neither."
+    );
+    assert!(page.split_whitespace().collect::<Vec<_>>().join(" ").contains(&counts), "{counts}");
+}
+
+#[test]
+fn every_requirement_of_the_asvs_has_its_row() {
+    let page = page("asvs.md");
+    let row = Regex::new(r"(?m)^\| (V[0-9.]+) \| ([0-9]) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$").unwrap();
+    let rows: Vec<[&str; 5]> = row.captures_iter(&page).map(|row| row.extract().1).collect();
+
+    let mut required = Vec::new();
+    for line in ASVS.lines().filter(|line| !line.starts_with('#')) {
+        let (section, levels) = line.split_once(' ').unwrap();
+        let numbered = levels.split("").filter(|level| !level.is_empty()).zip(1..);
+        required.extend(numbered.map(|(level, number)| (format!("{section}.{number}"), level)));
+    }
+    required.retain(|(_, level)| *level != "3");
+    let named: Vec<_> = rows.iter().map(|[number, level, ..]| ((*number).to_owned(), *level)).collect();
+    assert_eq!(named, required, "each requirement of level 1 and 2 once, in order, with its level");
+
+    let test = Regex::new("`[a-z_:]+::[a-z_]+`").unwrap();
+    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for [number, level, _, state, how] in rows {
+        let fits = match state {
+            "test" => test.is_match(how),
+            "design" => (how.contains('`') || how.contains("](")) && !how.contains("::"),
+            "yours" => how.starts_with("yours: "),
+            "not met" => !how.contains("::"),
+            "n/a" => how.starts_with("there is ") || how.starts_with("there are "),
+            _ => false,
+        };
+        assert!(fits, "{number} is {state}: {how}");
+        *counts.entry((state, level)).or_default() += 1;
+    }
+
+    let row = Regex::new(r"(?m)^\| ([a-z/ ]+) \| ([0-9]+) \| ([0-9]+) \| [^|]+ \|$").unwrap();
+    let told: Vec<[&str; 3]> = row.captures_iter(&page).map(|row| row.extract().1).collect();
+    assert_eq!(told.iter().map(|[state, ..]| *state).collect::<Vec<_>>(), STATES);
+    for [state, first, second] in told {
+        let count = |level| counts.get(&(state, level)).copied().unwrap_or_default().to_string();
+        assert_eq!((first, second), (count("1").as_str(), count("2").as_str()), "{state}");
+    }
 }
 
 #[test]
@@ -83,7 +143,7 @@ fn every_risk_of_the_top_ten_has_its_row() {
 async fn what_the_pages_name_is_there() {
     let settings = crate::stdout(&run(&["config", "show"], &[]).await);
     let settings: BTreeSet<&str> = settings.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    let (mut missing, pages) = (Vec::new(), ["hipaa.md", "security.md"].map(page));
+    let (mut missing, pages) = (Vec::new(), PAGES.map(page));
     let spans = Regex::new("`([^`]+)`").unwrap();
     for span in pages.iter().flat_map(|page| spans.captures_iter(page)).map(|span| span.get(1).unwrap().as_str()) {
         let there = match span {
