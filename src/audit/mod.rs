@@ -34,7 +34,7 @@ pub use since::{Replay, Verdict};
 pub(crate) use tree::load;
 pub use turn::Turn;
 pub use verify::{Verified, verify};
-pub use walk::{Break, Place, entries};
+pub use walk::{Break, Place, StoredEntry, entries};
 
 use crate::ids::TenantId;
 use uuid::Uuid;

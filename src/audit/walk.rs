@@ -13,6 +13,16 @@ use std::fmt;
 /// How many entries are in memory at once.
 const BATCH: u64 = 1000;
 
+/// An entry as it is exported: all that its hash is made of, and the hash.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoredEntry {
+    /// The entry.
+    #[serde(flatten)]
+    pub entry: AuditEntry,
+    /// The hash that it was stored with.
+    pub hash: String,
+}
+
 /// A place in a chain: an entry's number and its hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {

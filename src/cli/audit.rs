@@ -5,7 +5,7 @@ use super::checkpoints::{self, Since, not_holding};
 use super::table::print_line;
 use super::tenant::{name, operate};
 use crate::administration::{self, Refusal, TenantRow};
-use crate::audit::{self, AuditEntry, Break, Repaired, Verified};
+use crate::audit::{self, Break, Repaired, StoredEntry, Verified};
 use crate::config::Settings;
 use crate::database::{self, Access};
 use crate::telemetry::redact;
@@ -14,7 +14,6 @@ use crate::text::counted;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use sea_orm::{DatabaseConnection, DbErr};
-use serde::Serialize;
 use std::io::{self, BufWriter, Write};
 
 #[derive(Debug, Subcommand)]
@@ -66,14 +65,6 @@ pub(super) struct Repair {
     /// What has happened, for whoever reads the log: 1 to 255 characters, and no patient's name
     #[arg(long, value_parser = name)]
     reason: String,
-}
-
-/// An entry as it is exported: all that its hash is made of, and the hash.
-#[derive(Serialize)]
-struct Line {
-    #[serde(flatten)]
-    entry: AuditEntry,
-    hash: String,
 }
 
 impl Audit {
@@ -219,7 +210,7 @@ async fn export(connection: &DatabaseConnection, tenant: &TenantRow) -> Result<(
         let Some((newest, _)) = batch.last() else { break };
         last = newest.sequence;
         for (entry, hash) in batch {
-            serde_json::to_writer(&mut output, &Line { entry, hash }).map_err(|error| failed(error.into()))?;
+            serde_json::to_writer(&mut output, &StoredEntry { entry, hash }).map_err(|error| failed(error.into()))?;
             output.write_all(b"\n").map_err(failed)?;
         }
     }

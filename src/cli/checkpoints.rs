@@ -3,7 +3,7 @@
 use super::Failure;
 use super::table::print_line;
 use crate::administration::TenantRow;
-use crate::audit::{self, AuditEntry, Made, Replay, Verdict};
+use crate::audit::{self, Made, Replay, StoredEntry, Verdict};
 use crate::config::Settings;
 use crate::database::{self, Access, Pool};
 use crate::ids::TenantId;
@@ -12,7 +12,6 @@ use crate::text::counted;
 use anyhow::anyhow;
 use clap::Args;
 use sea_orm::{DatabaseConnection, DbErr};
-use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -168,7 +167,7 @@ impl Since {
         for (line, number) in lines.zip(1..) {
             let line = line.map_err(|error| failed(&error))?;
             let at = |error: serde_json::Error| failed(&format!("line {number}: {error}"));
-            let Line { entry, hash } = serde_json::from_str(&line).map_err(at)?;
+            let StoredEntry { entry, hash } = serde_json::from_str(&line).map_err(at)?;
             let log = entry.tenant_id.to_string();
             let replay = replays.entry(log).or_insert_with_key(|log| sizes(log));
             replay.add(&entry, &hash).map_err(at)?;
@@ -196,14 +195,6 @@ impl Since {
             None => Ok(()),
         }
     }
-}
-
-/// An entry as it is exported.
-#[derive(Deserialize)]
-struct Line {
-    #[serde(flatten)]
-    entry: AuditEntry,
-    hash: String,
 }
 
 fn bounded(source: impl Read) -> io::Result<String> {
