@@ -1,16 +1,21 @@
-//! What operators do from the command line: make, show, suspend and resume tenants, give users roles, restore users, repair
-//! audit logs, and make the login of run time.
+//! What operators do from the command line: make, show, suspend, resume, export and erase tenants, give users roles, restore
+//! users, repair audit logs, and make the login of run time.
 //!
 //! All of it needs the connection that migrations use. A change and its entry in the tenant's audit log are one
 //! transaction, and so are a look at the users and its entry.
 
+mod catalogue;
 mod doctor;
+mod erasure;
 mod evidence;
+mod export;
 mod run_time_login;
 mod tenants;
 
 pub use doctor::{Finding, Verdict, examine};
+pub use erasure::{Erasure, erase_tenant};
 pub use evidence::{AuditLog, Build, Evidence, collect_evidence};
+pub use export::{Exported, LEFT_OUT, export_tenant};
 pub use run_time_login::{Prepared, Unfit, prepare_login};
 pub use tenants::{NewTenant, TenantRow, create_tenant, tenants};
 

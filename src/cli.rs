@@ -77,7 +77,7 @@ enum Command {
         #[arg(long = "as", value_name = "VERSION", default_value = "3.1")]
         format: OpenApiVersion,
     },
-    /// Make, list, suspend and resume tenants
+    /// Make, list, suspend, resume, export and erase tenants
     #[command(subcommand)]
     Tenant(tenant::Tenant),
     /// List a tenant's users, give them roles, bring deleted ones back

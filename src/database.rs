@@ -133,6 +133,9 @@ pub enum Access {
     /// Reading and writing with all the rights of the connection's own role, and a look at which tenants there are: for
     /// the command line.
     Operate,
+    /// As [`Access::Operate`], only reading, and all of it as it was at one moment (PostgreSQL; on SQLite as to operate, which
+    /// lets nobody else write meanwhile).
+    Snapshot,
 }
 
 /// Begins a transaction in which the database shows this tenant's rows and no others (PostgreSQL; on SQLite queries

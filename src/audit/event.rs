@@ -63,6 +63,8 @@ actions! {
     AccessRefused = "ACCESS_REFUSED",
     /// A chain that did not hold was repaired by an operator.
     ChainRepaired = "CHAIN_REPAIRED",
+    /// All that is kept of a tenant, but its log, was erased by an operator.
+    Erased = "ERASED",
 }
 
 /// The client of a request.

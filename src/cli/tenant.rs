@@ -1,8 +1,8 @@
-//! `bulkhead tenant`: makes tenants, shows, suspends and resumes them, which no caller of the API can.
+//! `bulkhead tenant`: makes tenants, shows, suspends, resumes, exports and erases them, which no caller of the API can.
 
 use super::table::{moment, print_json, print_line, print_table};
 use super::{Failure, runtime};
-use crate::administration::{self, Change, NewTenant, Refusal, TenantOverview};
+use crate::administration::{self, Change, Erasure, Exported, NewTenant, Refusal, TenantOverview};
 use crate::config::Settings;
 use crate::database;
 use crate::entity::tenant::{self, Status};
@@ -10,10 +10,13 @@ use crate::entity::word;
 use crate::ids::TenantId;
 use crate::resource::{Email, Text};
 use crate::server::StartupError;
+use crate::text::counted;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use sea_orm::{DatabaseConnection, DbErr};
 use serde::Serialize;
+use std::io::ErrorKind;
+use std::path::PathBuf;
 use time::OffsetDateTime;
 
 #[derive(Debug, Subcommand)]
@@ -44,6 +47,10 @@ pub(super) enum Tenant {
         #[arg(long)]
         trial: bool,
     },
+    /// Write all that is kept of a tenant into files: its rows, deleted ones too, its audit log and a checkpoint of that
+    Export(Export),
+    /// Erase all that is kept of a tenant, for good, but its audit log. It must have been suspended for some time
+    Erase(Erase),
 }
 
 #[derive(Debug, Args)]
@@ -70,6 +77,30 @@ pub(super) struct Create {
     /// The identity provider's name (sub) for the first user
     #[arg(long, requires = "admin_email", value_parser = name)]
     admin_subject: Option<String>,
+}
+
+/// A hundred years.
+const DAYS_MAX: i64 = 36_500;
+
+#[derive(Debug, Args)]
+pub(super) struct Erase {
+    #[command(flatten)]
+    which: Which,
+    /// For how many days it must have been suspended
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(..=DAYS_MAX))]
+    after: u32,
+    /// The external id once more: without it, nothing is erased
+    #[arg(long, value_name = "EXTERNAL_ID")]
+    yes_erase_all_data_of: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    #[command(flatten)]
+    which: Which,
+    /// A folder that is empty, or not there yet. The export is whole once it has manifest.json
+    #[arg(long, value_name = "FOLDER")]
+    output: PathBuf,
 }
 
 /// Text of one line.
@@ -120,6 +151,8 @@ impl Tenant {
                 })?;
                 changed(change, &external_id)
             }
+            Self::Export(export) => export.run(&settings),
+            Self::Erase(erase) => erase.run(&settings),
         }
     }
 }
@@ -142,6 +175,64 @@ impl Create {
             }
             None => Err(anyhow!("--external-id: there is a tenant {external_id} already").into()),
         }
+    }
+}
+
+impl Erase {
+    fn run(self, settings: &Settings) -> Result<(), Failure> {
+        let Self { which: Which { external_id }, after, yes_erase_all_data_of } = self;
+        if yes_erase_all_data_of.as_deref() != Some(&external_id) {
+            return Err(Failure::Refused(format!(
+                "--yes-erase-all-data-of: must be {external_id}, too: its rows are then erased for good"
+            )));
+        }
+        let erased =
+            operate(settings, async |connection| administration::erase_tenant(connection, &external_id, after).await)?;
+        match erased.map_err(|refusal| refused(refusal, &external_id))? {
+            Erasure::Erased(rows) => {
+                let counts: Vec<String> = rows.iter().map(|(table, count)| format!("{table} {count}")).collect();
+                let rows = if counts.is_empty() { "none".to_owned() } else { counts.join(", ") };
+                print_line(&format!("{external_id} is erased, but its audit log; rows: {rows}"))
+            }
+            Erasure::NothingLeft => {
+                print_line(&format!("nothing to do: nothing is left of {external_id} but its audit log"))
+            }
+            Erasure::NotSuspended => {
+                Err(anyhow!("--external-id: {external_id} is not suspended: `bulkhead tenant suspend` comes first")
+                    .into())
+            }
+            Erasure::TooEarly(from) => {
+                let from = moment(Some(from));
+                Err(anyhow!("--after: {external_id} may be erased from {from} on: it is not suspended for so long")
+                    .into())
+            }
+        }
+    }
+}
+
+impl Export {
+    fn run(self, settings: &Settings) -> Result<(), Failure> {
+        let Self { which: Which { external_id }, output } = self;
+        let shown = output.display();
+        match output.read_dir().map(|mut files| files.next().is_none()) {
+            Ok(true) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Ok(false) => return Err(Failure::Refused(format!("--output: {shown} is not empty"))),
+            Err(error) => return Err(Failure::Refused(format!("--output: {shown}: {error}"))),
+        }
+        let key = settings.audit.signing_key.as_ref();
+        let exported = operate(settings, async |connection| {
+            administration::export_tenant(connection, &external_id, key, &output).await
+        })?;
+        let Exported { rows, files, manifest, no_checkpoint } =
+            exported.map_err(|refusal| refused(refusal, &external_id))?;
+        if let Some(reason) = no_checkpoint {
+            eprintln!("warning: no checkpoint of the log as it is now: {reason}");
+        }
+        let (rows, files) = (counted(rows, "row", "rows"), counted(files as u64, "file", "files"));
+        print_line(&format!(
+            "{external_id} is exported to {shown}: {rows} in {files}; manifest.json is sha256:{manifest}"
+        ))
     }
 }
 

@@ -232,17 +232,22 @@ struct PostgresSession {
 impl PostgresSession {
     /// Whatever role the session has, the transaction has [`APP_ROLE`], save to operate.
     async fn begin(pool: &Pool, tenant: TenantId, access: Access) -> Result<Self, DbErr> {
-        let first = match access {
-            Access::Read | Access::Write => format!("set_config('role', '{APP_ROLE}', true)"),
-            Access::Share => {
-                format!("set_config('role', '{APP_ROLE}', true), set_config('lock_timeout', '{PATIENCE}', true)")
-            }
-            Access::Operate => "set_config('app.directory', 'on', true)".to_owned(),
+        let named =
+            |first: &str| format!("SELECT {first}, set_config('app.current_tenant_id', '{tenant}', true); BEGIN");
+        let role = format!("set_config('role', '{APP_ROLE}', true)");
+        let statements = match access {
+            Access::Read | Access::Write => named(&role),
+            Access::Share => named(&format!("{role}, set_config('lock_timeout', '{PATIENCE}', true)")),
+            Access::Operate => named("set_config('app.directory', 'on', true)"),
+            // After a query, BEGIN could not change the isolation any more.
+            Access::Snapshot => format!(
+                "SET LOCAL app.directory = 'on'; SET LOCAL app.current_tenant_id = '{tenant}';
+                 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+            ),
         };
         // One round trip, also through a pooler that keeps nothing between transactions. The statements of a message are one
         // transaction, which BEGIN, as the last of them, keeps open (postgresql.org/docs/current/protocol-flow.html, "Multiple
         // Statements in a Simple Query"). So nothing is left open where the others fail.
-        let statements = format!("SELECT {first}, set_config('app.current_tenant_id', '{tenant}', true); BEGIN");
         let mut this = Self { session: Some(pool.acquire().await?), begun: false };
         let statements = AssertSqlSafe(statements).into_sql_str();
         let begin = async |session: &mut _| Counter::begin(session, Some(statements)).await;

@@ -51,6 +51,7 @@ mod start;
 mod support;
 mod tables;
 mod tenant;
+mod tenant_life;
 mod tokens;
 mod users;
 mod validation;

@@ -199,6 +199,25 @@ async fn plain_owner_operates_by_command_line() {
     let signing = [&borrowed(&roles)[..], &SIGNING].concat();
     let notes = must(&["audit", "checkpoint"], &signing).await;
     assert_eq!(notes.lines().filter(|line| line.starts_with("api.example.org/")).count(), 2, "{notes}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("clinic-1");
+    succeed(&["tenant", "export", "--external-id", "clinic-1", "--output", output.to_str().unwrap()]).await;
+    for table in ["tenants", "users", "documents"] {
+        let rows = std::fs::read_to_string(output.join(format!("{table}.jsonl"))).unwrap();
+        assert_eq!(rows.lines().count(), 1, "{table}: {rows}");
+    }
+    succeed(&["tenant", "suspend", "--external-id", "clinic-1"]).await;
+    let erase = ["tenant", "erase", "--external-id", "clinic-1", "--after", "0", "--yes-erase-all-data-of", "clinic-1"];
+    succeed(&erase).await;
+    admin.get("users").await.assert_error(403, "AUTH_009");
+    assert_eq!(app.value::<i64>("SELECT count(*) FROM documents").await, 0);
+    assert_eq!(
+        app.value::<String>("SELECT string_agg(email, ' ' ORDER BY email) FROM users").await,
+        "ada@example.org erased"
+    );
+    let verified = succeed(&["audit", "verify"]).await;
+    assert_eq!(verified.lines().filter(|line| line.starts_with("good ")).count(), 3, "{verified}");
     drop(server);
     succeed(&["migrate", "reset"]).await;
 }
