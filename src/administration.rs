@@ -1,10 +1,13 @@
-//! What operators do from the command line: make, show, suspend, resume, export and erase tenants, give users roles, restore
-//! users, repair audit logs, and make the login of run time.
+//! What operators do from the command line: make, show, suspend, resume, export and erase tenants, give users roles, restore users,
+//! repair audit logs, make the login of run time, and look at a deployment or at a restored copy.
 //!
 //! All of it needs the connection that migrations use. A change and its entry in the tenant's audit log are one
 //! transaction, and so are a look at the users and its entry.
 
+mod backup_record;
+mod backup_verify;
 mod catalogue;
+mod checkpoints;
 mod doctor;
 mod erasure;
 mod evidence;
@@ -12,6 +15,9 @@ mod export;
 mod run_time_login;
 mod tenants;
 
+pub use backup_record::{BACKUP, Holdings, Record, make_record};
+pub use backup_verify::{Given, Report, verify_copy};
+pub use checkpoints::make_checkpoints;
 pub use doctor::{Finding, Verdict, examine};
 pub use erasure::{Erasure, erase_tenant};
 pub use evidence::{AuditLog, Build, Evidence, collect_evidence};

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use tokio::runtime::Runtime;
 
 mod audit;
+mod backup;
 mod checkpoints;
 mod database;
 mod dev_token;
@@ -52,7 +53,7 @@ const VERSION: &str = concat!(
 );
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, \
-    3 schema not as expected, or `doctor` found something wrong, 4 migration lock not had in time";
+    3 schema not as expected, or `doctor` or `backup verify` found something wrong, 4 migration lock not had in time";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -86,6 +87,9 @@ enum Command {
     /// Verify, sign, repair or export the audit log
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Record what a backup must have, and verify a restored copy
+    #[command(subcommand)]
+    Backup(backup::Backup),
     /// Look at the settings, the database and the identity provider, and say what mends what is wrong; exit 3 where something is
     Doctor(doctor::Doctor),
     /// Write what an auditor asks for, as JSON: build, settings without secrets, schema, roles, rights, policies, audit logs; exit 3
@@ -209,6 +213,7 @@ impl Command {
             Self::Tenant(verb) => verb.run(),
             Self::User(verb) => verb.run(),
             Self::Audit(verb) => verb.run(),
+            Self::Backup(verb) => verb.run(migrations),
             Self::Doctor(doctor) => doctor.run(migrations),
             Self::Evidence(evidence) => evidence.run(migrations),
             Self::DevToken(token) => token.run(),

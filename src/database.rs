@@ -340,6 +340,29 @@ pub async fn migration_connection(settings: &Settings) -> Result<DatabaseConnect
     })
 }
 
+/// A connection to the same database that changes nothing in it: to look at a restored copy, which may be evidence.
+pub async fn copy_connection(settings: &Settings) -> Result<DatabaseConnection, DbErr> {
+    match &settings.migration_database {
+        DatabaseUrl::Postgres(options) => {
+            let options = quiet(options.as_ref().clone().application_name("bulkhead backup verify"));
+            // A pooler refuses this rather than giving the session to others, who would not know why they cannot write.
+            let options = options.options([("default_transaction_read_only", "on")]);
+            Target::Postgres(Box::new(options.clone())).reach(settings.database_acquire_timeout).await?;
+            Ok(pool_options::<Postgres>(settings).max_connections(1).connect_lazy_with(options).into())
+        }
+        DatabaseUrl::Sqlite(options) => {
+            let mut log = options.get_filename().as_os_str().to_owned();
+            log.push("-wal");
+            // What stands in the log alone is a part of the copy. Without one the file is all there is, and SQLite need make no
+            // files beside it, which takes the right to write there (sqlite.org/wal.html, "Read-Only Databases").
+            let is_whole = std::fs::metadata(log).map_or(true, |log| log.len() == 0);
+            let options = quiet(options.as_ref().clone()).row_buffer_size(SQLITE_ROWS_AHEAD);
+            let options = options.create_if_missing(false).read_only(true).immutable(is_whole);
+            Ok(sqlite_pool_options(settings).max_connections(1).connect_lazy_with(options).into())
+        }
+    }
+}
+
 fn pool_options<DB: Database>(settings: &Settings) -> PoolOptions<DB> {
     PoolOptions::new()
         .max_connections(settings.database_max_connections)

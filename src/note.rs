@@ -1,4 +1,5 @@
-//! Signed notes (c2sp.org/signed-note) and the checkpoints of logs that are written as such (c2sp.org/tlog-checkpoint).
+//! Signed notes (c2sp.org/signed-note) of any text, and the checkpoints of logs that are written as such
+//! (c2sp.org/tlog-checkpoint).
 
 use crate::merkle::Hash;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -15,8 +16,8 @@ const ED25519_TYPE: u8 = 1;
 /// What a signature's line begins with.
 const SIGNATURE: &str = "\u{2014} ";
 
-/// The longest note that is read, in bytes.
-const NOTE_BYTES_MAX: usize = 64 * 1024;
+/// The longest checkpoint that is read, in bytes.
+const CHECKPOINT_BYTES_MAX: usize = 64 * 1024;
 
 /// How many bytes a key is made of.
 pub(crate) const SEED_BYTES: usize = 32;
@@ -27,7 +28,7 @@ pub(crate) fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+')
 }
 
-/// The key that an instance signs its checkpoints with. Its name as a signer is the origin of the log that is signed.
+/// The key that an instance signs with. Its name as a signer is the origin of what is signed, such as a log.
 #[derive(Clone)]
 pub struct SigningKey {
     instance: String,
@@ -49,7 +50,7 @@ impl SigningKey {
         Some(Self { instance: instance.to_owned(), pair })
     }
 
-    /// The origin of this log of the instance.
+    /// The origin of this log, or of other texts, of the instance.
     #[must_use]
     pub fn origin(&self, log: impl fmt::Display) -> String {
         format!("{}/{log}", self.instance)
@@ -67,10 +68,15 @@ impl SigningKey {
     /// The checkpoint as a signed note.
     #[must_use]
     pub fn sign(&self, checkpoint: &Checkpoint) -> String {
-        let text = checkpoint.to_string();
-        let mut signature = self.verifier(&checkpoint.origin).id.to_vec();
+        self.sign_text(&checkpoint.origin, &checkpoint.to_string())
+    }
+
+    /// A text, which ends with its last line's end, as a note that the key of this origin has signed.
+    #[must_use]
+    pub fn sign_text(&self, origin: &str, text: &str) -> String {
+        let mut signature = self.verifier(origin).id.to_vec();
         signature.extend_from_slice(self.pair.sign(text.as_bytes()).as_ref());
-        format!("{text}\n{SIGNATURE}{} {}\n", checkpoint.origin, BASE64_STANDARD.encode(signature))
+        format!("{text}\n{SIGNATURE}{origin} {}\n", BASE64_STANDARD.encode(signature))
     }
 }
 
@@ -115,6 +121,9 @@ pub enum NoteError {
     /// It is no signed checkpoint.
     #[error("it is no signed checkpoint")]
     Malformed,
+    /// It is no note with a signature.
+    #[error("it is not signed")]
+    Unsigned,
     /// None of the keys has signed it.
     #[error("none of the keys that are given has signed it")]
     UnknownKey,
@@ -173,17 +182,17 @@ impl FromStr for Verifier {
 /// The text of a note, which one of these keys has signed. Signatures of other keys do not count.
 fn text_of<'n>(note: &'n str, verifiers: &[Verifier]) -> Result<(&'n str, Vec<&'n str>), NoteError> {
     let is_control = |c: char| c < ' ' && c != '\n';
-    if note.len() > NOTE_BYTES_MAX || !note.ends_with('\n') || note.contains(is_control) {
-        return Err(NoteError::Malformed);
+    if !note.ends_with('\n') || note.contains(is_control) {
+        return Err(NoteError::Unsigned);
     }
-    let end = note.rfind("\n\n").ok_or(NoteError::Malformed)? + 1;
+    let end = note.rfind("\n\n").ok_or(NoteError::Unsigned)? + 1;
     let (text, signatures) = (&note[..end], &note[end + 1..]);
     let mut signers = Vec::new();
     for line in signatures.lines() {
         let line = line.strip_prefix(SIGNATURE).and_then(|line| line.split_once(' '));
-        let (name, signature) = line.filter(|(name, _)| is_name(name)).ok_or(NoteError::Malformed)?;
-        let signature = BASE64_STANDARD.decode(signature).map_err(|_| NoteError::Malformed)?;
-        let (id, signature) = signature.split_at_checked(4).ok_or(NoteError::Malformed)?;
+        let (name, signature) = line.filter(|(name, _)| is_name(name)).ok_or(NoteError::Unsigned)?;
+        let signature = BASE64_STANDARD.decode(signature).map_err(|_| NoteError::Unsigned)?;
+        let (id, signature) = signature.split_at_checked(4).ok_or(NoteError::Unsigned)?;
         if let Some(verifier) = verifiers.iter().find(|verifier| verifier.name == name && verifier.id == id) {
             let key = UnparsedPublicKey::new(&ED25519, &verifier.key);
             key.verify(text.as_bytes(), signature).map_err(|_| NoteError::BadSignature)?;
@@ -195,10 +204,28 @@ fn text_of<'n>(note: &'n str, verifiers: &[Verifier]) -> Result<(&'n str, Vec<&'
 
 /// The checkpoint that a note holds, where a key whose name is its origin has signed it.
 pub fn open(note: &str, verifiers: &[Verifier]) -> Result<Checkpoint, NoteError> {
+    if note.len() > CHECKPOINT_BYTES_MAX {
+        return Err(NoteError::Malformed);
+    }
     let (text, signers) = text_of(note, verifiers)?;
     let checkpoint = Checkpoint::of_text(text).ok_or(NoteError::Malformed)?;
     // A key of one log says nothing of another.
     if signers.contains(&checkpoint.origin.as_str()) { Ok(checkpoint) } else { Err(NoteError::UnknownKey) }
+}
+
+/// The text of a note that one of these keys has signed, where it is the instance's key for texts of this name: `INSTANCE/NAME`.
+pub fn open_text<'n>(note: &'n str, name: &str, verifiers: &[Verifier]) -> Result<&'n str, NoteError> {
+    let (text, signers) = text_of(note, verifiers)?;
+    // A key of one log has signed no such text.
+    let is_named = |signer: &&str| signer.rsplit_once('/').is_some_and(|(_, last)| last == name);
+    if signers.iter().any(is_named) { Ok(text) } else { Err(NoteError::UnknownKey) }
+}
+
+/// The text of a note, whoever has signed it; all of it, where nobody has.
+#[must_use]
+pub fn text_unverified(note: &str) -> &str {
+    let end = note.rfind("\n\n").filter(|end| note[end + 2..].starts_with(SIGNATURE));
+    end.map_or(note, |end| &note[..=end])
 }
 
 /// The checkpoint that a note holds, whoever has signed it.
@@ -272,6 +299,28 @@ mod tests {
             assert!(open(broken, &[key.verifier(&ours)]).is_err(), "{broken:?}");
         }
         assert_eq!(read_unverified(&note), Some(checkpoint(&ours)));
+    }
+
+    #[test]
+    fn a_text_is_signed_as_a_checkpoint_is() {
+        let key = SigningKey::new("api.example.org", SEED).unwrap();
+        let (name, log) = (key.origin("backup"), key.origin("a"));
+        // Longer than a checkpoint may be, with an empty line in it.
+        let text = format!("{{}}\n\n{}\n", "long ".repeat(CHECKPOINT_BYTES_MAX));
+        let note = key.sign_text(&name, &text);
+        let keys = [key.verifier(&log), key.verifier(&name)];
+        assert_eq!(open_text(&note, "backup", &keys), Ok(text.as_str()));
+        assert_eq!(text_unverified(&note), text);
+        assert_eq!(text_unverified(&text), text, "nobody has signed it");
+        assert_eq!(open_text(&text, "backup", &keys), Err(NoteError::Unsigned));
+        assert_eq!(open_text(&note, "backup", &keys[..1]), Err(NoteError::UnknownKey));
+        assert_eq!(open_text(&note, "other", &keys), Err(NoteError::UnknownKey));
+        assert_eq!(open_text(&note.replacen("{}", "[]", 1), "backup", &keys), Err(NoteError::BadSignature));
+        let of_log = key.sign_text(&log, &text);
+        assert_eq!(open_text(&of_log, "backup", &keys), Err(NoteError::UnknownKey), "the key of a log");
+        assert_eq!(open(&key.sign_text(&name, &text), &keys), Err(NoteError::Malformed), "it is no checkpoint");
+        let checkpoint = key.sign(&checkpoint(&log));
+        assert_eq!(key.sign_text(&log, text_unverified(&checkpoint)), checkpoint);
     }
 
     #[test]

@@ -7,8 +7,9 @@ use crate::config::{DatabaseUrl, Environment, Issuer, Settings};
 use crate::database::{self, Access, Pool, Probe};
 use crate::tenancy::{Isolation, audit_guard_faults};
 use bulkhead_migrator::{Compatibility, Runner};
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, FromQueryResult, Statement};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, FromQueryResult, Statement};
 use serde::Serialize;
+use std::error::Error;
 use std::fmt;
 
 /// The connections that an instance takes besides its pool: docs/settings.md, "PostgreSQL".
@@ -18,6 +19,9 @@ const CONNECTIONS_BESIDES_THE_POOL: u32 = 4;
 /// before and after their times. In seconds.
 const CLOCKS_APART_RISKY: f64 = 2.0;
 const CLOCKS_APART_WRONG: f64 = 60.0;
+
+/// What findings on the guards of the audit log are about.
+const AUDIT_LOG: &str = "audit log";
 
 /// What is thought of something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -56,15 +60,15 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn good(about: &'static str, text: impl Into<String>) -> Self {
+    pub(super) fn good(about: &'static str, text: impl Into<String>) -> Self {
         Self { verdict: Verdict::Good, about, text: text.into(), mend: None }
     }
 
-    fn risky(about: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Self {
+    pub(super) fn risky(about: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Self {
         Self { verdict: Verdict::Risky, about, text: text.into(), mend: Some(mend.into()) }
     }
 
-    fn wrong(about: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Self {
+    pub(super) fn wrong(about: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Self {
         Self { verdict: Verdict::Wrong, about, text: text.into(), mend: Some(mend.into()) }
     }
 }
@@ -114,10 +118,7 @@ fn settings_of(settings: &Settings) -> Vec<Finding> {
 
 async fn database_of(settings: &Settings, runner: &Runner) -> Vec<Finding> {
     let pool = database::pool(settings);
-    let away = |error: &(dyn std::error::Error + 'static)| {
-        let text = format!("cannot use {}: {}", settings.database, database::cause(&settings.database, error));
-        vec![Finding::wrong("database", text, "see DATABASE_URL, and the database's own state")]
-    };
+    let away = |error: &(dyn Error + 'static)| vec![away(&settings.database, "DATABASE_URL", error)];
     let probe = Probe::new(settings, pool.availability().clone());
     if let Some(error) = probe.absence(settings.database_acquire_timeout).await {
         return away(&error);
@@ -131,8 +132,16 @@ async fn database_of(settings: &Settings, runner: &Runner) -> Vec<Finding> {
     findings.push(schema);
     // Without its tables there is nothing to look at.
     if fits {
-        findings.extend(isolation(&pool).await);
-        findings.extend(audit_guards(settings).await);
+        findings.extend(isolation(&pool, Access::Read).await);
+        // On the connection of the migrations, which sees all of it.
+        let variable = settings.migration_database_variable;
+        match database::migration_connection(settings).await {
+            Ok(connection) => {
+                findings.extend(audit_guards(&connection, variable).await);
+                let _ = connection.close().await;
+            }
+            Err(error) => findings.push(unguarded(variable, &error)),
+        }
     }
     if pool.get_database_backend() == DbBackend::Postgres {
         findings.extend(server(settings, &pool).await);
@@ -141,7 +150,14 @@ async fn database_of(settings: &Settings, runner: &Runner) -> Vec<Finding> {
     findings
 }
 
-async fn schema(pool: &Pool, runner: &Runner) -> Finding {
+/// A database that cannot be used; the variable names it.
+pub(super) fn away(database: &DatabaseUrl, variable: &str, error: &(dyn Error + 'static)) -> Finding {
+    let text = format!("cannot use {database}: {}", database::cause(database, error));
+    Finding::wrong("database", text, format!("see {variable}, and the database's own state"))
+}
+
+/// Whether this build can work with the schema.
+pub(super) async fn schema(pool: &Pool, runner: &Runner) -> Finding {
     let about = "schema";
     let checked = match runner.state(pool).await {
         Ok(state) => runner.check(&state),
@@ -163,9 +179,10 @@ async fn schema(pool: &Pool, runner: &Runner) -> Finding {
     }
 }
 
-async fn isolation(pool: &Pool) -> Vec<Finding> {
+/// Whether tenants are kept apart.
+pub(super) async fn isolation(pool: &Pool, access: Access) -> Vec<Finding> {
     let about = "isolation";
-    match Isolation::look(pool, Access::Read).await {
+    match Isolation::look(pool, access).await {
         Ok(Isolation::Database) => vec![Finding::good(about, "the database keeps tenants apart")],
         Ok(Isolation::Application) => vec![Finding::good(about, "queries keep tenants apart, as the database cannot")],
         Ok(Isolation::NotEnforced(faults)) => {
@@ -176,28 +193,23 @@ async fn isolation(pool: &Pool) -> Vec<Finding> {
     }
 }
 
-/// On the connection of the migrations, which sees all of it.
-async fn audit_guards(settings: &Settings) -> Vec<Finding> {
-    let about = "audit log";
-    let looked = async {
-        let connection = database::migration_connection(settings).await?;
-        let faults = audit_guard_faults(&connection).await;
-        let _ = connection.close().await;
-        faults
-    };
-    match looked.await {
+/// What guards the audit log, on a connection that sees all of it; the variable names its database.
+pub(super) async fn audit_guards(connection: &DatabaseConnection, variable: &str) -> Vec<Finding> {
+    match audit_guard_faults(connection).await {
         Ok(faults) if faults.is_empty() => {
-            vec![Finding::good(about, "its triggers, rights and policies are as the migrations made them")]
+            vec![Finding::good(AUDIT_LOG, "its triggers, rights and policies are as the migrations made them")]
         }
         Ok(faults) => {
             let mend = "find out who changed it, put it back, and run `bulkhead audit verify`";
-            faults.into_iter().map(|fault| Finding::wrong(about, fault, mend)).collect()
+            faults.into_iter().map(|fault| Finding::wrong(AUDIT_LOG, fault, mend)).collect()
         }
-        Err(error) => {
-            let variable = settings.migration_database_variable;
-            vec![Finding::wrong(about, format!("{variable}: {}", database::text(&error)), "see this variable")]
-        }
+        Err(error) => vec![unguarded(variable, &error)],
     }
+}
+
+/// That nobody can tell what guards the audit log.
+fn unguarded(variable: &str, error: &DbErr) -> Finding {
+    Finding::wrong(AUDIT_LOG, format!("{variable}: {}", database::text(error)), "see this variable")
 }
 
 /// What PostgreSQL says of itself and of the login.

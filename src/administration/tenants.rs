@@ -7,7 +7,8 @@ use crate::entity::user::{self, Role};
 use crate::ids::{TenantId, UserId};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{
-    ColumnTrait, DatabaseConnection, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, SqlErr,
+    ColumnTrait, DatabaseConnection, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Select,
+    SqlErr,
 };
 use uuid::Uuid;
 
@@ -77,9 +78,15 @@ pub struct TenantRow {
 /// Every tenant, deleted ones and the system's included, or the one of this external id; in the order of their ids.
 pub async fn tenants(connection: &DatabaseConnection, external_id: Option<&str>) -> Result<Vec<TenantRow>, DbErr> {
     let transaction = database::begin(connection, audit::SYSTEM_TENANT, Access::Operate).await?;
-    let mut select = tenant::Entity::find().select_only().columns([tenant::Column::Id, tenant::Column::ExternalId]);
+    let mut select = every_tenant();
     if let Some(external_id) = external_id {
         select = select.filter(tenant::Column::ExternalId.eq(external_id));
     }
-    select.order_by_asc(tenant::Column::Id).into_model().all(&transaction).await
+    select.into_model().all(&transaction).await
+}
+
+/// Every tenant as a [`TenantRow`], in the order of their ids.
+pub(super) fn every_tenant() -> Select<tenant::Entity> {
+    let columns = [tenant::Column::Id, tenant::Column::ExternalId];
+    tenant::Entity::find().select_only().columns(columns).order_by_asc(tenant::Column::Id)
 }

@@ -30,7 +30,7 @@ pub use repair::repair;
 pub use repair_entry::{Repair, Repaired};
 pub use repeats::Refusals;
 pub use shown::{ID_ENDS, IDS, IdEnds, Shown, end_bytes, id_end};
-pub use since::{Replay, Verdict};
+pub use since::{Replay, Verdict, replay};
 pub(crate) use tree::load;
 pub use turn::Turn;
 pub use verify::{Verified, verify};

@@ -1,12 +1,16 @@
-//! Whether entries are those of a checkpoint that was signed earlier. It needs nothing but the entries, wherever they come from.
+//! Whether entries are those of a checkpoint that was signed earlier. It needs nothing but the entries, wherever they come from;
+//! [`replay`] takes them from the database.
 
 use super::chain::{AuditEntry, GENESIS};
 use super::event::Action;
 use super::repair_entry::Repair;
 use super::tree::{leaf, no_leaf};
-use super::walk::Break;
+use super::walk::{Break, entries};
+use crate::database::{self, Access};
+use crate::ids::TenantId;
 use crate::merkle::{Frontier, Hash};
 use crate::note::Checkpoint;
+use sea_orm::{DatabaseConnection, DbErr};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -157,11 +161,34 @@ impl Replay {
     }
 }
 
+/// Goes through a tenant's entries in the database, up to the largest of the checkpoints.
+pub async fn replay(
+    connection: &DatabaseConnection,
+    tenant: TenantId,
+    checkpoints: &[Checkpoint],
+) -> Result<Replay, DbErr> {
+    let mut replay = Replay::new(checkpoints.iter().map(|checkpoint| checkpoint.size));
+    let largest = checkpoints.iter().map(|checkpoint| checkpoint.size).max().unwrap_or_default();
+    let largest = i64::try_from(largest).unwrap_or(i64::MAX);
+    loop {
+        // A transaction a batch, as of an export.
+        let transaction = database::begin(connection, tenant, Access::Operate).await?;
+        let batch = entries(&transaction, tenant, replay.last(), i64::MAX).await?;
+        drop(transaction);
+        if batch.is_empty() || replay.last() >= largest {
+            return Ok(replay);
+        }
+        for (entry, hash) in batch {
+            replay.add(&entry, &hash).map_err(|error| DbErr::Json(error.to_string()))?;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::ids::{AuditLogId, TenantId};
+    use crate::ids::AuditLogId;
     use serde_json::{Value, json};
     use uuid::Uuid;
 

@@ -2,11 +2,9 @@
 
 use super::Failure;
 use super::table::print_line;
-use crate::administration::TenantRow;
-use crate::audit::{self, Made, Replay, StoredEntry, Verdict};
+use crate::administration::{BACKUP, TenantRow, make_checkpoints};
+use crate::audit::{self, Replay, StoredEntry, Verdict};
 use crate::config::Settings;
-use crate::database::{self, Access, Pool};
-use crate::ids::TenantId;
 use crate::note::{self, Checkpoint, SigningKey, Verifier};
 use crate::text::counted;
 use anyhow::anyhow;
@@ -16,7 +14,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use uuid::Uuid;
 
 /// The longest file of notes, in bytes.
 const NOTES_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -48,28 +45,9 @@ impl Since {
         self.entries.as_deref()
     }
 
-    fn verifiers(&self) -> Result<Vec<Verifier>, Failure> {
-        let mut verifiers = Vec::new();
-        for text in &self.key {
-            if let Ok(verifier) = text.parse() {
-                verifiers.push(verifier);
-                continue;
-            }
-            let lines = std::fs::read_to_string(text).map_err(|error| {
-                Failure::Refused(format!("--key: {text} is no key, and no file that can be read: {error}"))
-            })?;
-            for line in lines.lines().filter(|line| !line.trim().is_empty()) {
-                let verifier =
-                    line.parse().map_err(|error| Failure::Refused(format!("--key: {text}: {line:?} {error}")))?;
-                verifiers.push(verifier);
-            }
-        }
-        Ok(verifiers)
-    }
-
     /// Reads all notes, and prints a line for each that nobody known has signed.
     fn notes(&self, key: Option<&SigningKey>) -> Result<Notes, Failure> {
-        let mut verifiers = self.verifiers()?;
+        let mut verifiers = verifiers(&self.key)?;
         let mut notes = Notes { by_log: BTreeMap::new(), total: 0, unsigned: 0 };
         for path in &self.files {
             let failed =
@@ -144,7 +122,7 @@ impl Since {
                 misfits += checkpoints.len();
                 continue;
             };
-            let replay = replay(connection, tenant.id, checkpoints).await?;
+            let replay = audit::replay(connection, tenant.id, checkpoints).await?;
             match say(&format!("{} ({})", tenant.external_id, tenant.id), &replay, checkpoints) {
                 Ok(found) => misfits += found,
                 Err(failure) => return Ok(Err(failure)),
@@ -197,6 +175,26 @@ impl Since {
     }
 }
 
+/// The keys that `--key` names: keys themselves, or files with one in each line.
+pub(super) fn verifiers(keys: &[String]) -> Result<Vec<Verifier>, Failure> {
+    let mut verifiers = Vec::new();
+    for text in keys {
+        if let Ok(verifier) = text.parse() {
+            verifiers.push(verifier);
+            continue;
+        }
+        let lines = std::fs::read_to_string(text).map_err(|error| {
+            Failure::Refused(format!("--key: {text} is no key, and no file that can be read: {error}"))
+        })?;
+        for line in lines.lines().filter(|line| !line.trim().is_empty()) {
+            let verifier =
+                line.parse().map_err(|error| Failure::Refused(format!("--key: {text}: {line:?} {error}")))?;
+            verifiers.push(verifier);
+        }
+    }
+    Ok(verifiers)
+}
+
 fn bounded(source: impl Read) -> io::Result<String> {
     let mut text = String::new();
     source.take(NOTES_BYTES_MAX).read_to_string(&mut text)?;
@@ -216,29 +214,6 @@ pub(super) fn not_holding(broken: usize, all: usize) -> String {
 fn misfit(misfits: usize, total: usize) -> Option<String> {
     let verb = if misfits == 1 { "does" } else { "do" };
     (misfits > 0).then(|| format!("{misfits} of {} {verb} not fit", counted(total, "checkpoint", "checkpoints")))
-}
-
-/// Goes through a tenant's entries, up to the largest checkpoint.
-async fn replay(
-    connection: &DatabaseConnection,
-    tenant: TenantId,
-    checkpoints: &[Checkpoint],
-) -> Result<Replay, DbErr> {
-    let mut replay = Replay::new(checkpoints.iter().map(|checkpoint| checkpoint.size));
-    let largest = checkpoints.iter().map(|checkpoint| checkpoint.size).max().unwrap_or_default();
-    let largest = i64::try_from(largest).unwrap_or(i64::MAX);
-    loop {
-        // A transaction a batch, as of an export.
-        let transaction = database::begin(connection, tenant, Access::Operate).await?;
-        let batch = audit::entries(&transaction, tenant, replay.last(), i64::MAX).await?;
-        drop(transaction);
-        if batch.is_empty() || replay.last() >= largest {
-            return Ok(replay);
-        }
-        for (entry, hash) in batch {
-            replay.add(&entry, &hash).map_err(|error| DbErr::Json(error.to_string()))?;
-        }
-    }
 }
 
 /// Prints a line for each checkpoint of a log; how many do not fit.
@@ -273,24 +248,17 @@ pub(super) async fn make(
         Ok(key) => key,
         Err(failure) => return Ok(Err(failure)),
     };
-    let pool = Pool::from(connection.clone());
-    let mut refused = Vec::new();
-    for TenantRow { id, external_id } in tenants {
-        match audit::checkpoint(&pool, Access::Operate, *id, key, None).await? {
-            Ok(Made::Note(note)) => {
-                if let Err(failure) = print_line(note.trim_end()) {
-                    return Ok(Err(failure));
-                }
-            }
-            Ok(Made::Empty | Made::NotDue(_)) => {}
-            Err(reason) => refused.push(format!("{external_id} ({id}): {reason}")),
-        }
+    let (notes, refused) = make_checkpoints(connection, key, tenants).await?;
+    if let Err(failure) = notes.values().try_for_each(|note| print_line(note.trim_end())) {
+        return Ok(Err(failure));
     }
     Ok(if refused.is_empty() { Ok(()) } else { Err(anyhow!(refused.join("\n")).into()) })
 }
 
-/// Prints the key that verifies each tenant's checkpoints.
+/// Prints the key that verifies each tenant's checkpoints, and the one that verifies records of backups.
 pub(super) fn print_keys(settings: &Settings, tenants: &[TenantRow]) -> Result<(), Failure> {
     let key = key(settings)?;
-    tenants.iter().try_for_each(|tenant| print_line(&key.verifier(&key.origin(Uuid::from(tenant.id))).to_string()))
+    let print = |origin: String| print_line(&key.verifier(&origin).to_string());
+    tenants.iter().try_for_each(|tenant| print(key.origin(tenant.id)))?;
+    print(key.origin(BACKUP))
 }

@@ -2,7 +2,7 @@
 
 use super::table::{print_json, print_line};
 use super::{Failure, runtime};
-use crate::administration::{Verdict, examine};
+use crate::administration::{Finding, Verdict, examine};
 use crate::config::Settings;
 use crate::text::counted;
 use crate::{server, telemetry};
@@ -26,18 +26,25 @@ impl Doctor {
         if self.json {
             print_json(&findings)?;
         } else {
-            for finding in &findings {
-                print_line(&format!("{:5}  {}: {}", finding.verdict, finding.about, finding.text))?;
-                if let Some(mend) = &finding.mend {
-                    print_line(&format!("       -> {mend}"))?;
-                }
-            }
+            print_findings(&findings)?;
         }
-        let wrong = findings.iter().filter(|finding| finding.verdict == Verdict::Wrong).count();
-        if wrong == 0 {
-            Ok(())
-        } else {
-            Err(Failure::Unfit(format!("{} wrong", counted(wrong, "thing is", "things are"))))
+        fit(&findings)
+    }
+}
+
+/// Prints a line for each, and one that says what mends it.
+pub(super) fn print_findings(findings: &[Finding]) -> Result<(), Failure> {
+    for finding in findings {
+        print_line(&format!("{:5}  {}: {}", finding.verdict, finding.about, finding.text))?;
+        if let Some(mend) = &finding.mend {
+            print_line(&format!("       -> {mend}"))?;
         }
     }
+    Ok(())
+}
+
+/// Fails where something is wrong.
+pub(super) fn fit(findings: &[Finding]) -> Result<(), Failure> {
+    let wrong = findings.iter().filter(|finding| finding.verdict == Verdict::Wrong).count();
+    if wrong == 0 { Ok(()) } else { Err(Failure::Unfit(format!("{} wrong", counted(wrong, "thing is", "things are")))) }
 }

@@ -1,5 +1,7 @@
 //! What docs/backup.md says: who can take a backup, that it is whole, and what a restored database must say.
 
+mod drill;
+
 use crate::isolation::{CREATE, Roles, deployment, succeed};
 use crate::support::{TestApp, borrowed};
 use crate::{run, stderr, stdout};
@@ -37,6 +39,13 @@ fn program(name: &str) -> Command {
     Command::new(test_support::postgres_program(name).unwrap())
 }
 
+/// A role that takes backups.
+async fn backup_role(app: &TestApp) -> String {
+    let backup = app.stranger("BYPASSRLS").await;
+    app.execute(&format!("GRANT pg_read_all_data TO {backup}")).await;
+    backup
+}
+
 async fn dump(url: &str, file: &Path, options: &[&str]) -> Output {
     program("pg_dump").args(["--format=custom", "--file"]).arg(file).args(options).arg(url).output().await.unwrap()
 }
@@ -67,8 +76,7 @@ async fn the_owner_cannot_take_a_backup_and_is_told_so() {
 #[tokio::test]
 async fn backup_by_a_role_of_its_own_is_whole() {
     let Some((app, owner)) = deployed().await else { return };
-    let backup = app.stranger("BYPASSRLS").await;
-    app.execute(&format!("GRANT pg_read_all_data TO {backup}")).await;
+    let backup = backup_role(&app).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("bulkhead.dump");
     let dumped = dump(&app.url(&backup), &file, &[]).await;

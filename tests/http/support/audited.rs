@@ -152,7 +152,8 @@ pub(crate) async fn chain(connection: &DatabaseConnection, tenant: impl Into<Uui
     entries.all(connection).await.unwrap()
 }
 
-fn made_up(
+/// Entries that continue a tenant's chain, as [`AuditedTenant::made_up`] has them, with ids as `literal` writes them.
+pub(crate) fn made_up(
     literal: impl Fn(Uuid) -> String,
     tenant: Uuid,
     after: (i64, &str),

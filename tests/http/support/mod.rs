@@ -14,7 +14,7 @@ mod tenant;
 
 pub(crate) use answer::Answer;
 pub(crate) use app::{TestApp, borrowed, value};
-pub(crate) use audited::{ADDRESS, AuditedTenant, BEGINNING, PROGRAM, SIGNING, chain};
+pub(crate) use audited::{ADDRESS, AuditedTenant, BEGINNING, PROGRAM, SIGNING, chain, made_up};
 pub(crate) use client::{Request, TestClient};
 pub(crate) use local::LocalServer;
 pub(crate) use samples::{SAMPLES, Sample};
