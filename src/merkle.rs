@@ -66,6 +66,16 @@ impl Frontier {
         self.size += 1;
     }
 
+    /// Adds the root of the next [`WIDTH`] leaves, behind whole groups of as many.
+    pub fn push_group(&mut self, root: Hash) {
+        let (mut height, mut hash) = (WIDTH.ilog2(), root);
+        while let Some((_, left)) = self.parts.pop_if(|(other, _)| *other == height) {
+            (height, hash) = (height + 1, node(&left, &hash));
+        }
+        self.parts.push((height, hash));
+        self.size += WIDTH;
+    }
+
     /// How many leaves it has.
     #[must_use]
     pub fn size(&self) -> u64 {

@@ -4,6 +4,7 @@
 //! answered, so that readers do not wait for each other. Refusals that repeat are counted by [`Refusals`].
 //! Entries hold ids, names of fields and codes, never a patient's data.
 
+mod archive;
 mod chain;
 mod checkpoint;
 mod event;

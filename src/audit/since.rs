@@ -1,11 +1,12 @@
 //! Whether entries are those of a checkpoint that was signed earlier. It needs nothing but the entries, wherever they come from;
 //! [`replay`] takes them from the database.
 
+use super::archive::{archived_end, archived_groups};
 use super::chain::{AuditEntry, GENESIS};
 use super::event::Action;
 use super::repair_entry::Repair;
 use super::tree::{leaf, no_leaf};
-use super::walk::{Break, entries};
+use super::walk::{Break, Place, entries};
 use crate::database::{self, Access};
 use crate::ids::TenantId;
 use crate::merkle::{Frontier, Hash};
@@ -33,6 +34,8 @@ pub enum Verdict {
         /// What shows of the chain besides.
         first: Option<Break>,
     },
+    /// They are archived, or some are: nothing here tells what they were. A larger checkpoint that fits continues this one.
+    Archived(i64),
     /// Their hashes are those that were signed, and an entry is not what its hash was made of.
     Changed(Break),
 }
@@ -49,6 +52,7 @@ impl fmt::Display for Verdict {
             Self::Rewritten { size, first: Some(first) } => {
                 write!(f, "entries 1 to {size} are not those that were signed: {first}")
             }
+            Self::Archived(last) => write!(f, "entries 1 to {last} are archived"),
             Self::Changed(what) => what.fmt(f),
         }
     }
@@ -62,6 +66,10 @@ pub struct Replay {
     tree: Frontier,
     /// The last number, and its hash.
     last: (i64, String),
+    /// The number of the last entry that is archived.
+    archived: i64,
+    /// How many entries must be there for a root that tells something: those that are archived, and those in a group with one.
+    from: u64,
     /// What does not hold, in the order of the numbers.
     broken: Vec<Break>,
     /// The numbers behind which, and up to which, a repair declares that the chain need not hold.
@@ -76,9 +84,26 @@ impl Replay {
             roots: BTreeMap::new(),
             tree: Frontier::default(),
             last: (0, GENESIS.to_owned()),
+            archived: 0,
+            from: 0,
             broken: Vec::new(),
             repaired: Vec::new(),
         }
+    }
+
+    /// For checkpoints of these sizes of a log whose entries up to `end` are archived. `groups` are the roots of the groups of 256
+    /// entries up to the one that `end` is in, if they are known. They need not be right: a signed root over them and the entries
+    /// behind them tells, and the hash of such an entry stands for all that are before it.
+    pub fn behind(sizes: impl IntoIterator<Item = u64>, end: Place, groups: Option<Vec<Hash>>) -> Self {
+        let mut replay = Self::new(sizes);
+        replay.archived = end.sequence;
+        replay.last = (end.sequence, end.hash);
+        let Some(groups) = groups else { return Self { from: u64::MAX, ..replay } };
+        for root in groups {
+            replay.tree.push_group(root);
+        }
+        replay.from = replay.tree.size();
+        replay
     }
 
     /// The next entry, with the hash that it was stored with.
@@ -104,7 +129,9 @@ impl Replay {
         if let Some(repair) = repair {
             self.repaired.push((repair.intact.sequence, entry.sequence));
         }
-        self.grow(leaf(hash));
+        if entry.sequence.unsigned_abs() > self.tree.size() {
+            self.grow(leaf(hash));
+        }
         self.last = (entry.sequence, hash.to_owned());
         Ok(())
     }
@@ -150,6 +177,9 @@ impl Replay {
     pub fn verdict(&self, checkpoint: &Checkpoint) -> Verdict {
         let size = checkpoint.size;
         let end = i64::try_from(size).unwrap_or(i64::MAX);
+        if self.archived > 0 && size <= self.from {
+            return Verdict::Archived(self.archived);
+        }
         if self.last.0 < end {
             return Verdict::Cut { last: self.last.0, size };
         }
@@ -167,7 +197,16 @@ pub async fn replay(
     tenant: TenantId,
     checkpoints: &[Checkpoint],
 ) -> Result<Replay, DbErr> {
-    let mut replay = Replay::new(checkpoints.iter().map(|checkpoint| checkpoint.size));
+    let sizes = checkpoints.iter().map(|checkpoint| checkpoint.size);
+    let transaction = database::begin(connection, tenant, Access::Operate).await?;
+    let mut replay = match archived_end(&transaction, tenant).await? {
+        None => Replay::new(sizes),
+        Some(end) => {
+            let groups = archived_groups(&transaction, tenant, &end).await?;
+            Replay::behind(sizes, end, groups)
+        }
+    };
+    drop(transaction);
     let largest = checkpoints.iter().map(|checkpoint| checkpoint.size).max().unwrap_or_default();
     let largest = i64::try_from(largest).unwrap_or(i64::MAX);
     loop {
@@ -189,6 +228,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::ids::AuditLogId;
+    use crate::merkle;
     use serde_json::{Value, json};
     use uuid::Uuid;
 
@@ -244,6 +284,39 @@ mod tests {
         let mut edited = entries;
         edited[1].0.action = "CREATED".to_owned();
         assert_eq!(verdicts(&edited, &checkpoints[..2]), [Verdict::Fits, Verdict::Changed(Break::Edited(2))]);
+    }
+
+    #[test]
+    fn what_is_left_of_an_archived_log_is_held_to_the_roots_of_its_groups() {
+        let (entries, checkpoints) = chain(&vec![("DATA_ACCESS", json!({})); 600]);
+        let leaves: Vec<Hash> = entries.iter().map(|(_, hash)| leaf(hash)).collect();
+        let verdicts = |archived: usize, groups: Option<usize>, left: &[(AuditEntry, String)]| {
+            let roots = groups.map(|count| leaves.chunks(256).take(count).map(merkle::whole).collect());
+            let end = Place { sequence: archived.try_into().unwrap(), hash: entries[archived - 1].1.clone() };
+            let mut replay = Replay::behind([300, 512, 513, 600], end, roots);
+            for (entry, hash) in left {
+                replay.add(entry, hash).unwrap();
+            }
+            [300, 512, 513, 600].map(|size: usize| replay.verdict(&checkpoints[size - 1]))
+        };
+        let archived = || Verdict::Archived(300);
+        let fit = [archived(), archived(), Verdict::Fits, Verdict::Fits];
+        assert_eq!(verdicts(300, Some(2), &entries[300..]), fit);
+        let fit = [Verdict::Archived(256), Verdict::Fits, Verdict::Fits, Verdict::Fits];
+        assert_eq!(verdicts(256, Some(1), &entries[256..])[1..], fit[1..]);
+        assert_eq!(verdicts(300, None, &entries[300..]), [archived(), archived(), archived(), archived()]);
+        let cut = verdicts(300, Some(2), &entries[300..550]);
+        assert_eq!(cut[2..], [Verdict::Fits, Verdict::Cut { last: 550, size: 600 }]);
+        // In the group that is archived in part: only the chain shows it.
+        let mut edited = entries[300..].to_vec();
+        edited[5].0.action = "CREATED".to_owned();
+        assert_eq!(verdicts(300, Some(2), &edited)[3], Verdict::Changed(Break::Edited(306)));
+        let gone = [&entries[300..305], &entries[306..]].concat();
+        assert_eq!(verdicts(300, Some(2), &gone)[3], Verdict::Changed(Break::Missing { first: 306, last: 306 }));
+        // Behind it, the root does.
+        let gone = [&entries[300..555], &entries[556..]].concat();
+        let first = Some(Break::Missing { first: 556, last: 556 });
+        assert_eq!(verdicts(300, Some(2), &gone)[3], Verdict::Rewritten { size: 600, first });
     }
 
     #[test]

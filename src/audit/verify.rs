@@ -1,5 +1,6 @@
 //! Whether a chain holds: all of it, or behind repairs that name what was broken.
 
+use super::archive::archived_end;
 use super::chain::GENESIS;
 use super::repair_entry::{Repair, Repaired, remains, repairs};
 use super::walk::{Break, End, Place, walk};
@@ -13,6 +14,8 @@ use sea_orm::{ColumnTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter};
 pub struct Verified {
     /// Where it did not hold and was repaired, oldest first.
     pub repairs: Vec<Repaired>,
+    /// The number of the last entry that is archived; 0 where none is.
+    pub archived: i64,
     /// How many entries are there.
     pub entries: u64,
     /// The last one's hash: kept elsewhere, it shows later that nothing up to here was changed.
@@ -21,6 +24,8 @@ pub struct Verified {
 
 /// What was found of a chain.
 pub(super) struct Findings {
+    /// The number of the last entry that is archived.
+    pub(super) archived: i64,
     /// The breaks that were repaired.
     pub(super) repairs: Vec<Repaired>,
     /// The first one that was not, and the last place before it up to which the chain holds.
@@ -30,7 +35,7 @@ pub(super) struct Findings {
 /// Walks the tenant's chain as it stands now, in bounded memory; others may go on appending to it.
 pub async fn verify(transaction: &Transaction, tenant: TenantId) -> Result<Result<Verified, Break>, DbErr> {
     let end = End::now(transaction, tenant).await?;
-    let Findings { repairs, broken } = examine(transaction, tenant, &end).await?;
+    let Findings { archived, repairs, broken } = examine(transaction, tenant, &end).await?;
     let head = match (broken, end.recorded) {
         (Some((_, broken)), _) => return Ok(Err(broken)),
         (None, None) => return Ok(Err(Break::NoHead)),
@@ -38,14 +43,14 @@ pub async fn verify(transaction: &Transaction, tenant: TenantId) -> Result<Resul
     };
     let entries =
         audit_log::Entity::find().filter(Column::TenantId.eq(tenant)).filter(Column::Sequence.lte(head.sequence));
-    Ok(Ok(Verified { repairs, entries: entries.count(transaction).await?, head: head.hash }))
+    Ok(Ok(Verified { archived, repairs, entries: entries.count(transaction).await?, head: head.hash }))
 }
 
 /// Walks the tenant's chain. A repair counts where it names exactly what is found before it, as it was found then: the
 /// end that was recorded at that time, the first break, the last place that held, and all that stood behind that.
 pub(super) async fn examine(transaction: &Transaction, tenant: TenantId, end: &End) -> Result<Findings, DbErr> {
-    let mut start = Place::beginning();
-    let mut findings = Findings { repairs: Vec::new(), broken: None };
+    let mut start = archived_end(transaction, tenant).await?.unwrap_or_else(Place::beginning);
+    let mut findings = Findings { archived: start.sequence, repairs: Vec::new(), broken: None };
     for entry in repairs(transaction, tenant).await? {
         let Some(repair) = Repair::of(&entry) else { continue };
         let sequence = entry.sequence;

@@ -182,11 +182,13 @@ async fn chosen(connection: &DatabaseConnection, which: &Which) -> Result<Vec<Te
 fn say(tenant: &TenantRow, outcome: &Result<Verified, Break>) -> Result<(), Failure> {
     let TenantRow { id, external_id } = tenant;
     match outcome {
-        Ok(Verified { repairs, entries, head }) => {
+        Ok(Verified { archived, repairs, entries, head }) => {
+            let archived =
+                if *archived > 0 { format!("entries 1 to {archived} are archived; ") } else { String::new() };
             let word = if repairs.is_empty() { "good   " } else { "REPAIRED" };
             let repairs: String = repairs.iter().map(|repaired| said(repaired) + "; ").collect();
             let entries = counted(*entries, "entry", "entries");
-            print_line(&format!("{word} {external_id} ({id}): {repairs}{entries}, head {head}"))
+            print_line(&format!("{word} {external_id} ({id}): {archived}{repairs}{entries}, head {head}"))
         }
         Err(broken) => print_line(&format!("BROKEN  {external_id} ({id}): {broken}")),
     }

@@ -218,16 +218,27 @@ fn misfit(misfits: usize, total: usize) -> Option<String> {
 
 /// Prints a line for each checkpoint of a log; how many do not fit.
 fn say(log: &str, replay: &Replay, checkpoints: &[Checkpoint]) -> Result<usize, Failure> {
+    let verdicts: Vec<Verdict> = checkpoints.iter().map(|checkpoint| replay.verdict(checkpoint)).collect();
+    // Nobody signs a checkpoint that contradicts one before it.
+    let is_continued = |checkpoint: &Checkpoint| {
+        let mut others = checkpoints.iter().zip(&verdicts);
+        others.any(|(other, verdict)| other.size > checkpoint.size && *verdict == Verdict::Fits)
+    };
     let mut misfits = 0;
-    for checkpoint in checkpoints {
-        let verdict = replay.verdict(checkpoint);
+    for (checkpoint, verdict) in checkpoints.iter().zip(&verdicts) {
         let word = match verdict {
             Verdict::Fits => "fits   ",
             Verdict::Cut { .. } => "CUT    ",
             Verdict::Rewritten { .. } => "REWRITTEN",
             Verdict::Changed(_) => "CHANGED",
+            Verdict::Archived(_) => "ARCHIVED",
         };
-        misfits += usize::from(verdict != Verdict::Fits);
+        let fits = match verdict {
+            Verdict::Fits => true,
+            Verdict::Archived(_) => is_continued(checkpoint),
+            Verdict::Cut { .. } | Verdict::Rewritten { .. } | Verdict::Changed(_) => false,
+        };
+        misfits += usize::from(!fits);
         print_line(&format!("{word} {log}: checkpoint of {}: {verdict}", entries(checkpoint.size)))?;
     }
     Ok(misfits)
