@@ -88,7 +88,7 @@ impl Audit {
             Self::Key(which) => {
                 let tenants = operate(&settings, async |connection| chosen(connection, &which).await)?;
                 which.must_exist(tenants.len())?;
-                checkpoints::print_keys(&settings, &tenants)
+                checkpoints::print_keys(&settings, &tenants, which.tenant.is_none())
             }
             Self::Subject(subject) => subject.run(&settings),
             Self::Repair(repair) => repair.run(&settings),

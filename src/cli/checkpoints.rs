@@ -266,10 +266,10 @@ pub(super) async fn make(
     Ok(if refused.is_empty() { Ok(()) } else { Err(anyhow!(refused.join("\n")).into()) })
 }
 
-/// Prints the key that verifies each tenant's checkpoints, and the one that verifies records of backups.
-pub(super) fn print_keys(settings: &Settings, tenants: &[TenantRow]) -> Result<(), Failure> {
+/// Prints the key that verifies each tenant's checkpoints, and, of the whole installation, the one that verifies records of backups.
+pub(super) fn print_keys(settings: &Settings, tenants: &[TenantRow], of_all: bool) -> Result<(), Failure> {
     let key = key(settings)?;
     let print = |origin: String| print_line(&key.verifier(&origin).to_string());
     tenants.iter().try_for_each(|tenant| print(key.origin(tenant.id)))?;
-    print(key.origin(BACKUP))
+    if of_all { print(key.origin(BACKUP)) } else { Ok(()) }
 }
