@@ -303,6 +303,35 @@ async fn entry_that_waits_over_the_end_of_a_month_stays_in_it() {
     assert!(refused.contains("the time of an entry is not for its writer to choose"), "{refused}");
 }
 
+/// What is missing at the border, and what is edited behind it, shows.
+async fn verify_begins_behind_the_archive(clinic: &Deployment, archived: &str) {
+    let of_tenant = format!("WHERE tenant_id = '{}'", clinic.tenant);
+    let last: i64 = clinic.app.value(&format!("SELECT max(sequence) FROM {archived} {of_tenant}")).await;
+    let good = format!("good    clinic-1 ({}): entries 1 to {last} are archived; ", clinic.tenant);
+    let verified = succeed(&clinic.roles, &["audit", "verify"]).await;
+    assert!(verified.contains(&good), "{verified}");
+    let edit =
+        |action: &str| format!("UPDATE audit_logs SET action = {action} {of_tenant} AND sequence = {}", last + 1);
+    for (change, back, broken) in [
+        (
+            format!("UPDATE audit_archive.ends SET sequence = sequence - 1 {of_tenant}"),
+            format!("UPDATE audit_archive.ends SET sequence = sequence + 1 {of_tenant}"),
+            format!("entry {last} is missing"),
+        ),
+        (edit("'x' || action"), edit("substr(action, 2)"), format!("entry {} is not what its hash", last + 1)),
+    ] {
+        let apply = async |change: &str| {
+            let sql = format!("SET session_replication_role = replica; {change}; RESET session_replication_role");
+            clinic.app.execute(&sql).await;
+        };
+        apply(&change).await;
+        let output = run(&["audit", "verify"], &borrowed(&clinic.roles)).await;
+        let broken = format!("BROKEN  clinic-1 ({}): {broken}", clinic.tenant);
+        assert!(output.status.code() == Some(1) && stdout(&output).contains(&broken), "{}", stdout(&output));
+        apply(&back).await;
+    }
+}
+
 #[tokio::test]
 async fn months_are_archived_with_their_proof() {
     let Some(mut clinic) = Deployment::new().await else { return };
@@ -352,32 +381,7 @@ async fn months_are_archived_with_their_proof() {
         let said = clinic.must("check-audit-logs.sql", &[&log(table)]).await;
         assert!(said.contains(&format!("good    {}", clinic.tenant)), "{said}");
     }
-    // `audit verify` begins behind the archive. What is missing at the border, and what is edited behind it, shows.
-    let of_tenant = format!("WHERE tenant_id = '{}'", clinic.tenant);
-    let last: i64 = clinic.app.value(&format!("SELECT max(sequence) FROM {archived} {of_tenant}")).await;
-    let good = format!("good    clinic-1 ({}): entries 1 to {last} are archived; ", clinic.tenant);
-    let verified = succeed(&clinic.roles, &["audit", "verify"]).await;
-    assert!(verified.contains(&good), "{verified}");
-    let edit =
-        |action: &str| format!("UPDATE audit_logs SET action = {action} {of_tenant} AND sequence = {}", last + 1);
-    for (change, back, broken) in [
-        (
-            format!("UPDATE audit_archive.ends SET sequence = sequence - 1 {of_tenant}"),
-            format!("UPDATE audit_archive.ends SET sequence = sequence + 1 {of_tenant}"),
-            format!("entry {last} is missing"),
-        ),
-        (edit("'x' || action"), edit("substr(action, 2)"), format!("entry {} is not what its hash", last + 1)),
-    ] {
-        let apply = async |change: &str| {
-            let sql = format!("SET session_replication_role = replica; {change}; RESET session_replication_role");
-            clinic.app.execute(&sql).await;
-        };
-        apply(&change).await;
-        let output = run(&["audit", "verify"], &borrowed(&clinic.roles)).await;
-        let broken = format!("BROKEN  clinic-1 ({}): {broken}", clinic.tenant);
-        assert!(output.status.code() == Some(1) && stdout(&output).contains(&broken), "{}", stdout(&output));
-        apply(&back).await;
-    }
+    verify_begins_behind_the_archive(&clinic, &archived).await;
 
     // The owner dumps the month, drops it, and has it again.
     let folder = tempfile::tempdir().unwrap();
@@ -406,6 +410,7 @@ async fn months_are_archived_with_their_proof() {
         assert!(stderr(&output).contains(&format!("BROKEN  {}: {what}", clinic.tenant)), "{}", stderr(&output));
     };
     clinic.app.execute(&format!("CREATE TABLE kept AS TABLE {archived}")).await;
+    let of_tenant = format!("WHERE tenant_id = '{}'", clinic.tenant);
     let end = format!("(SELECT max(sequence) FROM kept {of_tenant})");
     for (change, what) in [
         (format!("UPDATE {archived} SET action = 'x' {of_tenant} AND sequence = 2"), "entry 2: it was edited"),
