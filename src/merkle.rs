@@ -66,7 +66,7 @@ impl Frontier {
         self.size += 1;
     }
 
-    /// Adds the root of the next [`WIDTH`] leaves, behind whole groups of as many.
+    /// Adds the root of the next 256 leaves, behind whole groups of as many.
     pub fn push_group(&mut self, root: Hash) {
         let (mut height, mut hash) = (WIDTH.ilog2(), root);
         while let Some((_, left)) = self.parts.pop_if(|(other, _)| *other == height) {
