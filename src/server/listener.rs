@@ -14,12 +14,14 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 #[cfg(target_os = "linux")]
-use socket2::SockFilter;
+use socket2::SockRef;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::pin::Pin;
+#[cfg(target_os = "linux")]
+use std::num::NonZeroU32;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -35,8 +37,8 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// How long a client may read nothing of a response.
 const WRITE_PAUSE: Duration = Duration::from_secs(10);
 
-/// How long a client whose connection the kernel is about to complete may take to send the last packet of its handshake.
-const HANDSHAKE_GRACE: Duration = Duration::from_millis(10);
+/// How long the last packet of a handshake may be on its way once new connections are refused.
+const HANDSHAKE_GRACE: Duration = Duration::from_millis(200);
 
 /// After the listening socket is closed, the time to read requests that have already arrived.
 const FINAL_READ_GRACE: Duration = Duration::from_millis(200);
@@ -140,59 +142,34 @@ pub(super) async fn serve(listener: TcpListener, router: Router, lifecycle: Life
             tokio::time::sleep(delay).await;
         }
     };
-    tokio::pin!(stop_accepting);
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => server.connect(stream, peer).await,
-                Err(error) => accept_failed(&error).await,
-            },
-            () = &mut stop_accepting => break,
-        }
+    server.accept_until(&listener, stop_accepting).await;
+    #[cfg(target_os = "linux")]
+    if let Err(error) = refuse_new_connections(&listener) {
+        tracing::warn!(%error, "a connection that comes while the port is closed may be reset");
     }
-    match Closing::begin(listener) {
-        Ok(closing) => server.connect_last(closing).await,
-        Err(error) => tracing::warn!(%error, "a connection that nobody accepted yet may be cut off"),
-    }
+    server.accept_until(&listener, tokio::time::sleep(HANDSHAKE_GRACE)).await;
+    drop(listener);
     tokio::time::sleep(FINAL_READ_GRACE).await;
     server.drain().await;
 }
 
-/// A listening socket that takes no new connection and is about to close.
+/// Refuses new connections, while the listening socket takes those whose handshake has begun.
 ///
 /// For a client whose connection the kernel has completed the server is there, and the request may be on its way; a close resets
-/// what nobody accepted. A proxy sends a POST that was reset nowhere else. So new connections end first: then none can come
-/// between the last accept and the close.
-struct Closing(std::net::TcpListener);
-
-impl Closing {
-    fn begin(listener: TcpListener) -> io::Result<Self> {
-        #[cfg(target_os = "linux")]
-        if let Err(error) = socket2::SockRef::from(&listener).attach_filter(&NO_NEW_CONNECTION) {
-            tracing::debug!(%error, "this machine takes new connections until the port is closed");
-        }
-        listener.into_std().map(Self)
-    }
-
-    /// The next connection that the kernel has completed. It asks the kernel: tokio may not know yet.
-    fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (stream, peer) = self.0.accept()?;
-        stream.set_nonblocking(true)?;
-        Ok((TcpStream::from_std(stream)?, peer))
-    }
-}
-
-/// A filter that drops packets with the flag SYN alone. Its client sends another a second later and is refused then, before it
-/// has sent anything. A packet begins with its TCP header here; RFC 9293, 3.1 has the flags in its byte 13.
+/// what nobody accepted, and what is accepted a moment later. A proxy sends a POST that was reset nowhere else. So new
+/// connections end first.
 ///
-/// <https://www.kernel.org/doc/html/latest/networking/filter.html>
+/// A socket that is bound to an interface takes only what arrives there, and Linux does not ask whether there is such an
+/// interface (`sock_bindtoindex_locked` in net/core/sock.c; root's right is not needed for the first one since 5.7). A SYN then
+/// finds no socket, and is refused at once. A handshake that has begun is found by its own entry, which has the interface of its
+/// SYN (`inet_request_bound_dev_if` in include/net/inet_sock.h). A SYN that the kernel looks at in this very moment may get no answer;
+/// its client sends another a second later, and is refused.
 #[cfg(target_os = "linux")]
-const NO_NEW_CONNECTION: [SockFilter; 4] = [
-    SockFilter::new(0x30, 0, 0, 13),     // ldb [13]
-    SockFilter::new(0x45, 0, 1, 0x02),   // jset #SYN
-    SockFilter::new(0x06, 0, 0, 0),      // ret #0: drop
-    SockFilter::new(0x06, 0, 0, 0xFFFF), // ret #65535: take whole
-];
+fn refuse_new_connections(listener: &TcpListener) -> io::Result<()> {
+    // The greatest number that an interface can have, which none has: they are counted from 1.
+    const NO_INTERFACE: Option<NonZeroU32> = NonZeroU32::new(i32::MAX.cast_unsigned());
+    SockRef::from(listener).bind_device_by_index_v4(NO_INTERFACE)
+}
 
 struct Server {
     router: Router,
@@ -202,17 +179,19 @@ struct Server {
 }
 
 impl Server {
-    /// Accepts what the kernel has completed, and what it is about to.
-    async fn connect_last(&self, closing: Closing) {
-        for grace in [HANDSHAKE_GRACE, Duration::ZERO] {
-            for _ in 0..=BACKLOG {
-                match closing.accept() {
+    /// Serves each connection that the kernel completes before `end`.
+    async fn accept_until(&self, listener: &TcpListener, end: impl Future<Output = ()>) {
+        let mut end = pin!(end);
+        loop {
+            tokio::select! {
+                // What has come by the end is taken, too. `end` has its turn all the same: tokio lets nobody accept for ever.
+                biased;
+                accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => self.connect(stream, peer).await,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => tracing::debug!(%error, "a connection ended before it was accepted"),
-                }
+                    Err(error) => accept_failed(&error).await,
+                },
+                () = &mut end => break,
             }
-            tokio::time::sleep(grace).await;
         }
     }
 
@@ -302,5 +281,65 @@ async fn accept_failed(error: &io::Error) {
             tracing::error!(%error, "cannot accept connections");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use socket2::SockFilter;
+    use std::io::Write as _;
+
+    /// Drops packets without the flag SYN: the end of a handshake, and what comes after it. A packet begins with its TCP header
+    /// here; RFC 9293, 3.1 has the flags in its byte 13. <https://www.kernel.org/doc/html/latest/networking/filter.html>
+    const ONLY_SYN: [SockFilter; 4] = [
+        SockFilter::new(0x30, 0, 0, 13),     // ldb [13]
+        SockFilter::new(0x45, 1, 0, 0x02),   // jset #SYN
+        SockFilter::new(0x06, 0, 0, 0),      // ret #0: drop
+        SockFilter::new(0x06, 0, 0, 0xFFFF), // ret #65535: take whole
+    ];
+
+    #[tokio::test]
+    async fn new_connections_are_refused_and_those_that_have_begun_are_taken() {
+        for host in ["127.0.0.1", "::1"] {
+            let (listener, address) = bind("PORT", host.parse().unwrap(), 0).unwrap().listen().unwrap();
+            let mut complete = std::net::TcpStream::connect(address).unwrap();
+            complete.write_all(b"complete").unwrap();
+            assert_eq!(received(&listener).await, b"complete", "{host}");
+            let mut waiting = std::net::TcpStream::connect(address).unwrap();
+            let mut begun = match SockRef::from(&listener).attach_filter(&ONLY_SYN) {
+                Ok(()) => Some(std::net::TcpStream::connect(address).unwrap()),
+                // Such as in some containers.
+                Err(error) => {
+                    test_support::skip(&format!("a filter of packets ({error}): a handshake without its end"));
+                    None
+                }
+            };
+
+            refuse_new_connections(&listener).unwrap();
+            if begun.is_some() {
+                SockRef::from(&listener).detach_filter().unwrap();
+            }
+            let refused = std::net::TcpStream::connect(address).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{host}");
+            waiting.write_all(b"waiting").unwrap();
+            assert_eq!(received(&listener).await, b"waiting", "{host}");
+            if let Some(begun) = &mut begun {
+                begun.write_all(b"begun").unwrap();
+                assert_eq!(received(&listener).await, b"begun", "{host}");
+            }
+        }
+    }
+
+    /// What the next connection sends first.
+    async fn received(listener: &TcpListener) -> Vec<u8> {
+        let (stream, _) = tokio::time::timeout(Duration::from_secs(5), listener.accept()).await.unwrap().unwrap();
+        stream.readable().await.unwrap();
+        let mut bytes = vec![0; 16];
+        let length = stream.try_read(&mut bytes).unwrap();
+        bytes.truncate(length);
+        bytes
     }
 }

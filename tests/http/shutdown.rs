@@ -107,24 +107,34 @@ async fn queued_requests_are_answered_at_stop() {
 /// Between the last accept and the close a connection could come and be reset, some 0.4 of them at each stop under such a load.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_connection_is_reset_at_stop() {
+    const STOPS: usize = 20;
     let database = Database::sqlite();
-    for _ in 0..20 {
+    let mut slow = 0;
+    for _ in 0..STOPS {
         let mut server = ready(&database, &[("RATE_LIMIT_PER_MINUTE", "0")]).await;
         let address = SocketAddr::from(([127, 0, 0, 1], server.port));
         let clients: Vec<_> = (0..6).map(|_| std::thread::spawn(move || connect_until_refused(address))).collect();
         assert!(server.get("/api/v1/health/live").await.is_some());
         server.signal(Signal::TERM);
         assert_eq!(server.ended_within(PROMPT).await.code(), Some(0));
-        for client in clients {
-            client.join().unwrap();
-        }
+        slow += clients.into_iter().map(|client| client.join().unwrap()).filter(|took| took.as_millis() > 900).count();
     }
+    // Where the kernel drops a packet, its client sends another a second later. It may drop what comes in the very moment.
+    assert!(slow < STOPS, "{slow} clients had to wait to hear that the port is closed");
 }
 
-/// Sends one request through one connection after another, and returns when the port is closed.
-fn connect_until_refused(address: SocketAddr) {
-    use std::io::{Read, Write};
-    while let Ok(mut stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+/// Sends one request through one connection after another until the port is closed. Returns how long the client waited to hear that.
+fn connect_until_refused(address: SocketAddr) -> Duration {
+    use std::io::{ErrorKind, Read, Write};
+    loop {
+        let begun = Instant::now();
+        let mut stream = match std::net::TcpStream::connect_timeout(&address, Duration::from_secs(10)) {
+            Ok(stream) => stream,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+                return begun.elapsed();
+            }
+        };
         stream.write_all(b"GET /api/v1/health/live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         let mut head = [0; 12];
         stream.read_exact(&mut head).unwrap();
