@@ -16,7 +16,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 /// What the first entry of a chain has in place of a hash before it.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -35,7 +35,8 @@ pub struct AuditEntry {
     pub tenant_id: TenantId,
     /// Its place: 1, 2, 3, without a gap.
     pub sequence: i64,
-    /// UUID v7.
+    /// UUID v7 with 74 random bits, which are the salt of the hash: whoever holds it, such as a leaf of the log's tree, and no longer the
+    /// entry cannot find out by trying what the entry said.
     pub id: AuditLogId,
     /// Who did it, where there is a row for them.
     pub user_id: Option<UserId>,
@@ -117,7 +118,8 @@ pub(super) struct NewEntry {
 impl From<EventDraft> for NewEntry {
     fn from(event: EventDraft) -> Self {
         Self {
-            id: AuditLogId(Uuid::now_v7()),
+            // `Uuid::now_v7` would count within a millisecond: an entry's id would say most of its neighbour's.
+            id: AuditLogId(Uuid::new_v7(Timestamp::now(NoContext))),
             metadata: event.metadata(),
             tenant_id: event.tenant_id,
             user_id: event.user_id,

@@ -5,11 +5,16 @@ use crate::support::{AuditedTenant, Request, TestApp, TestClient, chain};
 use crate::{run, stderr, stdout};
 use bulkhead::audit::SYSTEM_TENANT;
 use bulkhead::entity::audit_log::{Entity, Model};
+use futures_util::future::join_all;
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::json;
 use test_support::{Database, on_migrated_databases};
 
-on_migrated_databases!(audit_log_holds_no_patient_data, subjects_of_strangers_are_hidden);
+on_migrated_databases!(
+    audit_log_holds_no_patient_data,
+    subjects_of_strangers_are_hidden,
+    ids_of_entries_salt_their_hashes
+);
 
 /// What must not be found: in names, addresses, files, metadata, headers and addresses.
 const PATIENT: [&str; 7] =
@@ -139,4 +144,27 @@ async fn subjects_of_strangers_are_hidden(database: Database) {
             "AUDIT_SUBJECT_KEY: must be 32 bytes in base64, as of: openssl rand -base64 32"
         );
     }
+}
+
+/// An id that counted from its neighbour's would be no secret to whoever knows the neighbour.
+async fn ids_of_entries_salt_their_hashes(database: Database) {
+    let (clinic, admin) = AuditedTenant::start(database).await;
+    let document = make(&clinic, &admin, "documents").await;
+    let path = format!("documents/{document}");
+    for _ in 0..8 {
+        // Many in a millisecond.
+        for answer in join_all((0..8).map(|_| admin.get(&path))).await {
+            answer.assert_status(200);
+        }
+    }
+    // RFC 9562, 5.7: 48 bits of time, then 12 and 62 random ones behind the version and the variant.
+    let random = |entry: &Model| {
+        let id = entry.id.0.as_u128();
+        (id >> 64 & 0xFFF) << 62 | id & ((1 << 62) - 1)
+    };
+    let mut random: Vec<u128> = clinic.log().await.iter().map(random).collect();
+    random.sort_unstable();
+    assert!(random.len() > 64, "{}", random.len());
+    let nearest = random.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap();
+    assert!(nearest > 1 << 40, "two of the ids differ by {nearest} of 2^74");
 }
