@@ -1,6 +1,7 @@
 """Rules that the Compose specification does not have: a line for each, `so` or `not so`, a tab, and the rule."""
 
 import base64
+import json
 import pathlib
 import re
 
@@ -86,6 +87,19 @@ rule("Caddy waits for the replicas",
 rule("the network of PostgreSQL has no way out, and PostgreSQL is on no other",
      compose["networks"]["database"]["internal"] is True and services["postgres"]["networks"] == ["database"])
 rule("only the profile identity has Dex", services["dex"]["profiles"] == ["identity"])
+for name in "prometheus", "grafana":
+    rule(f"only the profile observability has {name}", services[name]["profiles"] == ["observability"])
+(job,) = load((deploy / "observability/prometheus.yaml").read_text())["scrape_configs"]
+measured = [f"{name}:{service['environment']['METRICS_PORT']}" for name, service in services.items() if service in api]
+rule("Prometheus asks every replica", job["static_configs"] == [{"targets": measured}])
+(source,) = load((deploy / "observability/datasource.yaml").read_text())["datasources"]
+dashboard = json.loads((deploy / "observability/dashboard.json").read_text())
+rule("Grafana asks Prometheus", source["url"] == "http://prometheus:9090")
+kinds = [variable["query"] for variable in dashboard["templating"]["list"] if variable["type"] == "datasource"]
+rule("and the dashboard asks a source of its kind", kinds == [source["type"]] and source["isDefault"])
+(provider,) = load((deploy / "observability/dashboards.yaml").read_text())["providers"]
+rule("Grafana finds the dashboard", any(volume.split(":")[1].startswith(provider["options"]["path"] + "/")
+                                        for volume in services["grafana"]["volumes"]))
 upstreams = setting("compose/Caddyfile", r"reverse_proxy (.*) \{").split()
 rule("Caddy names every replica", upstreams == [f"{name}:8000" for name, service in services.items() if service in api])
 

@@ -71,7 +71,7 @@ const DEPLOYMENTS: [&str; 9] = [
 ];
 
 /// Names that look like those of settings, and are of something else.
-const OF_OTHERS: [&str; 26] = [
+const OF_OTHERS: [&str; 27] = [
     // Variables of deploy/compose.yaml, of the images that it starts, and of programs in them.
     "BULKHEAD_ADDRESS",
     "BULKHEAD_HTTPS_PORT",
@@ -81,11 +81,12 @@ const OF_OTHERS: [&str; 26] = [
     "BULKHEAD_SITE",
     "BULKHEAD_SUBNET",
     "DEX_PORT",
+    "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES",
     "GF_ANALYTICS_CHECK_FOR_UPDATES",
     "GF_ANALYTICS_REPORTING_ENABLED",
-    "GF_SECURITY_ADMIN_PASSWORD",
-    "GRAFANA_PASSWORD",
+    "GRAFANA_PORT",
     "POSTGRES_PASSWORD_FILE",
+    "PROMETHEUS_PORT",
     "RUST_IMAGE",
     "SSL_CERT_FILE",
     // Of the script deploy/ecs/run, and of an address in deploy/kubernetes.
