@@ -12,16 +12,19 @@ mod doctor;
 mod erasure;
 mod evidence;
 mod export;
+mod finding;
 mod run_time_login;
 mod tenants;
+mod ways;
 
 pub use backup_record::{BACKUP, Holdings, Record, make_record};
 pub use backup_verify::{Given, Report, verify_copy};
 pub use checkpoints::make_checkpoints;
-pub use doctor::{Finding, Verdict, examine};
+pub use doctor::examine;
 pub use erasure::{Erasure, erase_tenant};
 pub use evidence::{AuditLog, Build, Evidence, collect_evidence};
 pub use export::{Exported, LEFT_OUT, export_tenant};
+pub use finding::{Finding, Verdict};
 pub use run_time_login::{Prepared, Unfit, prepare_login};
 pub use tenants::{NewTenant, TenantRow, create_tenant, tenants};
 

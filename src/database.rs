@@ -3,12 +3,14 @@
 mod availability;
 mod cause;
 mod new_session;
+mod pooler;
 mod probe;
 mod session;
 mod transaction;
 mod trouble;
 
 pub use availability::Availability;
+pub use pooler::Route;
 pub use probe::Probe;
 pub use transaction::Transaction;
 pub use trouble::Trouble;

@@ -2,7 +2,8 @@
 //! Changes nothing.
 
 use super::backup_record::{BACKUP, Holdings, Record, holdings, migrations};
-use super::doctor::{Finding, Verdict, audit_guards, away, isolation, schema};
+use super::doctor::{audit_guards, away, isolation, schema};
+use super::finding::{Finding, Verdict};
 use crate::audit::{self, Verified, format_timestamp};
 use crate::config::Settings;
 use crate::database::{self, Access, Pool};

@@ -1,6 +1,8 @@
 //! Looks at the settings, the database and the identity provider of a deployment: what is good, what is risky, what is wrong, and
 //! what mends it. Changes nothing.
 
+use super::finding::{Finding, Verdict};
+use super::ways::{migration_ways, policies, pooler};
 use crate::auth::{Auth, KeyStatus};
 use crate::clock::unix_seconds;
 use crate::config::{DatabaseUrl, Environment, Issuer, Settings};
@@ -8,9 +10,7 @@ use crate::database::{self, Access, Pool, Probe};
 use crate::tenancy::{Isolation, audit_guard_faults};
 use bulkhead_migrator::{Compatibility, Runner};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, FromQueryResult, Statement};
-use serde::Serialize;
 use std::error::Error;
-use std::fmt;
 
 /// The connections that an instance takes besides its pool: docs/settings.md, "PostgreSQL".
 const CONNECTIONS_BESIDES_THE_POOL: u32 = 4;
@@ -22,56 +22,6 @@ const CLOCKS_APART_WRONG: f64 = 60.0;
 
 /// What findings on the guards of the audit log are about.
 const AUDIT_LOG: &str = "audit log";
-
-/// What is thought of something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// As it should be.
-    Good,
-    /// It works, and something may come of it.
-    Risky,
-    /// It does not work, or data is not safe.
-    Wrong,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Good => "good",
-            Self::Risky => "risky",
-            Self::Wrong => "WRONG",
-        })
-    }
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// What is thought of it.
-    pub verdict: Verdict,
-    /// What was looked at, in a word or two.
-    pub about: &'static str,
-    /// What was found.
-    pub text: String,
-    /// What to do; nothing where it is good.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mend: Option<String>,
-}
-
-impl Finding {
-    pub(super) fn good(about: &'static str, text: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Good, about, text: text.into(), mend: None }
-    }
-
-    pub(super) fn risky(about: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Risky, about, text: text.into(), mend: Some(mend.into()) }
-    }
-
-    pub(super) fn wrong(about: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Wrong, about, text: text.into(), mend: Some(mend.into()) }
-    }
-}
 
 /// Looks at everything. `runner` knows this build's migrations.
 pub async fn examine(settings: &Settings, runner: &Runner) -> Vec<Finding> {
@@ -127,23 +77,30 @@ async fn database_of(settings: &Settings, runner: &Runner) -> Vec<Finding> {
         return away(&error);
     }
     let mut findings = vec![Finding::good("database", format!("{} answers", settings.database))];
+    let pooler = pooler(settings).await;
     let schema = schema(&pool, runner).await;
+    // Statements would be mixed up, and so would be what they find.
+    let asks = pooler.as_ref().is_none_or(|finding| finding.verdict != Verdict::Wrong);
     let fits = schema.verdict != Verdict::Wrong;
-    findings.push(schema);
+    findings.extend(pooler.into_iter().chain([schema]));
     // Without its tables there is nothing to look at.
-    if fits {
+    if fits && asks {
         findings.extend(isolation(&pool, Access::Read).await);
+        findings.extend(policies(&pool).await);
+    }
+    let variable = settings.migration_database_variable;
+    if fits && (asks || variable != "DATABASE_URL") {
         // On the connection of the migrations, which sees all of it.
-        let variable = settings.migration_database_variable;
         match database::migration_connection(settings).await {
             Ok(connection) => {
                 findings.extend(audit_guards(&connection, variable).await);
+                findings.extend(migration_ways(settings, &connection).await);
                 let _ = connection.close().await;
             }
             Err(error) => findings.push(unguarded(variable, &error)),
         }
     }
-    if pool.get_database_backend() == DbBackend::Postgres {
+    if asks && pool.get_database_backend() == DbBackend::Postgres {
         findings.extend(server(settings, &pool).await);
     }
     let _ = pool.close().await;
@@ -152,8 +109,14 @@ async fn database_of(settings: &Settings, runner: &Runner) -> Vec<Finding> {
 
 /// A database that cannot be used; the variable names it.
 pub(super) fn away(database: &DatabaseUrl, variable: &str, error: &(dyn Error + 'static)) -> Finding {
-    let text = format!("cannot use {database}: {}", database::cause(database, error));
-    Finding::wrong("database", text, format!("see {variable}, and the database's own state"))
+    let cause = database::cause(database, error);
+    // PgBouncer's words.
+    let mend = if cause.contains("unsupported startup parameter") {
+        "ignore_startup_parameters = extra_float_digits in PgBouncer's configuration".to_owned()
+    } else {
+        format!("see {variable}, and the database's own state")
+    };
+    Finding::wrong("database", format!("cannot use {database}: {cause}"), mend)
 }
 
 /// Whether this build can work with the schema.
@@ -186,8 +149,15 @@ pub(super) async fn isolation(pool: &Pool, access: Access) -> Vec<Finding> {
         Ok(Isolation::Database) => vec![Finding::good(about, "the database keeps tenants apart")],
         Ok(Isolation::Application) => vec![Finding::good(about, "queries keep tenants apart, as the database cannot")],
         Ok(Isolation::NotEnforced(faults)) => {
-            let mend = "put it back as the migrations have it; `bulkhead migrate verify` looks again";
-            faults.into_iter().map(|fault| Finding::wrong(about, fault, mend)).collect()
+            let mend = |fault: &str| {
+                let mend = if fault.starts_with("policy ") {
+                    "DROP POLICY, or put it back as the migrations have it"
+                } else {
+                    "put it back as the migrations have it"
+                };
+                format!("{mend}; `bulkhead migrate verify` looks again")
+            };
+            faults.into_iter().map(|fault| Finding::wrong(about, fault.clone(), mend(&fault))).collect()
         }
         Err(error) => vec![Finding::wrong(about, database::text(&error), "it cannot be told: see the schema first")],
     }
@@ -217,16 +187,28 @@ fn unguarded(variable: &str, error: &DbErr) -> Finding {
 struct Server {
     superuser: bool,
     bypasses: bool,
+    /// What lets the login have the rights of [`database::APP_ROLE`], of which it is a member, at all times.
+    lacking: Option<String>,
     encrypted: bool,
     connections: i32,
     now: f64,
 }
 
-const SERVER: &str = "SELECT rolsuper AS superuser, rolbypassrls AS bypasses,
+/// A login lacks nothing that takes the role on by its settings.
+const SERVER: &str = "SELECT login.rolsuper AS superuser, login.rolbypassrls AS bypasses,
+        CASE WHEN app.oid IS NULL OR NOT pg_has_role(login.oid, app.oid, 'MEMBER') OR pg_has_role(login.oid, app.oid, 'USAGE')
+                OR EXISTS (
+                    SELECT FROM pg_db_role_setting s JOIN pg_database d ON d.datname = current_database()
+                    WHERE s.setrole = login.oid AND s.setdatabase IN (0, d.oid) AND 'role=bulkhead_app' = ANY (s.setconfig))
+                THEN NULL
+            WHEN current_setting('server_version_num')::int >= 160000
+                THEN format('GRANT bulkhead_app TO %I WITH INHERIT TRUE', login.rolname)
+            WHEN login.rolinherit THEN format('GRANT bulkhead_app TO %I', login.rolname)
+            ELSE format('ALTER ROLE %I INHERIT', login.rolname) END AS lacking,
         coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS encrypted,
         current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int AS connections,
         extract(epoch FROM clock_timestamp())::float8 AS now
-    FROM pg_roles WHERE rolname = session_user";
+    FROM pg_roles login LEFT JOIN pg_roles app ON app.rolname = 'bulkhead_app' WHERE login.rolname = session_user";
 
 async fn server(settings: &Settings, pool: &Pool) -> Vec<Finding> {
     let asked: Result<Option<Server>, DbErr> =
@@ -245,6 +227,11 @@ async fn server(settings: &Settings, pool: &Pool) -> Vec<Finding> {
         (_, true) => Finding::risky("login", "the login of DATABASE_URL has BYPASSRLS", prepare),
         _ => Finding::good("login", "it is no superuser"),
     });
+    if let Some(grant) = server.lacking {
+        let text = "the login of DATABASE_URL inherits no right of bulkhead_app, of which it is a member: it can do nothing \
+             until it takes that role on";
+        findings.push(Finding::risky("login", text, grant));
+    }
     if server.encrypted {
         findings.push(Finding::good("encryption", "the connection is encrypted"));
     }

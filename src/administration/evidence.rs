@@ -1,6 +1,7 @@
 //! What an auditor asks of a deployment, as it is at a moment. Changes nothing.
 
-use super::doctor::{Finding, Verdict, examine};
+use super::doctor::examine;
+use super::finding::{Finding, Verdict};
 use super::tenants::tenants;
 use crate::audit;
 use crate::config::{ResolvedVariable, Settings};

@@ -2,7 +2,7 @@
 
 use crate::audit;
 use crate::database::{self, Access};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, FromQueryResult, Statement};
 
 /// Who keeps tenants apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,27 @@ impl Isolation {
         let faults = rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<Vec<String>, _>>()?;
         Ok(if faults.is_empty() { Self::Database } else { Self::NotEnforced(faults) })
     }
+}
+
+/// Rows of tenants that a policy or a right opens, besides those that [`Isolation`] is about.
+#[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
+pub struct Opening {
+    /// Whether they are open to the API's role.
+    pub to_the_api: bool,
+    /// What is open.
+    pub text: String,
+    /// What closes it.
+    pub mend: String,
+}
+
+/// What is open to other roles, and to the API's outside of the schema; `None` with SQLite, which has neither.
+pub async fn openings(pool: &DatabaseConnection) -> Result<Option<Vec<Opening>>, DbErr> {
+    if pool.get_database_backend() != DbBackend::Postgres {
+        return Ok(None);
+    }
+    let transaction = database::begin(pool, audit::SYSTEM_TENANT, Access::Read).await?;
+    let rules = Statement::from_string(DbBackend::Postgres, include_str!("openings.sql"));
+    Opening::find_by_statement(rules).all(&transaction).await.map(Some)
 }
 
 /// The triggers that guard the audit log on SQLite. On PostgreSQL, `isolation.sql` knows what guards it.

@@ -21,7 +21,7 @@ pub use audit_trail::{Entries, Trail};
 pub use caller::ResolvedCaller;
 pub use cursor::Cursor;
 pub use idempotency::IdempotencyKey;
-pub use isolation::{Isolation, audit_guard_faults};
+pub use isolation::{Isolation, Opening, audit_guard_faults, openings};
 pub use last_admin::Loss;
 pub use query::TenantQuery;
 pub use table::{IdOf, Table, TenantScoped};

@@ -1,11 +1,12 @@
 //! `bulkhead doctor`: what is wrong is named, with what mends it.
 
-use crate::support::TestApp;
+use crate::isolation::{Roles, deployment, succeed};
+use crate::support::{TestApp, borrowed};
 use crate::{run, stderr, stdout};
 use sea_orm::ConnectionTrait;
 use serde_json::Value;
 use std::process::Output;
-use test_support::Database;
+use test_support::{Database, PgBouncer};
 
 async fn doctor(database: &Database, settings: &[(&str, &str)]) -> Output {
     run(&["doctor"], &[&[("DATABASE_URL", database.url.as_str())], settings].concat()).await
@@ -28,7 +29,9 @@ async fn a_sound_deployment_is_good() {
         if database.url.starts_with("postgres") {
             // The tests' login.
             assert!(says(&output, "risky  login: DATABASE_URL logs in as a superuser"), "{text}");
-            assert!(says(&output, "good   connections: ") && says(&output, "good   clocks: "), "{text}");
+            for about in ["connections", "clocks", "policies", "pooler: there is none"] {
+                assert!(says(&output, &format!("good   {about}")), "{about}: {text}");
+            }
         }
         assert_eq!(text.matches("       -> ").count(), text.lines().filter(|line| line.starts_with("risky")).count());
     }
@@ -45,6 +48,29 @@ async fn what_is_wrong_is_named_with_its_mend() {
             "ALTER TABLE documents FORCE ROW LEVEL SECURITY",
         ),
         ("ALTER TABLE audit_logs DISABLE TRIGGER USER", "audit log: ", "ALTER TABLE audit_logs ENABLE TRIGGER USER"),
+        (
+            "CREATE POLICY support ON documents FOR INSERT TO bulkhead_app WITH CHECK (true)",
+            "isolation: policy support of table documents: it opens the rows of other tenants",
+            "DROP POLICY support ON documents",
+        ),
+        (
+            "CREATE SCHEMA reports; CREATE TABLE reports.people AS SELECT tenant_id, email FROM users;
+             GRANT USAGE ON SCHEMA reports TO bulkhead_app; GRANT SELECT (email) ON reports.people TO PUBLIC",
+            "policies: table reports.people holds rows of tenants outside of the schema",
+            "REVOKE ALL (email) ON reports.people FROM bulkhead_app, PUBLIC",
+        ),
+        (
+            "GRANT SELECT ON reports.people TO bulkhead_app; ALTER TABLE reports.people ENABLE ROW LEVEL SECURITY;
+             CREATE POLICY everyone ON reports.people USING (tenant_id IS NOT NULL)",
+            "policies: table reports.people holds rows of tenants outside of the schema",
+            "ALTER POLICY everyone ON reports.people
+                 USING (tenant_id = NULLIF(current_setting('app.current_tenant_id', true), '')::uuid)",
+        ),
+        (
+            "CREATE VIEW reports.emails AS SELECT tenant_id, email FROM users; GRANT SELECT ON reports.emails TO bulkhead_app",
+            "policies: view reports.emails holds rows of tenants outside of the schema",
+            "DROP SCHEMA reports CASCADE",
+        ),
     ] {
         owner.execute_unprepared(fault).await.unwrap();
         let output = doctor(&database, &[]).await;
@@ -76,7 +102,7 @@ async fn an_empty_or_absent_database_is_one_thing() {
 async fn the_provider_is_asked_for_its_keys() {
     let app = TestApp::without_tenants(test_support::provider::Shape::Plain, Database::migrated_sqlite().await).await;
     let environment = app.environment(&[("DATABASE_URL", &app.database.url)]);
-    let output = run(&["doctor", "--json"], &crate::support::borrowed(&environment)).await;
+    let output = run(&["doctor", "--json"], &borrowed(&environment)).await;
     assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
     let findings: Vec<Value> = stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let provider = findings.iter().find(|finding| finding["about"] == "provider").unwrap();
@@ -85,4 +111,123 @@ async fn the_provider_is_asked_for_its_keys() {
     let output = doctor(&app.database, &away).await;
     assert_eq!(output.status.code(), Some(3), "{}", stdout(&output));
     assert!(says(&output, "WRONG  provider: the keys of http://127.0.0.1:1/ cannot be fetched"), "{}", stdout(&output));
+}
+
+#[tokio::test]
+async fn policies_for_other_roles_are_a_risk() {
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let owner = database.connect().await;
+    // Restrictive ones open nothing, nor does one that names the transaction's tenant.
+    let harmless = "CREATE POLICY fewer ON users AS RESTRICTIVE TO pg_monitor USING (true);
+        CREATE POLICY own ON users TO pg_monitor
+            USING (tenant_id = NULLIF(current_setting('app.current_tenant_id', true), '')::uuid)";
+    owner.execute_unprepared(harmless).await.unwrap();
+    assert!(says(&doctor(&database, &[]).await, "good   policies: "));
+    for policy in [
+        "report ON users FOR SELECT TO pg_monitor, pg_signal_backend USING (true)",
+        "report ON users FOR INSERT TO pg_monitor, pg_signal_backend WITH CHECK (true)",
+        "report ON users TO pg_monitor, pg_signal_backend USING (current_setting('app.directory', true) = 'on')",
+        "report ON audit_logs FOR UPDATE TO pg_monitor, pg_signal_backend USING (action = 'CREATED') WITH CHECK (true)",
+    ] {
+        owner.execute_unprepared(&format!("CREATE POLICY {policy}")).await.unwrap();
+        let output = doctor(&database, &[]).await;
+        let table = policy.split(' ').nth(2).unwrap();
+        let said = format!(
+            "risky  policies: policy report of table {table} opens the rows of other tenants to pg_monitor, pg_signal_backend"
+        );
+        assert!(output.status.success() && says(&output, &said), "{policy}: {}", stdout(&output));
+        let mend = mend_of(&output, &said);
+        owner.execute_unprepared(&mend).await.unwrap();
+        assert!(says(&doctor(&database, &[]).await, "good   policies: "), "{mend}");
+    }
+}
+
+/// The line that mends what begins so.
+fn mend_of(output: &Output, line: &str) -> String {
+    let text = stdout(output);
+    let mut lines = text.lines().skip_while(|said| !said.starts_with(line)).skip(1);
+    lines.next().and_then(|mend| mend.trim().strip_prefix("-> ")).unwrap_or_else(|| panic!("{line}: {text}")).to_owned()
+}
+
+#[tokio::test]
+async fn a_pooler_is_known_by_what_it_does_to_sessions_and_statements() {
+    let Some(database) = Database::postgres_of_our_own().await else { return };
+    database.migrate().await;
+    let look = async |url: &str, migrates: &str| {
+        run(&["doctor"], &[("DATABASE_URL", url), ("MIGRATION_DATABASE_URL", migrates)]).await
+    };
+    let Some(sessions) = PgBouncer::start(&database, "session", 20).await else { return };
+    let output = look(&sessions.url, &sessions.url).await;
+    let said = "good   pooler: DATABASE_URL goes through one (such as PgBouncer) in session mode";
+    assert!(output.status.success() && says(&output, said), "{}", stdout(&output));
+    assert_eq!(stdout(&output).matches("  pooler: ").count(), 1, "{}", stdout(&output));
+
+    let Some(transactions) = PgBouncer::start(&database, "transaction", 20).await else { return };
+    let keeps = transactions.version >= PgBouncer::WITH_PREPARED_STATEMENTS;
+    let output = look(&transactions.url, &database.url).await;
+    if keeps {
+        let said = "good   pooler: DATABASE_URL goes through one (such as PgBouncer) in transaction mode, which keeps";
+        assert!(output.status.success() && says(&output, said), "{}", stdout(&output));
+        let output = look(&transactions.url, &transactions.url).await;
+        let said = "risky  pooler: MIGRATION_DATABASE_URL goes through one in transaction mode";
+        assert!(output.status.success() && says(&output, said), "{}", stdout(&output));
+    }
+    let without = if keeps { "max_prepared_statements = 0\n" } else { "" };
+    // One connection for all, which they share; and several that take turns.
+    for (size, lines) in [(1, ""), (20, ""), (20, "server_round_robin = 1\n")] {
+        let lines = format!("{without}{lines}");
+        let pooler = PgBouncer::start_with(&database, "transaction", size, &lines).await.unwrap();
+        let output = look(&pooler.url, &database.url).await;
+        assert_eq!(output.status.code(), Some(3), "{size} {lines}: {}", stdout(&output));
+        let said =
+            "WRONG  pooler: DATABASE_URL goes through one (such as PgBouncer) in transaction mode, which mixes up";
+        assert!(says(&output, said), "{size} {lines}: {}", stdout(&output));
+        assert!(mend_of(&output, said).starts_with("PgBouncer 1.21 or newer with max_prepared_statements = 200"));
+        // Nothing else is said that was asked through it.
+        assert_eq!(stdout(&output).matches("WRONG").count(), 1, "{}", stdout(&output));
+        assert!(says(&output, "good   audit log: "), "{}", stdout(&output));
+    }
+}
+
+#[tokio::test]
+async fn a_parameter_that_a_pooler_refuses_has_its_setting_named() {
+    let Some(database) = Database::postgres_of_our_own().await else { return };
+    // As PgBouncer is by default.
+    let lines = "ignore_startup_parameters =\n";
+    let Some(pooler) = PgBouncer::start_with(&database, "session", 5, lines).await else { return };
+    let output = run(&["doctor"], &[("DATABASE_URL", &pooler.url)]).await;
+    assert_eq!(output.status.code(), Some(3), "{}", stdout(&output));
+    let mend = mend_of(&output, "WRONG  database: ");
+    assert_eq!(mend, "ignore_startup_parameters = extra_float_digits in PgBouncer's configuration");
+}
+
+#[tokio::test]
+async fn a_login_that_inherits_nothing_is_named_with_the_grant() {
+    let Some(app) = deployment().await else { return };
+    let owner = app.owning_login("").await;
+    let login = app.login("NOINHERIT").await;
+    let migrates = app.stranger("NOINHERIT").await;
+    app.execute(&format!("GRANT {owner} TO {migrates}")).await;
+    succeed(&app.roles(&owner, &owner), &["migrate", "up"]).await;
+    let look = async |roles: &Roles| run(&["doctor"], &borrowed(roles)).await;
+
+    let roles = app.roles(&login, &owner);
+    let bare = "risky  login: the login of DATABASE_URL inherits no right of bulkhead_app";
+    let output = look(&roles).await;
+    assert!(output.status.success() && says(&output, bare), "{}", stdout(&output));
+    // It takes the role on by itself.
+    app.execute(&format!("ALTER ROLE {login} SET role = 'bulkhead_app'")).await;
+    assert!(!says(&look(&roles).await, bare));
+    app.execute(&format!("ALTER ROLE {login} RESET role")).await;
+    app.execute(&mend_of(&output, bare)).await;
+    assert!(!says(&look(&roles).await, bare));
+
+    let roles = app.roles(&login, &migrates);
+    let bare = "WRONG  login: the login of MIGRATION_DATABASE_URL inherits no right of";
+    let output = look(&roles).await;
+    assert_eq!(output.status.code(), Some(3), "{}", stdout(&output));
+    assert!(says(&output, &format!("{bare} {owner}")), "{}", stdout(&output));
+    app.execute(&mend_of(&output, bare)).await;
+    let output = look(&roles).await;
+    assert!(output.status.success(), "{}", stdout(&output));
 }

@@ -20,7 +20,7 @@ async fn on_sqlite_it_is_the_application() {
 }
 
 /// What an operator, or a migration that forgot something, may do; how that ends; what is said of it.
-const FAULTS: [(&str, &str, &str); 28] = [
+const FAULTS: [(&str, &str, &str); 30] = [
     (
         "ALTER TABLE users NO FORCE ROW LEVEL SECURITY",
         "ALTER TABLE users FORCE ROW LEVEL SECURITY",
@@ -46,6 +46,16 @@ const FAULTS: [(&str, &str, &str); 28] = [
         "CREATE POLICY support ON users FOR SELECT TO bulkhead_app USING (true)",
         "DROP POLICY support ON users",
         "policy support of table users: it opens the rows of other tenants",
+    ),
+    (
+        "CREATE POLICY support ON documents FOR INSERT WITH CHECK (true)",
+        "DROP POLICY support ON documents",
+        "policy support of table documents: it opens the rows of other tenants",
+    ),
+    (
+        "CREATE POLICY support ON audit_logs TO bulkhead_app, pg_monitor USING (true)",
+        "DROP POLICY support ON audit_logs",
+        "policy support of table audit_logs: it opens the rows of other tenants",
     ),
     (
         "ALTER POLICY repairs ON audit_logs WITH CHECK (true)",

@@ -1,6 +1,8 @@
 //! PgBouncer in front of a test's database, where the machine has it.
 
 use crate::{Database, eventually, skip};
+use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::{ConnectOptions, Connection};
 use std::process::Stdio;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -36,6 +38,14 @@ impl PgBouncer {
     /// # Panics
     /// When the database is not one of PostgreSQL's.
     pub async fn start(database: &Database, pool_mode: &str, pool_size: usize) -> Option<Self> {
+        Self::start_with(database, pool_mode, pool_size, "").await
+    }
+
+    /// As [`PgBouncer::start`], with these lines in its configuration, of which the last on a setting counts.
+    ///
+    /// # Panics
+    /// When the database is not one of PostgreSQL's.
+    pub async fn start_with(database: &Database, pool_mode: &str, pool_size: usize, lines: &str) -> Option<Self> {
         let Some(version) = version().await else {
             skip("no PgBouncer: install pgbouncer");
             return None;
@@ -54,7 +64,7 @@ impl PgBouncer {
             "[databases]\n{name} = host={host} port={server_port} dbname={name}\n[pgbouncer]\n\
              listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {}\n\
              pool_mode = {pool_mode}\ndefault_pool_size = {pool_size}\nserver_login_retry = 1\n\
-             ignore_startup_parameters = extra_float_digits\n{prepared}",
+             ignore_startup_parameters = extra_float_digits\n{prepared}{lines}",
             users.display()
         );
         std::fs::write(&configuration, text).expect("a file");
@@ -64,7 +74,10 @@ impl PgBouncer {
         let process = command.spawn().expect("it starts");
         url.set_port(Some(port)).expect("a port");
         let url = String::from(url);
-        eventually("PgBouncer answers", async || sea_orm::Database::connect(&url).await.ok()?.close().await.ok()).await;
+        let options: PgConnectOptions = url.parse().expect("a URL");
+        // Whatever parameters it ignores.
+        let options = options.extra_float_digits(None);
+        eventually("PgBouncer answers", async || options.connect().await.ok()?.close().await.ok()).await;
         Some(Self { url, version, _process: process, _folder: folder })
     }
 }
