@@ -208,7 +208,7 @@ impl Settings {
             database_statement_timeout: reader.seconds("DATABASE_STATEMENT_TIMEOUT_SECONDS", 30, 1),
             auth: reader.auth(environment),
             audit: reader.audit(),
-            log_level: reader.parsed("LOG_LEVEL", LogLevel::default(), Form::Text).into(),
+            log_level: reader.parsed("LOG_LEVEL", LogLevel::default(), Form::Like(log_level::PATTERN)).into(),
             log_format: reader.choice("LOG_FORMAT", log_format),
             source_revision: reader.optional("SOURCE_REVISION", Form::Text),
             docs_enabled: reader.flag("DOCS_ENABLED", environment != Environment::Production),
