@@ -18,16 +18,16 @@ const DELAY: Duration = Duration::from_millis(20);
 
 /// A round trip: from the first message to the end of the answer.
 #[derive(Debug, Clone)]
-struct Trip {
+pub(crate) struct Trip {
     begun: Instant,
     ended: Instant,
     /// What it asked for: the text of statements, where it was in a message; else the kinds of its messages.
     messages: Vec<String>,
     /// How many statements it executed.
-    statements: usize,
+    pub(crate) statements: usize,
 }
 
-type Trips = Arc<Mutex<Vec<Trip>>>;
+pub(crate) type Trips = Arc<Mutex<Vec<Trip>>>;
 
 /// Reads a message of either side: its kind and its content.
 async fn message(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<(u8, Vec<u8>)> {
@@ -92,7 +92,7 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, delay: Duration, tri
 }
 
 /// Listens in front of the database; the URL that leads through it.
-async fn listen(database: &Database, delay: Duration, trips: Trips) -> String {
+pub(crate) async fn listen(database: &Database, delay: Duration, trips: Trips) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut url = Url::parse(&database.url).unwrap();
     let server = (url.host_str().unwrap().to_owned(), url.port().unwrap());
