@@ -1,6 +1,6 @@
 //! TLS to PostgreSQL: the server proves who it is, or gets no data.
 
-use crate::{run, stderr};
+use crate::{must, run, stderr, stdout};
 use test_support::{Certificates, Cluster};
 use url::Url;
 
@@ -106,4 +106,95 @@ async fn database_ca_wins_and_a_client_shows_its_certificate() {
     assert_eq!(code, Some(0), "{text}");
     let (code, text) = status(&[], &[authority, ("PGSSLCERT", &client), ("PGSSLKEY", &key)]).await;
     assert_eq!(code, Some(0), "{text}");
+}
+
+#[tokio::test]
+async fn a_server_may_demand_a_certificate_and_a_password() {
+    const PASSWORD: &str = "hunter2 & more";
+    let Some(cluster) = Cluster::new().await else { return };
+    let known = Certificates::new("127.0.0.1");
+    cluster.offer_tls(&known).await;
+    cluster.demand_client_certificates_and_passwords(PASSWORD).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (client, key) = (file("client.pem", &known.client), file("client.key", &known.client_key));
+    let shown = [("sslcert", &*client), ("sslkey", &*key)];
+    let no_certificate = Some("connection requires a valid client certificate");
+    let no_password = Some("password authentication failed for user");
+    for (password, parameters, variables, wrong) in [
+        (Some(PASSWORD), &shown[..], &[][..], None),
+        (Some(PASSWORD), &[], &[("PGSSLCERT", &*client), ("PGSSLKEY", &*key)][..], None),
+        (None, &shown, &[("PGPASSWORD", PASSWORD)], None),
+        (Some(PASSWORD), &[], &[], no_certificate),
+        (Some("hunter3"), &shown, &[], no_password),
+        (None, &shown, &[], no_password),
+    ] {
+        let mut url = Url::parse(&cluster.url).unwrap();
+        url.set_password(password).unwrap();
+        url.query_pairs_mut().clear().append_pair("sslmode", "verify-full").extend_pairs(parameters);
+        let settings =
+            [("DATABASE_URL", url.as_str()), ("ENVIRONMENT", "production"), ("DATABASE_CA", &known.authority)];
+        let output = run(&["migrate", "status"], &[&settings[..], variables].concat()).await;
+        let text = stderr(&output);
+        let what = format!("{password:?}, {parameters:?}, {variables:?}: {text}");
+        assert_eq!(output.status.code(), Some(i32::from(wrong.is_some())), "{what}");
+        assert!(wrong.is_none_or(|wrong| text.contains(wrong)) && !text.contains("hunter"), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn the_connection_of_migrations_is_held_to_the_same_authorities_or_to_its_own() {
+    let Some(cluster) = Cluster::new().await else { return };
+    let (known, other) = (Certificates::new("127.0.0.1"), Certificates::new("127.0.0.1"));
+    cluster.offer_tls(&known).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (known_file, other_file) = (file("known.pem", &known.authority), file("other.pem", &other.authority));
+    let url = |authority: Text<'_>| {
+        let mut url = Url::parse(&cluster.url).unwrap();
+        url.query_pairs_mut().clear().append_pair("sslmode", "verify-full");
+        if let Some(file) = authority {
+            url.query_pairs_mut().append_pair("sslrootcert", file);
+        }
+        String::from(url)
+    };
+    // The authority in each URL, the one of the setting, and whether each connection can be had.
+    for (serves, migrates, setting, served, migrated) in [
+        (None, None, Some(&known_file), true, true),
+        (None, Some(&*other_file), Some(&known_file), true, true),
+        (Some(&*known_file), Some(&*known_file), None, true, true),
+        (Some(&*other_file), Some(&*known_file), None, false, true),
+        (Some(&*known_file), Some(&*other_file), None, true, false),
+        (Some(&*known_file), None, None, true, false),
+        (Some(&*known_file), Some(&*known_file), Some(&other_file), false, false),
+    ] {
+        let (serves, migrates) = (url(serves), url(migrates));
+        let mut settings = vec![
+            ("DATABASE_URL", serves.as_str()),
+            ("MIGRATION_DATABASE_URL", &migrates),
+            ("ENVIRONMENT", "production"),
+        ];
+        settings.extend(setting.map(|file| ("DATABASE_CA_FILE", file.as_str())));
+        let what = format!("{settings:?}");
+        if migrated {
+            must(&["migrate", "up"], &settings).await;
+        } else {
+            let output = run(&["migrate", "up"], &settings).await;
+            let text = stderr(&output);
+            assert_eq!(output.status.code(), Some(1), "{what}: {text}");
+            let said = text.starts_with("MIGRATION_DATABASE_URL: cannot use ");
+            assert!(said && text.contains("invalid peer certificate: "), "{what}: {text}");
+        }
+        let text = stdout(&run(&["doctor"], &settings).await);
+        assert_eq!(text.contains("good   database: "), served, "{what}: {text}");
+        assert_eq!(text.contains("good   audit log: "), served && migrated, "{what}: {text}");
+    }
 }

@@ -192,7 +192,25 @@ impl Cluster {
     /// # Panics
     /// When it does not read its settings again.
     pub async fn demand_client_certificates(&self) {
-        let rules = "hostnossl all all all trust\nhostssl all all all cert\n";
+        self.demand("cert").await;
+    }
+
+    /// Lets in over TLS only clients that show a certificate of the user's name, by the authority of [`Cluster::offer_tls`], and know
+    /// the user's password, which is this one from here on.
+    ///
+    /// # Panics
+    /// When it does not come to that.
+    pub async fn demand_client_certificates_and_passwords(&self, password: &str) {
+        let connection = Database::connect(&self.url).await.expect("it answers");
+        let sql = format!("SET password_encryption = 'scram-sha-256'; ALTER ROLE postgres PASSWORD '{password}'");
+        connection.execute_unprepared(&sql).await.expect("the role has a password");
+        connection.close().await.expect("the session ends");
+        self.demand("scram-sha-256 clientcert=verify-full").await;
+    }
+
+    /// Has clients over TLS prove who they are in this way (postgresql.org/docs/current/auth-pg-hba-conf.html).
+    async fn demand(&self, method: &str) {
+        let rules = format!("hostnossl all all all trust\nhostssl all all all {method}\n");
         fs::write(self.folder.join("data/pg_hba.conf"), rules).expect("the file is written");
         let connection = Database::connect(&self.url).await.expect("it answers");
         connection.execute_unprepared("SELECT pg_reload_conf()").await.expect("it reads its settings again");
