@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE};
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -49,6 +51,10 @@ fn personal_data_and_secrets_are_removed_in_every_encoding() {
         ("{\"ssn\":77, \"a\":1}", "77"),
         ("Patient { phone: \"7755\", mrn: Some(3) }", "7755"),
         ("{\"authorization\": \"Basic dDc3\", \"a\": 1}", "dDc3"),
+        ("got Basic bWU6dDc3, refused", "bWU6"),
+        ("Proxy-Auth BASIC  OnQ3Nw==", "OnQ3Nw"),
+        ("basic basic bcO8cmdlbjp0Nzc", "bcO8"),
+        ("/x?next=basic+a-86_w==", "a-86_w"),
         ("cookie: a=t77; b=u77", "77"),
         ("Set-Cookie: login=t77; Path=/", "t77"),
         ("123-45-6789", "6789"),
@@ -107,6 +113,20 @@ fn a_quote_that_does_not_close_hides_no_other_value() {
         "ssn=a,password='abcdefgh ijkl'",
     ] {
         assert!(!redact(text).contains("abcdefgh"), "{text} gave {}", redact(text));
+    }
+}
+
+#[test]
+fn prose_is_no_user_and_password() {
+    for text in [
+        "a basic understanding of the matter",
+        "Basic authentication is not supported",
+        "basic information, basic requirements; BASIC INSTRUCTIONS",
+        "basic  functionality of basic+operations/handlers",
+        "basic aGVsbG8gd29ybGQ=",
+        "basic 0123456789abcdef0123456789abcdef",
+    ] {
+        assert_eq!(redact(text), text);
     }
 }
 
@@ -234,6 +254,9 @@ fn redaction_is_linear_in_the_length() {
         "://a@",
         "eyJ",
         "bearer ",
+        "basic ",
+        "basic+",
+        "basic OjpB",
         "\"ssn\":",
         "12345678-1234-",
         "2026-11-",
@@ -338,10 +361,13 @@ proptest! {
         before in before(), local in "[a-z][a-z0-9._+-]{6,20}", host in "[a-z]{3,9}\\.[a-z]{2,5}", secret in "[A-Za-z0-9_-]{16,60}", times in 0..4_usize,
     ) {
         let (user, password) = (&local, &secret);
+        let basic = BASE64_STANDARD.encode(format!("{user}:{password}"));
+        let (basic, padding) = basic.split_at(basic.find('=').unwrap_or(basic.len()));
+        let basic = basic.to_owned();
         for (text, found) in [
             (encoded(&format!("{local}@{host}"), times), &local),
             (format!("Bearer {secret}"), &secret),
-            (format!("basic {secret}=="), &secret),
+            (encoded(&format!("Basic {basic}{padding}"), times), &basic),
             (format!("eyJ{secret}.{secret}.{secret}"), &secret),
             (format!("postgres://{user}:{password}@db.example.org/app"), password),
         ] {
@@ -351,6 +377,19 @@ proptest! {
                 prop_assert!(!redact(&text).contains(found.as_str()), "{text} gave {}", redact(&text));
             }
         }
+    }
+
+    #[test]
+    fn a_user_and_a_password_are_removed_wherever_the_line_ends(
+        user in "[^:\\x00-\\x1f\\x7f]{0,20}", password in "[^\\x00-\\x1f\\x7f]{1,20}", url in any::<bool>(), cut in 0..80_usize,
+    ) {
+        let text = format!("{user}:{password}");
+        let basic = if url { BASE64_URL_SAFE.encode(text) } else { BASE64_STANDARD.encode(text) };
+        // With a part of the colon's own last character the colon is not there yet.
+        let least = (4 * (user.len() + 1)).div_ceil(3);
+        let basic = &basic[..(least + cut).min(basic.len())];
+        let text = format!("basic {basic}");
+        prop_assert_eq!(redact(&text), "basic [redacted]", "{}", text);
     }
 
     #[test]
