@@ -23,13 +23,15 @@ let
   secrets = lib.filterAttrs (_: path: path != null) cfg.secrets;
 
   # Secrets are not known when a system is built. This stands in for any: a URL, and as long as COOKIE_SECRET must be; or
-  # 32 bytes in base64; or what looks like a certificate.
+  # 32 bytes in base64; or what looks like a certificate, or a header.
   dummies = lib.mapAttrs (
     name: _:
     if lib.hasPrefix "AUDIT_" name then
       "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
     else if name == "DATABASE_CA" then
       "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"
+    else if name == "OTEL_EXPORTER_OTLP_HEADERS" then
+      "name=value"
     else
       "postgres://localhost/thirty-two-bytes-or-more"
   ) secrets;
@@ -69,6 +71,7 @@ in
       "COOKIE_SECRET"
       "AUDIT_SIGNING_KEY"
       "AUDIT_SUBJECT_KEY"
+      "OTEL_EXPORTER_OTLP_HEADERS"
     ] (name: option (types.nullOr types.externalPath) null "The file that holds ${name}.");
     database.createLocally = lib.mkEnableOption "the database `bulkhead` in PostgreSQL on this host";
     openFirewall = lib.mkEnableOption "connections to PORT from other hosts";

@@ -233,7 +233,11 @@ fn start(migrations: Migrations, mode: Option<MigrateOnStart>) -> Result<(), Fai
     for warning in warnings(&settings) {
         tracing::warn!("{warning}");
     }
-    Ok(runtime()?.block_on(server::run(settings, migrations))?)
+    let runtime = runtime()?;
+    let served = runtime.block_on(server::run(settings, migrations));
+    // Where names do not resolve, a thread that looks one up would hold up the end for many seconds.
+    runtime.shutdown_background();
+    Ok(served?)
 }
 
 fn warnings(settings: &Settings) -> Vec<String> {

@@ -17,6 +17,7 @@ mod proxies;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 pub use audit::AuditSettings;
 pub use auth::{ApiToken, AuthSettings, DevelopmentKey, Issuer, Provider, TokenType};
@@ -29,6 +30,7 @@ pub use env_reader::ResolvedVariable;
 pub use misspelt::Misspelt;
 pub use origin::Origin;
 pub use proxies::{Forwarding, TrustedProxies};
+pub use traces::{Sampler, TraceSettings};
 
 use env_reader::EnvReader;
 use form::Form;
@@ -57,6 +59,8 @@ pub struct Settings {
     pub port: u16,
     /// The TCP port that serves metrics; none is served without one.
     pub metrics_port: Option<u16>,
+    /// Where traces are sent, and how many; none are without it.
+    pub traces: Option<TraceSettings>,
     /// The database that requests use.
     pub database: DatabaseUrl,
     /// The connection that migrations use: direct, and with the right to change the schema.
@@ -194,6 +198,7 @@ impl Settings {
             host,
             port,
             metrics_port: metrics_port(&mut reader, port),
+            traces: reader.traces(),
             database: database.unwrap_or_else(DatabaseUrl::placeholder),
             migration_database: migration_database.unwrap_or_else(DatabaseUrl::placeholder),
             migration_database_variable,

@@ -18,6 +18,7 @@ pub use trouble::Trouble;
 use crate::config::{DatabaseUrl, Settings};
 use crate::ids::TenantId;
 use crate::metrics::{Metrics, Operation};
+use crate::traces::Traces;
 use backon::{ConstantBuilder, Retryable};
 use bulkhead_migrator::Target;
 pub(crate) use bulkhead_migrator::{code, text};
@@ -159,6 +160,12 @@ impl Pool {
         &self.metrics
     }
 
+    /// The same, with spans for what it is asked for.
+    #[must_use]
+    pub fn traced(self, traces: Option<Traces>) -> Self {
+        Self { metrics: self.metrics.with_traces(traces), ..self }
+    }
+
     /// How many connections it has, and how many of them nobody uses.
     pub(crate) fn connections(&self) -> (usize, usize) {
         let (size, idle) = if self.inner.get_database_backend() == DbBackend::Postgres {
@@ -258,56 +265,52 @@ impl ConnectionTrait for Pool {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        let operation = Operation::of(&statement.sql);
+        let timer = self.metrics.operation(Operation::of(&statement.sql), &statement.sql);
         let work = async {
             let Some(mut session) = self.session().await? else { return self.inner.execute_raw(statement).await };
             let done = session.first(&self.availability, async |session| session.execute(prepared(statement)).await);
             done.await.map(ExecResult::from)
         };
-        let timer = self.metrics.operation(operation);
         let outcome = self.availability.unless_away(work).await;
-        timer.end();
+        timer.end(&outcome);
         outcome
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        let operation = Operation::of(sql);
+        let timer = self.metrics.operation(Operation::of(sql), sql);
         let work = async {
             let Some(mut session) = self.session().await? else { return self.inner.execute_unprepared(sql).await };
             let statements = sqlx::raw_sql(AssertSqlSafe(sql));
             let done = session.first(&self.availability, async |session| session.execute(statements).await);
             done.await.map(ExecResult::from)
         };
-        let timer = self.metrics.operation(operation);
         let outcome = self.availability.unless_away(work).await;
-        timer.end();
+        timer.end(&outcome);
         outcome
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        let operation = Operation::of(&statement.sql);
+        let timer = self.metrics.operation(Operation::of(&statement.sql), &statement.sql);
         let work = async {
             let Some(mut session) = self.session().await? else { return self.inner.query_one_raw(statement).await };
             let row =
                 session.first(&self.availability, async |session| session.fetch_optional(prepared(statement)).await);
             Ok(row.await?.map(QueryResult::from))
         };
-        let timer = self.metrics.operation(operation);
         let outcome = self.availability.unless_away(work).await;
-        timer.end();
+        timer.end(&outcome);
         outcome
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let operation = Operation::of(&statement.sql);
+        let timer = self.metrics.operation(Operation::of(&statement.sql), &statement.sql);
         let work = async {
             let Some(mut session) = self.session().await? else { return self.inner.query_all_raw(statement).await };
             let rows = session.first(&self.availability, async |session| session.fetch_all(prepared(statement)).await);
             Ok(rows.await?.into_iter().map(QueryResult::from).collect())
         };
-        let timer = self.metrics.operation(operation);
         let outcome = self.availability.unless_away(work).await;
-        timer.end();
+        timer.end(&outcome);
         outcome
     }
 }

@@ -17,6 +17,7 @@
 //! 13. [`entity`], `tenant_limit`
 //! 14. [`note`], [`subject_names`]
 //! 15. `clock`, `error_chain`, [`ids`], `invocation`, `json`, [`lifecycle`], [`merkle`], [`metrics`], `readiness`, `single_flight`, `text`
+//! 16. [`traces`]
 
 pub mod administration;
 pub mod app;
@@ -55,3 +56,4 @@ pub mod telemetry;
 pub mod tenancy;
 mod tenant_limit;
 mod text;
+pub mod traces;

@@ -1,4 +1,4 @@
-//! What the process counts and measures for its operators.
+//! What the process counts, measures and traces for its operators.
 //!
 //! Labels are names of this program and of HTTP: a route's template, a method, a status, a code. No label's type can hold a
 //! tenant, a user, a path, or anything else that a client sends.
@@ -7,6 +7,7 @@
 //! (<https://opentelemetry.io/docs/specs/semconv/http/http-metrics/>, and `db/database-metrics`), written as Prometheus writes
 //! them: `http.server.request.duration` is `http_server_request_duration_seconds`.
 
+use crate::traces::{StatementSpan, Trace, Traces};
 use axum::extract::MatchedPath;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -25,9 +26,12 @@ const REQUEST_BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 
 /// In seconds, as they advise for the database's operations.
 const OPERATION_BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
 
-/// Counts and measures, or does nothing where nobody asked for it. Cheap to clone.
+/// Counts, measures and traces, or does nothing where nobody asked for it. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Metrics(Option<Arc<Meters>>);
+pub struct Metrics {
+    meters: Option<Arc<Meters>>,
+    traces: Option<Traces>,
+}
 
 #[derive(Debug)]
 struct Meters {
@@ -137,8 +141,8 @@ impl Operation {
     const ALL: [Self; 7] =
         [Self::Begin, Self::Commit, Self::Select, Self::Insert, Self::Update, Self::Delete, Self::Other];
 
-    const fn label(self) -> OperationLabel {
-        let db_operation_name = match self {
+    const fn name(self) -> &'static str {
+        match self {
             Self::Begin => "BEGIN",
             Self::Commit => "COMMIT",
             Self::Select => "SELECT",
@@ -146,8 +150,11 @@ impl Operation {
             Self::Update => "UPDATE",
             Self::Delete => "DELETE",
             Self::Other => "OTHER",
-        };
-        OperationLabel { db_operation_name }
+        }
+    }
+
+    const fn label(self) -> OperationLabel {
+        OperationLabel { db_operation_name: self.name() }
     }
 
     /// By the statement's first word.
@@ -174,7 +181,7 @@ impl Metrics {
         for limit in Limit::ALL {
             drop(refusals.get_or_create(&limit.label()));
         }
-        Self(Some(Arc::new(Meters {
+        let meters = Meters {
             requests: Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS)),
             active_requests: Gauge::default(),
             errors: Family::default(),
@@ -185,12 +192,40 @@ impl Metrics {
             connection_waiters: Gauge::default(),
             appends: seconds(),
             refused_checkpoints: Counter::default(),
-        })))
+        };
+        Self { meters: Some(Arc::new(meters)), traces: None }
+    }
+
+    /// The same, with spans.
+    pub(crate) fn with_traces(self, traces: Option<Traces>) -> Self {
+        Self { traces, ..self }
+    }
+
+    /// Begins the span of a request; `id` and `parent` are asked for where there is one.
+    pub(crate) fn trace_request<'p>(
+        &self,
+        method: &'static str,
+        route: Option<&MatchedPath>,
+        id: impl FnOnce() -> String,
+        parent: impl FnOnce() -> Option<&'p str>,
+    ) -> Trace {
+        let Some(traces) = &self.traces else { return Trace::default() };
+        traces.request(method, route.map(MatchedPath::as_str), id(), parent())
+    }
+
+    /// Begins the span of work that belongs to no request.
+    pub(crate) fn trace_work(&self, name: &'static str) -> Trace {
+        self.traces.as_ref().map(|traces| traces.work(name)).unwrap_or_default()
+    }
+
+    /// The request, or other work, that the caller is a part of.
+    pub(crate) fn current_trace(&self) -> Trace {
+        self.traces.as_ref().map(|_| Trace::current()).unwrap_or_default()
     }
 
     /// Names errors that may come: a rule cannot tell the first of a kind from one that was counted long ago, unless it was 0 before.
     pub(crate) fn expect_errors(&self, codes: impl Iterator<Item = &'static str>) {
-        if let Some(meters) = &self.0 {
+        if let Some(meters) = &self.meters {
             for code in codes {
                 drop(meters.errors.get_or_create(&CodeLabel { code }));
             }
@@ -199,26 +234,28 @@ impl Metrics {
 
     /// Begins to measure a request; it counts as one in progress until its value is gone.
     pub(crate) fn request(&self) -> Option<ActiveRequest> {
-        let meters = Arc::clone(self.0.as_ref()?);
+        let meters = Arc::clone(self.meters.as_ref()?);
         let raised = Raised::new(meters.active_requests.clone());
         Some(ActiveRequest { meters, _raised: raised })
     }
 
     /// A request that a limit has refused.
     pub(crate) fn refused(&self, limit: Limit) {
-        if let Some(meters) = &self.0 {
+        if let Some(meters) = &self.meters {
             meters.refusals.get_or_create(&limit.label()).inc();
         }
     }
 
-    /// Begins to measure an operation of the database. What is not waited for to its end does not count.
-    pub(crate) fn operation(&self, operation: Operation) -> Timer<'_> {
-        self.timer(|meters| &meters.each_operation[operation as usize])
+    /// Begins to measure and to trace an operation of the database, and a statement where `sql` is one. What is not waited for to
+    /// its end does not count.
+    pub(crate) fn operation(&self, operation: Operation, sql: &str) -> OperationTimer<'_> {
+        let span = self.traces.as_ref().and_then(|traces| traces.statement(operation.name(), sql));
+        OperationTimer { timer: self.timer(|meters| &meters.each_operation[operation as usize]), span }
     }
 
     /// Begins to measure how long a connection of the pool is waited for.
     pub(crate) fn connection(&self) -> (Timer<'_>, Option<Raised>) {
-        let waiter = self.0.as_ref().map(|meters| Raised::new(meters.connection_waiters.clone()));
+        let waiter = self.meters.as_ref().map(|meters| Raised::new(meters.connection_waiters.clone()));
         (self.timer(|meters| &meters.connection_waits), waiter)
     }
 
@@ -229,18 +266,18 @@ impl Metrics {
 
     /// A checkpoint that was refused, since it would contradict an earlier one.
     pub(crate) fn checkpoint_refused(&self) {
-        if let Some(meters) = &self.0 {
+        if let Some(meters) = &self.meters {
             meters.refused_checkpoints.inc();
         }
     }
 
     fn timer(&self, histogram: impl FnOnce(&Meters) -> &Histogram) -> Timer<'_> {
-        Timer(self.0.as_ref().map(|meters| (histogram(meters), Instant::now())))
+        Timer(self.meters.as_ref().map(|meters| (histogram(meters), Instant::now())))
     }
 
     /// A registry with all of it, where it counts.
     pub(crate) fn registry(&self) -> Option<Registry> {
-        let meters = self.0.as_deref()?;
+        let meters = self.meters.as_deref()?;
         let mut registry = Registry::default();
         let seconds = Unit::Seconds;
         registry.register_with_unit(
@@ -294,6 +331,24 @@ impl Timer<'_> {
     pub(crate) fn end(self) {
         if let Some((histogram, began)) = self.0 {
             histogram.observe(began.elapsed().as_secs_f64());
+        }
+    }
+}
+
+/// Measures and traces an operation of the database from its making to its end.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct OperationTimer<'m> {
+    timer: Timer<'m>,
+    span: Option<StatementSpan>,
+}
+
+impl OperationTimer<'_> {
+    /// What was measured has ended in this way.
+    pub(crate) fn end<T, E>(self, outcome: &Result<T, E>) {
+        self.timer.end();
+        if let Some(span) = self.span {
+            span.end(outcome.is_err());
         }
     }
 }

@@ -29,6 +29,9 @@ const ALONE_AT_ONCE: usize = 2;
 /// longer is written by itself, so that it holds up no other tenant.
 const PATIENCE_WITH_OTHERS: Duration = Duration::from_millis(50);
 
+/// The name of the span of a transaction, which links the requests whose entries it writes.
+const SPAN: &str = "audit batch";
+
 /// Writes events to the audit log, and lets changes take turns. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Recorder(Arc<State>);
@@ -78,10 +81,11 @@ impl Recorder {
 
     /// Returns once the event is committed to its tenant's chain. Needs a runtime.
     pub async fn record(&self, event: EventDraft) -> Result<(), ApiError> {
-        let timer = self.0.pool.metrics().append();
+        let metrics = self.0.pool.metrics();
+        let (timer, trace) = (metrics.append(), metrics.current_trace());
         let place = place(&self.0.places).await?;
         let (done, outcome) = oneshot::channel();
-        self.queue().add_entry(PendingEntry { entry: event.into(), done, _place: place });
+        self.queue().add_entry(PendingEntry { entry: event.into(), done, trace, _place: place });
         self.write();
         let outcome = outcome.await.unwrap_or_else(|_| Err(turn::gone()));
         timer.end();
@@ -119,12 +123,15 @@ impl Recorder {
     async fn write_entries(self, batch: Vec<PendingEntry>) {
         let chains = batch.iter().map(|pending| pending.entry.tenant_id).collect();
         let mut writing = Writing { recorder: &self, what: What::Entries(chains), left: Vec::new() };
-        writing.left = write_batch(&self.0.pool, batch).await;
+        let trace = self.0.pool.metrics().trace_work(SPAN);
+        trace.link(batch.iter().map(|pending| &pending.trace));
+        writing.left = trace.run(write_batch(&self.0.pool, batch)).await;
     }
 
     async fn make_changes(self, tenant: TenantId) {
         let mut writing = Writing { recorder: &self, what: What::Changes(tenant), left: Vec::new() };
-        writing.left = take_turns(&self.0.pool, &self.0.queue, tenant).await;
+        let trace = self.0.pool.metrics().trace_work(SPAN);
+        writing.left = trace.run(take_turns(&self.0.pool, &self.0.queue, tenant)).await;
     }
 }
 

@@ -49,6 +49,8 @@ pub(super) async fn take_turns(pool: &Pool, queue: &Mutex<WriteQueue>, tenant: T
         }
         Ok(Outcome::Kept(transaction)) => {
             let others = lock(queue).take_entries(tenant);
+            let written = own.of_kept.iter().chain(&own.of_undone).chain(&others);
+            pool.metrics().current_trace().link(written.map(|pending| &pending.trace));
             (write(&transaction, &own, &others).await, others)
         }
         Err(error) => (Err(error), Vec::new()),
@@ -109,7 +111,7 @@ async fn changes(
         // Where the caller has gone, its turn ends here.
         let _ = turn.send(Ok(its_turn));
         let Ok(end) = end.await else { return Err(DbErr::Custom("a turn has not ended".to_owned())) };
-        let entry = end.entry.map(|(entry, done)| PendingEntry { entry, done, _place: place });
+        let entry = end.entry.map(|(entry, done, trace)| PendingEntry { entry, done, trace, _place: place });
         if end.keep {
             entries.of_kept.extend(entry);
             kept = true;

@@ -4,6 +4,7 @@ use super::chain::NewEntry;
 use super::event::EventDraft;
 use crate::database::Transaction;
 use crate::error::{ApiError, ErrorCode};
+use crate::traces::Trace;
 use std::ops::Deref;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -16,11 +17,14 @@ pub struct Turn {
     ended: Option<oneshot::Sender<End>>,
 }
 
-/// How a turn ends: whether the change is kept, and its entry with who waits for that.
+/// Tells who waits for an entry what has become of it.
+pub(super) type Done = oneshot::Sender<Result<(), ApiError>>;
+
+/// How a turn ends: whether the change is kept, and its entry with who waits for that, and of which request.
 #[derive(Debug, Default)]
 pub(super) struct End {
     pub(super) keep: bool,
-    pub(super) entry: Option<(NewEntry, oneshot::Sender<Result<(), ApiError>>)>,
+    pub(super) entry: Option<(NewEntry, Done, Trace)>,
 }
 
 impl Turn {
@@ -45,12 +49,12 @@ impl Turn {
         let (done, outcome) = oneshot::channel();
         let ended = self.ended.take();
         let metrics = self.transaction.metrics().clone();
-        let timer = metrics.append();
+        let (timer, trace) = (metrics.append(), metrics.current_trace());
         // The transaction ends before its entry is written where nothing is kept of it.
         drop(self);
         if let Some(ended) = ended {
             // Whoever shares the transaction waits for the turn's end.
-            let _ = ended.send(End { keep, entry: Some((event.into(), done)) });
+            let _ = ended.send(End { keep, entry: Some((event.into(), done, trace)) });
         }
         let outcome = outcome.await.unwrap_or_else(|_| Err(gone()));
         timer.end();

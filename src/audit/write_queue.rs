@@ -1,9 +1,10 @@
 //! What waits to be written, by chain. Entries of a chain are in one transaction at a time, and its changes in two.
 
 use super::chain::NewEntry;
-use super::turn::Turn;
+use super::turn::{Done, Turn};
 use crate::error::ApiError;
 use crate::ids::TenantId;
+use crate::traces::Trace;
 use std::collections::{HashMap, HashSet, VecDeque};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -23,7 +24,9 @@ const CAREFUL: u32 = 64;
 /// An entry that waits to be written.
 pub(super) struct PendingEntry {
     pub(super) entry: NewEntry,
-    pub(super) done: oneshot::Sender<Result<(), ApiError>>,
+    pub(super) done: Done,
+    /// The request that waits for it.
+    pub(super) trace: Trace,
     /// Its place in the queue.
     pub(super) _place: OwnedSemaphorePermit,
 }
@@ -266,7 +269,8 @@ mod tests {
     fn add(queue: &mut WriteQueue, tenants: &[u128]) {
         for number in tenants {
             let event = EventDraft::new(tenant(*number), Action::DataAccess, "documents");
-            queue.add_entry(PendingEntry { entry: event.into(), done: oneshot::channel().0, _place: place() });
+            let (entry, done) = (event.into(), oneshot::channel().0);
+            queue.add_entry(PendingEntry { entry, done, trace: Trace::default(), _place: place() });
         }
     }
 

@@ -216,7 +216,7 @@ impl EnvReader<'_> {
         }
     }
 
-    fn name(&mut self, name: &'static str, default: &str) -> String {
+    pub(super) fn name(&mut self, name: &'static str, default: &str) -> String {
         self.value(name, NonBlank(default.to_owned()), NAME_FORM, Form::Like(NAME)).0
     }
 

@@ -3,7 +3,7 @@
 use super::session::{PooledSession, failed, prepared};
 use super::{APP_ROLE, Access, Availability, Pool};
 use crate::ids::TenantId;
-use crate::metrics::{Metrics, Operation};
+use crate::metrics::{Metrics, Operation, OperationTimer};
 use futures_util::TryStreamExt;
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::sqlx::{self, AssertSqlSafe, Database, Executor, Postgres, SqlSafeStr};
@@ -50,9 +50,9 @@ impl Transaction {
                 sqlite_transaction_mode: (access != Access::Read).then_some(SqliteTransactionMode::Immediate),
                 ..TransactionOptions::default()
             };
-            let timer = pool.metrics.operation(Operation::Begin);
+            let timer = pool.metrics.operation(Operation::Begin, "");
             let transaction = pool.begin_with_options(options).await;
-            timer.end();
+            timer.end(&transaction);
             transaction.map(Session::Sqlite)
         };
         let session = pool.availability.unless_away(session).await?;
@@ -76,13 +76,22 @@ impl Transaction {
         !self.changed.load(Ordering::Relaxed)
     }
 
+    /// Begins to measure a statement.
+    fn time(&self, sql: &str) -> (Operation, OperationTimer<'_>) {
+        let operation = Operation::of(sql);
+        (operation, self.metrics.operation(operation, sql))
+    }
+
     /// What a statement comes to.
-    async fn run<T>(&self, operation: Operation, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+    async fn run<T>(
+        &self,
+        (operation, timer): (Operation, OperationTimer<'_>),
+        work: impl Future<Output = Result<T, DbErr>>,
+    ) -> Result<T, DbErr> {
         // Also where nobody waits for its end.
         let before = self.changed.swap(true, Ordering::Relaxed);
-        let timer = self.metrics.operation(operation);
         let outcome = self.availability.unless_away(work).await;
-        timer.end();
+        timer.end(&outcome);
         // It changes nothing.
         if outcome.is_ok() && operation == Operation::Select {
             self.changed.store(before, Ordering::Relaxed);
@@ -111,9 +120,9 @@ impl Transaction {
                 Session::Sqlite(transaction) => transaction.execute_unprepared("COMMIT; BEGIN").await.map(drop),
             }
         };
-        let timer = self.metrics.operation(Operation::Commit);
+        let timer = self.metrics.operation(Operation::Commit, "");
         let committed = self.availability.unless_away(commit).await;
-        timer.end();
+        timer.end(&committed);
         committed?;
         self.availability.took_a_write();
         Ok(())
@@ -162,7 +171,7 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        let operation = Operation::of(&statement.sql);
+        let timed = self.time(&statement.sql);
         let work = async {
             match &self.session {
                 Session::Postgres(session) => {
@@ -172,11 +181,11 @@ impl ConnectionTrait for Transaction {
                 Session::Sqlite(transaction) => transaction.execute_raw(statement).await,
             }
         };
-        self.run(operation, work).await
+        self.run(timed, work).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        let operation = Operation::of(sql);
+        let timed = self.time(sql);
         let work = async {
             match &self.session {
                 Session::Postgres(session) => {
@@ -187,11 +196,11 @@ impl ConnectionTrait for Transaction {
                 Session::Sqlite(transaction) => transaction.execute_unprepared(sql).await,
             }
         };
-        self.run(operation, work).await
+        self.run(timed, work).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        let operation = Operation::of(&statement.sql);
+        let timed = self.time(&statement.sql);
         let work = async {
             match &self.session {
                 Session::Postgres(session) => {
@@ -201,11 +210,11 @@ impl ConnectionTrait for Transaction {
                 Session::Sqlite(transaction) => transaction.query_one_raw(statement).await,
             }
         };
-        self.run(operation, work).await
+        self.run(timed, work).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let operation = Operation::of(&statement.sql);
+        let timed = self.time(&statement.sql);
         let work = async {
             match &self.session {
                 Session::Postgres(session) => {
@@ -215,7 +224,7 @@ impl ConnectionTrait for Transaction {
                 Session::Sqlite(transaction) => transaction.query_all_raw(statement).await,
             }
         };
-        self.run(operation, work).await
+        self.run(timed, work).await
     }
 }
 
@@ -251,9 +260,9 @@ impl PostgresSession {
         let mut this = Self { session: Some(pool.acquire().await?), begun: false };
         let statements = AssertSqlSafe(statements).into_sql_str();
         let begin = async |session: &mut _| Counter::begin(session, Some(statements)).await;
-        let timer = pool.metrics.operation(Operation::Begin);
+        let timer = pool.metrics.operation(Operation::Begin, "");
         let answer = this.session()?.first(&pool.availability, begin).await;
-        timer.end();
+        timer.end(&answer);
         if let Err(error) = answer {
             this.session = None;
             return Err(error);

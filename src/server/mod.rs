@@ -21,6 +21,7 @@ use crate::app::AppState;
 use crate::auth::Auth;
 use crate::config::{Environment, Issuer, LogFormat, Settings};
 use crate::lifecycle::{Lifecycle, Phase, Signals};
+use crate::telemetry::SpanExport;
 use crate::{database, invocation};
 use axum::Router;
 use bulkhead_migrator::Migrations;
@@ -54,6 +55,9 @@ pub enum ServeError {
     /// The database or its schema could not be made ready.
     #[error(transparent)]
     Startup(#[from] StartupError),
+    /// Traces cannot be sent as the settings say.
+    #[error("OTEL_EXPORTER_OTLP_ENDPOINT: {0}")]
+    Traces(#[from] opentelemetry_otlp::ExporterBuildError),
     /// The runtime could not watch for signals.
     #[error("cannot watch for signals: {0}")]
     Signals(#[source] std::io::Error),
@@ -64,7 +68,7 @@ impl ServeError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Startup(error) => error.exit_code(),
-            Self::Bind(_) | Self::Signals(_) => 1,
+            Self::Bind(_) | Self::Traces(_) | Self::Signals(_) => 1,
         }
     }
 }
@@ -80,7 +84,8 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
     let metrics_port =
         settings.metrics_port.map(|port| listener::bind("METRICS_PORT", settings.host, port)).transpose()?;
     database::initialize_sqlite(&settings).await;
-    let database = database::pool(&settings);
+    let (export, traces) = SpanExport::begin(&settings)?.unzip();
+    let database = database::pool(&settings).traced(traces);
     let policy = startup::check_policy(&settings);
     let runner = Arc::new(runner(&settings, migrations).with(|options| options.policy = policy));
     let auth = Auth::new(&settings.auth);
@@ -132,7 +137,15 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
     if let Ok(Err(error)) = serving.await {
         return Err(error.into());
     }
-    if tokio::time::timeout(AUDIT_FLUSH_TIMEOUT, state.tenancy.flush()).await.is_err() {
+    // At the same time, so that a stop takes no longer.
+    let traces = async {
+        if let Some(export) = export {
+            export.end().await;
+        }
+    };
+    let flush = tokio::time::timeout(AUDIT_FLUSH_TIMEOUT, state.tenancy.flush());
+    let (flushed, ()) = tokio::join!(flush, traces);
+    if flushed.is_err() {
         tracing::error!("the audit log lacks refusals that were counted: the database did not take them in time");
     }
     if let Some(metrics) = metrics {

@@ -1,9 +1,12 @@
-//! Logging: one line per event, as JSON for machines or short for a terminal, without personal data.
+//! Logging: one line per event, as JSON for machines or short for a terminal, without personal data. And traces, on their way to a
+//! collector.
 
+mod export;
 mod panics;
 mod redaction;
 mod request_identity;
 
+pub use export::SpanExport;
 #[cfg(test)]
 pub(crate) use panics::log_panic;
 pub use panics::log_panics;

@@ -6,6 +6,7 @@
 use super::caller::{ResolvedCaller, Subject};
 use crate::database::{Pool, Trouble};
 use crate::error::{ApiError, ErrorCode};
+use crate::traces::Trace;
 use sea_orm::{ConnectionTrait, DbBackend};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,7 +45,7 @@ impl Callers {
         }
         let (answer, caller) = oneshot::channel();
         self.queue().waiting.entry(subject).or_default().push(answer);
-        self.look(Span::current());
+        self.look(Span::current(), &self.pool.metrics().current_trace());
         let gone = |_| Err(ApiError::detailed(ErrorCode::Internal, "a look for callers has ended before its time"));
         caller.await.unwrap_or_else(gone)
     }
@@ -53,8 +54,8 @@ impl Callers {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins the statement that there may be. What it logs is logged of the request that begins it, if one does.
-    fn look(&self, span: Span) {
+    /// Begins the statement that there may be. What it logs, and its own span, are of the request that begins it, if one does.
+    fn look(&self, span: Span, trace: &Trace) {
         let waiting = {
             let mut queue = self.queue();
             if queue.waiting.is_empty() || queue.looking == LOOKS_AT_ONCE {
@@ -64,7 +65,7 @@ impl Callers {
             std::mem::take(&mut queue.waiting)
         };
         let looking = Looking(self.clone());
-        tokio::spawn(async move { looking.0.answer(waiting).await }.instrument(span));
+        tokio::spawn(trace.run(async move { looking.0.answer(waiting).await }).instrument(span));
     }
 
     async fn answer(&self, waiting: Waiting) {
@@ -93,6 +94,6 @@ struct Looking(Callers);
 impl Drop for Looking {
     fn drop(&mut self) {
         self.0.queue().looking -= 1;
-        self.0.look(Span::none());
+        self.0.look(Span::none(), &Trace::default());
     }
 }

@@ -53,6 +53,7 @@ mod tables;
 mod tenant;
 mod tenant_life;
 mod tokens;
+mod traces;
 mod users;
 mod validation;
 mod version;

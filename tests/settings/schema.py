@@ -58,6 +58,12 @@ TAKEN = [
     {"ALLOWED_ORIGINS": "https://a.org, http://[::1]:3000"},
     {"TRUSTED_PROXIES": "railway, 10.0.0.0/8,::ffff:192.0.2.8 ,fd00::/8"},
     {"MAX_METADATA_BYTES": "2"},
+    {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"},
+    {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://otlp.example.org/team/v1/traces"},
+    {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20x,x-team=a"},
+    {"OTEL_RESOURCE_ATTRIBUTES": "service.name=api,cloud.region=eu"},
+    {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.25"},
+    {"OTEL_TRACES_SAMPLER_ARG": "1"},
 ]
 REFUSED = [
     {"ENVIRONMENT": "prod"},
@@ -110,6 +116,15 @@ REFUSED = [
     {"TRUSTED_PROXIES": "proxy.internal"},
     {"TRUSTED_PROXIES": "10.0.0.1,,"},
     {"DATABASE_CA": "no certificate"},
+    {"OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4318"},
+    {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://me:hunter2@collector:4318"},
+    {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://collector/v1/traces?key=x"},
+    {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+    {"OTEL_EXPORTER_OTLP_HEADERS": "x"},
+    {"OTEL_RESOURCE_ATTRIBUTES": "region"},
+    {"OTEL_TRACES_SAMPLER": "jaeger_remote"},
+    {"OTEL_TRACES_SAMPLER_ARG": "1.1"},
+    {"OTEL_BSP_MAX_QUEUE_SIZE": "65537"},
 ]
 # As JSON and YAML write them; a variable's text is the same.
 VALUES = [
@@ -140,14 +155,15 @@ shown = subprocess.run([program, "config", "show"], env={}, capture_output=True,
 names = {line.split(" ")[0] for line in shown.splitlines()}
 twins = {f"{name}_FILE" for name in names if f"{name}_FILE" in properties}
 expect("variables", sorted(properties), sorted(names | twins))
-expect("variables with a file", len(twins), 7)
+expect("variables with a file", len(twins), 8)
 for name, of in properties.items():
     expect(f"description of {name}", bool(of.get("description")), True)
     if "default" in of:
         expect(f"default of {name}", Draft202012Validator(of).is_valid(of["default"]), True)
         expect(f"default of {name} as shown", f"  {of['default']}  (default)" in shown, True)
 expect("secrets", sorted(name for name in properties if properties[name].get("writeOnly")),
-       ["AUDIT_SIGNING_KEY", "AUDIT_SUBJECT_KEY", "COOKIE_SECRET", "DATABASE_URL", "MIGRATION_DATABASE_URL", "OIDC_CLIENT_SECRET"])
+       ["AUDIT_SIGNING_KEY", "AUDIT_SUBJECT_KEY", "COOKIE_SECRET", "DATABASE_URL", "MIGRATION_DATABASE_URL", "OIDC_CLIENT_SECRET",
+        "OTEL_EXPORTER_OTLP_HEADERS"])
 
 for line in wrong:
     print(line, file=sys.stderr)

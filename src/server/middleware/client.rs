@@ -127,9 +127,13 @@ fn rightmost_untrusted(hops: &[&str], peer: IpAddr, trusted: impl Fn(IpAddr) -> 
 }
 
 fn real_ip(headers: &HeaderMap) -> Option<IpAddr> {
-    let mut lines = headers.get_all(X_REAL_IP).iter();
-    let only = lines.next().filter(|_| lines.next().is_none())?;
-    address(only.to_str().ok()?)
+    address(only_line(headers, &X_REAL_IP)?)
+}
+
+/// A header that stands there once.
+pub(super) fn only_line<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    let mut lines = headers.get_all(name).iter();
+    lines.next().filter(|_| lines.next().is_none())?.to_str().ok()
 }
 
 /// Reads an address; some proxies add a port.

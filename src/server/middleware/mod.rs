@@ -49,7 +49,7 @@ pub(super) fn wrap(router: Router<AppState>, state: &AppState) -> Router<AppStat
             .layer(InterceptorLayer(SetClientIp(settings.clone())))
             // An id for every request, for its log lines, its error body and its X-Request-ID header.
             .layer(InterceptorLayer(SetRequestId))
-            // One log line for each response, with the status that the client sees.
+            // One log line for each response, with the status that the client sees; and its span, where requests are traced.
             .layer(from_fn_with_state(state.database.metrics().clone(), access_log::access_log))
             // While the process stops, connections are closed, so that clients connect to another instance.
             .layer(InterceptorLayer(CloseWhenDraining(state.lifecycle.clone())))

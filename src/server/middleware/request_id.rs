@@ -1,6 +1,6 @@
 //! The request's id: a UUID v7 (RFC 9562), or the id that a trusted proxy has given the request.
 
-use super::client::ViaTrustedProxy;
+use super::client::{ViaTrustedProxy, only_line};
 use super::interceptor::Interceptor;
 use crate::telemetry::redact;
 use axum::extract::Request;
@@ -28,9 +28,7 @@ impl RequestId {
     /// The id from a trusted proxy: exactly one, of characters that are harmless in a header, in a log and in JSON. An id
     /// that the log would redact is not accepted: nobody could find it there.
     fn from_trusted_proxy(headers: &HeaderMap) -> Option<Self> {
-        let mut lines = headers.get_all(X_REQUEST_ID).iter();
-        let only = lines.next().filter(|_| lines.next().is_none())?;
-        let text = only.to_str().ok().filter(|text| (1..=LENGTH_MAX).contains(&text.len()))?;
+        let text = only_line(headers, &X_REQUEST_ID).filter(|text| (1..=LENGTH_MAX).contains(&text.len()))?;
         let harmless = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         (text.bytes().all(harmless) && redact(text) == text).then(|| Self(text.into()))
     }
