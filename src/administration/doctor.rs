@@ -6,7 +6,7 @@ use super::ways::{migration_ways, policies, pooler};
 use crate::auth::{Auth, KeyStatus};
 use crate::clock::unix_seconds;
 use crate::config::{DatabaseUrl, Environment, Issuer, Settings};
-use crate::database::{self, Access, Pool, Probe};
+use crate::database::{self, Access, Pool, Probe, Route};
 use crate::tenancy::{Isolation, audit_guard_faults};
 use bulkhead_migrator::{Compatibility, Runner};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, FromQueryResult, Statement};
@@ -77,7 +77,8 @@ async fn database_of(settings: &Settings, runner: &Runner) -> Vec<Finding> {
         return away(&error);
     }
     let mut findings = vec![Finding::good("database", format!("{} answers", settings.database))];
-    let pooler = pooler(settings).await;
+    let route = Route::look(&settings.database, settings.database_acquire_timeout).await;
+    let pooler = pooler(&route);
     let schema = schema(&pool, runner).await;
     // Statements would be mixed up, and so would be what they find.
     let asks = pooler.as_ref().is_none_or(|finding| finding.verdict != Verdict::Wrong);
@@ -101,7 +102,7 @@ async fn database_of(settings: &Settings, runner: &Runner) -> Vec<Finding> {
         }
     }
     if asks && pool.get_database_backend() == DbBackend::Postgres {
-        findings.extend(server(settings, &pool).await);
+        findings.extend(server(settings, &pool, matches!(route, Ok(Some(Route::Transactions { .. })))).await);
     }
     let _ = pool.close().await;
     findings
@@ -210,7 +211,8 @@ const SERVER: &str = "SELECT login.rolsuper AS superuser, login.rolbypassrls AS 
         extract(epoch FROM clock_timestamp())::float8 AS now
     FROM pg_roles login LEFT JOIN pg_roles app ON app.rolname = 'bulkhead_app' WHERE login.rolname = session_user";
 
-async fn server(settings: &Settings, pool: &Pool) -> Vec<Finding> {
+/// `pooled` where sessions are not those of the pool's connections.
+async fn server(settings: &Settings, pool: &Pool, pooled: bool) -> Vec<Finding> {
     let asked: Result<Option<Server>, DbErr> =
         Server::find_by_statement(Statement::from_string(DbBackend::Postgres, SERVER)).one(pool).await;
     let Ok(Some(server)) = asked else {
@@ -230,7 +232,9 @@ async fn server(settings: &Settings, pool: &Pool) -> Vec<Finding> {
     if let Some(grant) = server.lacking {
         let text = "the login of DATABASE_URL inherits no right of bulkhead_app, of which it is a member: it can do nothing \
              until it takes that role on";
-        findings.push(Finding::risky("login", text, grant));
+        // A session takes it on when it begins, and the pooler gives its connection another one.
+        let make = if pooled { Finding::wrong } else { Finding::risky };
+        findings.push(make("login", text, grant));
     }
     if server.encrypted {
         findings.push(Finding::good("encryption", "the connection is encrypted"));

@@ -10,10 +10,9 @@ use sea_orm::{DatabaseConnection, DbBackend, DbErr, FromQueryResult, Statement};
 const POOLER: &str = "pooler";
 const POLICIES: &str = "policies";
 
-/// By what way requests reach the database; `None` with SQLite.
-pub(super) async fn pooler(settings: &Settings) -> Option<Finding> {
-    let found = Route::look(&settings.database, settings.database_acquire_timeout).await;
-    Some(match found {
+/// What is thought of the way by which requests reach the database; `None` with SQLite.
+pub(super) fn pooler(route: &Result<Option<Route>, DbErr>) -> Option<Finding> {
+    Some(match route {
         Ok(None) => return None,
         Ok(Some(Route::Direct)) => Finding::good(POOLER, "there is none before DATABASE_URL's server"),
         Ok(Some(Route::Sessions)) => {
@@ -34,7 +33,7 @@ pub(super) async fn pooler(settings: &Settings) -> Option<Finding> {
             Finding::wrong(POOLER, text, mend)
         }
         Err(error) => {
-            let text = format!("whether DATABASE_URL goes through one cannot be told: {}", database::text(&error));
+            let text = format!("whether DATABASE_URL goes through one cannot be told: {}", database::text(error));
             Finding::risky(POOLER, text, "see that two more connections may be opened")
         }
     })

@@ -57,13 +57,15 @@ async fn route(options: &PgConnectOptions) -> Result<Route, sqlx::Error> {
     Ok(route)
 }
 
-/// Whether the connections do not keep a process of the server each.
+/// Whether the connections do not keep a process of the server each. They take turns to be first: a pooler that has two sessions and
+/// takes them in turn (pgbouncer.org/config.html, "server_round_robin") would give each connection the same one every time.
 async fn shares_sessions(pair: &mut [PgConnection; 2]) -> Result<bool, sqlx::Error> {
     let mut seen: [Option<i32>; 2] = [None; 2];
-    for _ in 0..ROUNDS {
-        for (connection, seen) in pair.iter_mut().zip(&mut seen) {
-            let process = connection.fetch_one(sqlx::raw_sql("SELECT pg_backend_pid()")).await?.try_get(0)?;
-            if seen.replace(process).is_some_and(|before| before != process) {
+    for round in 0..ROUNDS {
+        for at in [round % 2, (round + 1) % 2] {
+            let asked = sqlx::raw_sql("SELECT pg_backend_pid()");
+            let process = pair[at].fetch_one(asked).await?.try_get(0)?;
+            if seen[at].replace(process).is_some_and(|before| before != process) {
                 return Ok(true);
             }
         }

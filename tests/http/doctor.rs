@@ -3,10 +3,12 @@
 use crate::isolation::{Roles, deployment, succeed};
 use crate::support::{TestApp, borrowed};
 use crate::{run, stderr, stdout};
+use futures_util::future::join;
 use sea_orm::ConnectionTrait;
 use serde_json::Value;
 use std::process::Output;
 use test_support::{Database, PgBouncer};
+use url::Url;
 
 async fn doctor(database: &Database, settings: &[(&str, &str)]) -> Output {
     run(&["doctor"], &[&[("DATABASE_URL", database.url.as_str())], settings].concat()).await
@@ -177,6 +179,13 @@ async fn a_pooler_is_known_by_what_it_does_to_sessions_and_statements() {
     for (size, lines) in [(1, ""), (20, ""), (20, "server_round_robin = 1\n")] {
         let lines = format!("{without}{lines}");
         let pooler = PgBouncer::start_with(&database, "transaction", size, &lines).await.unwrap();
+        // Two sessions, which come in turn.
+        let hold = async || {
+            let held = sea_orm::Database::connect(&pooler.url).await.unwrap();
+            held.execute_unprepared("SELECT pg_sleep(0.5)").await.unwrap();
+            held.close().await.unwrap();
+        };
+        join(hold(), hold()).await;
         let output = look(&pooler.url, &database.url).await;
         assert_eq!(output.status.code(), Some(3), "{size} {lines}: {}", stdout(&output));
         let said =
@@ -219,6 +228,17 @@ async fn a_login_that_inherits_nothing_is_named_with_the_grant() {
     app.execute(&format!("ALTER ROLE {login} SET role = 'bulkhead_app'")).await;
     assert!(!says(&look(&roles).await, bare));
     app.execute(&format!("ALTER ROLE {login} RESET role")).await;
+    // A pooler gives the connection sessions that have not done so.
+    let url = Url::parse(&app.database.url).unwrap();
+    let (name, port) = (url.path().trim_start_matches('/'), url.port().unwrap());
+    let lines =
+        format!("auth_type = any\n[databases]\n{name} = host=127.0.0.1 port={port} dbname={name} user={login}\n");
+    let pooler = PgBouncer::start_with(&app.database, "transaction", 20, &lines).await;
+    if let Some(pooler) = pooler.filter(|pooler| pooler.version >= PgBouncer::WITH_PREPARED_STATEMENTS) {
+        let output = look(&[("DATABASE_URL", pooler.url), ("MIGRATION_DATABASE_URL", app.url(&owner))]).await;
+        assert_eq!(output.status.code(), Some(3), "{}", stdout(&output));
+        assert!(says(&output, &bare.replace("risky", "WRONG")), "{}", stdout(&output));
+    }
     app.execute(&mend_of(&output, bare)).await;
     assert!(!says(&look(&roles).await, bare));
 
