@@ -19,11 +19,18 @@ pub(super) async fn reject_pooler(
     // A pool, because it tries again when the server is full or starting.
     let other = PgPoolOptions::new().max_connections(1).acquire_timeout(timeout).connect_with(connect.clone());
     let other = other.await.map_err(connect_error)?;
-    let pids = async || Ok::<_, MigrationError>((backend_pid(pool).await?, backend_pid(&other).await?));
-    let first = pids().await?;
+    let first = (backend_pid(pool).await?, backend_pid(&other).await?);
     let mut direct = first.0 != first.1;
-    for _ in 1..ROUNDS {
-        direct = direct && pids().await? == first;
+    for round in 1..ROUNDS {
+        // The other one first every second time: a pooler that has two sessions and takes them in turn (pgbouncer.org/config.html,
+        // "server_round_robin") would give each connection the same one.
+        let pids = if round % 2 == 1 {
+            let second = backend_pid(&other).await?;
+            (backend_pid(pool).await?, second)
+        } else {
+            (backend_pid(pool).await?, backend_pid(&other).await?)
+        };
+        direct = direct && pids == first;
     }
     other.close().await;
     if direct { Ok(first.0) } else { Err(MigrationError::Pooler) }
