@@ -2,6 +2,9 @@
 
 use super::normalize::CONTROL;
 use super::{Match, compile};
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use regex::bytes::Regex;
 use std::sync::LazyLock;
 
@@ -19,9 +22,17 @@ pub(super) fn find(line: &[u8], matches: &mut Vec<Match>) {
     find_addresses(line, matches);
 }
 
-/// The longest name of a user that is looked for, in characters of base64: a bound, so that a line of nothing but the scheme's name
-/// takes no longer than others.
+/// How much base64 is decoded to find the end of a user's name, in characters: a bound, so that a line of nothing but the scheme's name takes
+/// no longer than others.
 const LONGEST_USER: usize = 512;
+
+/// Takes what a log's line may have cut anywhere: without padding, or with bits that belong to no byte.
+const CUT: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone)
+        .with_decode_allow_trailing_bits(true),
+);
 
 /// Finds base64 after `Basic`. Any word may follow it in prose, so it must hold a user and a password.
 fn find_users_and_passwords(line: &[u8], matches: &mut Vec<Match>) {
@@ -30,7 +41,7 @@ fn find_users_and_passwords(line: &[u8], matches: &mut Vec<Match>) {
         let rest = &line[scheme.end()..];
         from = scheme.end();
         if holds_user_and_password(rest) {
-            let length = rest.iter().take_while(|byte| sextet(**byte).is_some()).count();
+            let length = rest.iter().take_while(|byte| is_base64(**byte)).count();
             let padding = rest[length..].iter().take(2).take_while(|byte| **byte == b'=').count();
             from += length + padding;
             matches.push(Match::new(scheme.end()..from));
@@ -41,32 +52,29 @@ fn find_users_and_passwords(line: &[u8], matches: &mut Vec<Match>) {
 /// Whether the base64 at the beginning decodes to a text without control characters as far as to a colon (RFC 7617, section 2). What
 /// follows, and whether it is whole and padded, does not matter: a log's line may be cut.
 fn holds_user_and_password(text: &[u8]) -> bool {
-    let (mut bits, mut count) = (0_u32, 0);
-    for value in text.iter().take(LONGEST_USER).map_while(|byte| sextet(*byte)) {
-        bits = (bits << 6 | u32::from(value)) & 0xffff;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            match (bits >> count) & 0xff {
-                0x3a => return true,
-                0..0x20 | 0x7f => return false,
-                _ => {}
-            }
-        }
+    let mut code = [0; LONGEST_USER];
+    let mut length = 0;
+    for (place, byte) in code.iter_mut().zip(text.iter().take_while(|byte| is_base64(**byte))) {
+        // The alphabet of URLs has two others (RFC 4648, section 5).
+        *place = match byte {
+            b'-' => b'+',
+            b'_' => b'/',
+            other => *other,
+        };
+        length += 1;
     }
-    false
+    // One character behind the last four is not a whole byte yet.
+    if length % 4 == 1 {
+        length -= 1;
+    }
+    let mut decoded = [0; LONGEST_USER];
+    let Ok(count) = CUT.decode_slice(&code[..length], &mut decoded) else { return false };
+    let end = decoded[..count].iter().position(|byte| *byte == b':' || byte.is_ascii_control());
+    end.is_some_and(|end| decoded[end] == b':')
 }
 
-/// The six bits of a character of base64, in the alphabet of URLs, too (RFC 4648, sections 4 and 5).
-fn sextet(character: u8) -> Option<u8> {
-    Some(match character {
-        b'A'..=b'Z' => character - b'A',
-        b'a'..=b'z' => character - b'a' + 26,
-        b'0'..=b'9' => character - b'0' + 52,
-        b'+' | b'-' => 62,
-        b'/' | b'_' => 63,
-        _ => return None,
-    })
+fn is_base64(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte)
 }
 
 /// Finds e-mail addresses, and user and password of URLs.
