@@ -148,8 +148,8 @@ impl Trace {
     }
 }
 
-/// The span of a statement. It ends when it is dropped, at the latest. In a box, since most requests have none, and whoever waits for a
-/// statement would have its 400 bytes in every future.
+/// The span of a statement. It ends when it is dropped, at the latest. In a box, since most processes make none, and each future that
+/// waits for a statement would be so much larger.
 #[derive(Debug)]
 pub(crate) struct StatementSpan(Box<Span>);
 

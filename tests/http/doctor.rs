@@ -3,7 +3,6 @@
 use crate::isolation::{Roles, deployment, succeed};
 use crate::support::{TestApp, borrowed};
 use crate::{run, stderr, stdout};
-use futures_util::future::join;
 use sea_orm::ConnectionTrait;
 use serde_json::Value;
 use std::process::Output;
@@ -179,13 +178,17 @@ async fn a_pooler_is_known_by_what_it_does_to_sessions_and_statements() {
     for (size, lines) in [(1, ""), (20, ""), (20, "server_round_robin = 1\n")] {
         let lines = format!("{without}{lines}");
         let pooler = PgBouncer::start_with(&database, "transaction", size, &lines).await.unwrap();
-        // Two sessions, which come in turn.
-        let hold = async || {
-            let held = sea_orm::Database::connect(&pooler.url).await.unwrap();
-            held.execute_unprepared("SELECT pg_sleep(0.5)").await.unwrap();
-            held.close().await.unwrap();
-        };
-        join(hold(), hold()).await;
+        if size > 1 {
+            // Two sessions, which come in turn from then on.
+            let one = sea_orm::Database::connect(&pooler.url).await.unwrap();
+            let other = sea_orm::Database::connect(&pooler.url).await.unwrap();
+            one.execute_unprepared("BEGIN").await.unwrap();
+            for connection in [&other, &one] {
+                connection.execute_unprepared("BEGIN; COMMIT").await.unwrap();
+            }
+            one.close().await.unwrap();
+            other.close().await.unwrap();
+        }
         let output = look(&pooler.url, &database.url).await;
         assert_eq!(output.status.code(), Some(3), "{size} {lines}: {}", stdout(&output));
         let said =

@@ -1,10 +1,18 @@
 //! TLS to PostgreSQL: the server proves who it is, or gets no data.
 
 use crate::{must, run, stderr, stdout};
+use tempfile::TempDir;
 use test_support::{Certificates, Cluster};
 use url::Url;
 
 type Text<'a> = Option<&'a str>;
+
+/// The path of a new file.
+fn file(folder: &TempDir, name: &str, text: &str) -> String {
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
 
 #[tokio::test]
 async fn the_database_proves_who_it_is_to_an_authority_in_a_file_or_a_variable() {
@@ -12,11 +20,7 @@ async fn the_database_proves_who_it_is_to_an_authority_in_a_file_or_a_variable()
     let (known, other) = (Certificates::new("127.0.0.1"), Certificates::new("127.0.0.1"));
     cluster.offer_tls(&known).await;
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
+    let file = |name, text| file(&folder, name, text);
     let (known_file, other_file) = (file("known.pem", &known.authority), file("other.pem", &other.authority));
     let missing = folder.path().join("missing.pem").to_str().unwrap().to_owned();
     let several = format!("\n{}{}\n", other.authority, known.authority);
@@ -73,11 +77,7 @@ async fn database_ca_wins_and_a_client_shows_its_certificate() {
     let (known, other) = (Certificates::new("127.0.0.1"), Certificates::new("127.0.0.1"));
     cluster.offer_tls(&known).await;
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
+    let file = |name, text| file(&folder, name, text);
     let (known_file, other_file) = (file("known.pem", &known.authority), file("other.pem", &other.authority));
     let (client, key) = (file("client.pem", &known.client), file("client.key", &known.client_key));
     let status = async |parameters: &[(&str, &str)], settings: &[(&str, &str)]| {
@@ -116,11 +116,7 @@ async fn a_server_may_demand_a_certificate_and_a_password() {
     cluster.offer_tls(&known).await;
     cluster.demand_client_certificates_and_passwords(PASSWORD).await;
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
+    let file = |name, text| file(&folder, name, text);
     let (client, key) = (file("client.pem", &known.client), file("client.key", &known.client_key));
     let shown = [("sslcert", &*client), ("sslkey", &*key)];
     let no_certificate = Some("connection requires a valid client certificate");
@@ -152,11 +148,7 @@ async fn the_connection_of_migrations_is_held_to_the_same_authorities_or_to_its_
     let (known, other) = (Certificates::new("127.0.0.1"), Certificates::new("127.0.0.1"));
     cluster.offer_tls(&known).await;
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
+    let file = |name, text| file(&folder, name, text);
     let (known_file, other_file) = (file("known.pem", &known.authority), file("other.pem", &other.authority));
     let url = |authority: Text<'_>| {
         let mut url = Url::parse(&cluster.url).unwrap();

@@ -18,6 +18,7 @@ use reqwest::{Client, Method};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::TcpListener as StdListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use test_support::provider::Shape;
@@ -286,13 +287,20 @@ async fn a_share_or_none_of_the_requests_is_traced() {
     }
 }
 
-/// Nobody waits for a collector that refuses, or takes what it is sent and does not answer.
+/// Nobody waits for a collector that closes every connection, or takes what it is sent and does not answer.
 #[tokio::test]
 async fn a_collector_that_is_away_holds_nothing_up() {
     let database = Database::migrated_sqlite().await;
     let silent = StdListener::bind("127.0.0.1:0").unwrap();
-    let gone = StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for (address, answers) in [(gone, true), (silent.local_addr().unwrap(), false)] {
+    let (closing, tries) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Arc::new(AtomicUsize::new(0)));
+    let closes = closing.local_addr().unwrap();
+    let counted = Arc::clone(&tries);
+    tokio::spawn(async move {
+        while closing.accept().await.is_ok() {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    for (address, closes) in [(closes, true), (silent.local_addr().unwrap(), false)] {
         let endpoint = format!("http://{address}");
         let settings = [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
@@ -306,10 +314,15 @@ async fn a_collector_that_is_away_holds_nothing_up() {
             server.get("/").await.unwrap();
         }
         assert!(began.elapsed() < Duration::from_secs(10), "{:?} for 200 requests", began.elapsed());
-        if answers {
-            // The first batch is told of; those that follow within a minute are not.
-            server.log_line(AWAY, "refused").await;
-            tokio::time::sleep(Duration::from_secs(2)).await;
+        if closes {
+            // The first batch is told of; those that follow within a minute are not. One is sent four times at most.
+            server.log_line(AWAY, "WARN").await;
+            let before = tries.load(Ordering::Relaxed);
+            eventually("the next batch is lost, too", async || {
+                server.get("/").await.unwrap();
+                (tries.load(Ordering::Relaxed) > before + 4).then_some(())
+            })
+            .await;
             assert_eq!(server.log().iter().filter(|line| line.contains(AWAY)).count(), 1, "{:#?}", server.log());
         }
         server.signal(Signal::TERM);
