@@ -71,14 +71,18 @@
         }:
         imagesOf.${linuxOf system}
         // {
-          default = pkgs.symlinkJoin {
-            inherit (bulkhead.package) name meta;
-            passthru = { inherit (bulkhead.package) cargoArtifacts; };
-            paths = [
-              bulkhead.package
-              bulkhead.cliDocs
-            ];
-          };
+          default =
+            pkgs.symlinkJoin {
+              inherit (bulkhead.package) name meta;
+              paths = [
+                bulkhead.package
+                bulkhead.cliDocs
+              ];
+            }
+            # The dependency layer, for scripts/rebuilds.
+            // {
+              inherit (bulkhead.package) cargoArtifacts;
+            };
           index = index pkgs linux;
           index-amd64 = index pkgs [ "x86_64-linux" ];
           index-arm64 = index pkgs [ "aarch64-linux" ];
