@@ -43,6 +43,10 @@
         { pkgs, bulkhead, ... }:
         {
           inherit (bulkhead) sbom;
+          archive = import ./nix/archive.nix {
+            inherit pkgs;
+            inherit (bulkhead) package cliDocs;
+          };
           image = import ./nix/image.nix {
             inherit pkgs;
             inherit (bulkhead) package;
@@ -62,6 +66,7 @@
       # nix build .#default: the binary, with completions for shells and man pages
       # nix build .#image: an archive for `docker load`
       # nix build .#index: the images of both architectures as one OCI layout; .#index-amd64, .#index-arm64: of one
+      # nix build .#archive: the static binary for Linux with completions and man pages, as a release has it
       # nix build .#sbom: what the binary is made of, in CycloneDX
       packages = forSystems (linux ++ darwin) (
         {
