@@ -166,6 +166,8 @@ in
   development =
     let
       arguments = common // {
+        # Not the name of the release's: the folder of a build without a sandbox has it, and both may build at once.
+        pname = "${common.pname}-development";
         src = files [
           "(deny|rustfmt)\\.toml"
           "bench(/hot_paths\\.rs)?"
