@@ -58,6 +58,7 @@ in
         options = {
           ENVIRONMENT = option types.str "production" "`development`, `staging` or `production`.";
           PORT = option (types.ints.between 1024 65535) 8000 "The TCP port to listen on.";
+          # No balancer has to notice: nothing else serves meanwhile.
           SHUTDOWN_DELAY_SECONDS = option types.ints.u32 0 "How long a stop goes on accepting requests.";
           SHUTDOWN_DRAIN_SECONDS = option types.ints.u32 30 "How long requests may take to end after that.";
         };
