@@ -188,7 +188,15 @@ impl<'a> EnvReader<'a> {
             }
             (Some(text), None) => Some((text, "environment")),
             (None, Some(path)) => match std::fs::read_to_string(&path) {
-                Ok(text) => Some((text.trim_end_matches(['\r', '\n']).to_owned(), "file")),
+                Ok(text) => {
+                    let text = text.trim_end_matches(['\r', '\n']);
+                    if text.is_empty() {
+                        // Not as if it were not set: whoever names a file wants what it should hold.
+                        self.errors.push(format!("{file}: {} is empty", path.display()));
+                        return None;
+                    }
+                    Some((text.to_owned(), "file"))
+                }
                 Err(error) => {
                     self.errors.push(format!("{file}: cannot read {}: {error}", path.display()));
                     None

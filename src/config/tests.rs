@@ -90,6 +90,12 @@ fn a_secret_comes_from_a_variable_or_a_file() {
     assert_eq!(error.to_string(), "DATABASE_URL: is set and DATABASE_URL_FILE too: unset one of them");
     let error = read(&[("DATABASE_URL_FILE", "/nowhere")]).0.unwrap_err();
     assert!(error.to_string().starts_with("DATABASE_URL_FILE: cannot read /nowhere"), "{error}");
+    // It is not as if the secret were not set, and no secret of no bytes either.
+    std::fs::write(file.path(), "\n").unwrap();
+    for name in ["DATABASE_URL_FILE", "OIDC_CLIENT_SECRET_FILE", "AUDIT_SUBJECT_KEY_FILE"] {
+        let error = read(&[(name, path)]).0.unwrap_err();
+        assert_eq!(error.to_string(), format!("{name}: {path} is empty"));
+    }
 }
 
 #[test]
