@@ -18,6 +18,10 @@ const TICK: Duration = Duration::from_secs(2);
 /// How long a log waits after its checkpoint failed.
 const AFTER_FAILURE: Duration = Duration::from_mins(1);
 
+/// How long it waits after its checkpoint was refused, at most. Alerts look back an hour (deploy/observability/rules.yaml), and are to last
+/// as long as the log is as it is.
+const AFTER_REFUSAL: Duration = Duration::from_mins(15);
+
 /// Makes checkpoints until it is aborted: one at a time, on one connection of the pool.
 pub(super) async fn run(state: AppState) {
     let audit = &state.settings.audit;
@@ -50,7 +54,7 @@ fn next(tenant: TenantId, made: Result<Result<Made, audit::Refused>, DbErr>, int
         Ok(Ok(Made::Note(_) | Made::Empty)) => None,
         Ok(Err(refused)) => {
             tracing::error!(%tenant, %refused, "no checkpoint of the audit log is made: run `bulkhead audit verify`");
-            Some(interval)
+            Some(interval.min(AFTER_REFUSAL))
         }
         Err(error) => {
             tracing::warn!(%tenant, %error, "the checkpoint of an audit log is tried again in a minute");
