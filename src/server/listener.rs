@@ -8,6 +8,7 @@ use crate::config::Settings;
 use crate::lifecycle::Lifecycle;
 use axum::Router;
 use axum::extract::ConnectInfo;
+use futures_util::FutureExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::{Request, Response};
@@ -25,6 +26,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::unconstrained;
 use tower::Service as _;
 
 /// How long a client may take to send a request's head.
@@ -184,13 +186,21 @@ impl Server {
         let mut end = pin!(end);
         loop {
             tokio::select! {
-                // What has come by the end is taken, too. `end` has its turn all the same: tokio lets nobody accept for ever.
+                // First: connections may come faster than they are taken, so that there always is one.
                 biased;
+                () = &mut end => break,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => self.connect(stream, peer).await,
                     Err(error) => accept_failed(&error).await,
                 },
-                () = &mut end => break,
+            }
+        }
+        // What has come by the end is taken, too: as many as the kernel holds, since others may go on coming.
+        for _ in 0..BACKLOG {
+            match unconstrained(listener.accept()).now_or_never() {
+                Some(Ok((stream, peer))) => self.connect(stream, peer).await,
+                Some(Err(error)) if is_clients(&error) => {}
+                Some(Err(_)) | None => break,
             }
         }
     }
@@ -273,14 +283,19 @@ impl hyper::service::Service<Request<Incoming>> for OneConnection {
     }
 }
 
+/// Whether the client has gone, and the next one can be accepted.
+fn is_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    )
+}
+
 async fn accept_failed(error: &io::Error) {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => {}
+    if !is_clients(error) {
         // Most likely there are no file descriptors left; accepting again at once would fail in a busy loop.
-        _ => {
-            tracing::error!(%error, "cannot accept connections");
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
+        tracing::error!(%error, "cannot accept connections");
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -291,6 +306,7 @@ mod tests {
     use super::*;
     use socket2::SockFilter;
     use std::io::Write as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     /// Drops packets without the flag SYN: the end of a handshake, and what comes after it. A packet begins with its TCP header
     /// here; RFC 9293, 3.1 has the flags in its byte 13. <https://www.kernel.org/doc/html/latest/networking/filter.html>
@@ -331,6 +347,38 @@ mod tests {
                 assert_eq!(received(&listener).await, b"begun", "{host}");
             }
         }
+    }
+
+    /// Others that make room for one another: there is always one to accept.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn connections_that_keep_coming_do_not_put_off_the_end() {
+        let (listener, address) = bind("PORT", Ipv4Addr::LOCALHOST.into(), 0).unwrap().listen().unwrap();
+        let settings = Arc::new(Settings::read(&|_| None).0.unwrap());
+        let server = Server {
+            router: Router::new(),
+            graceful: GracefulShutdown::new(),
+            connections: Connections::new(1),
+            settings,
+        };
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients = [(); 4].map(|()| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    if let Ok(stream) = std::net::TcpStream::connect(address) {
+                        // Else the machine would soon have no port left for another one.
+                        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+                    }
+                }
+            })
+        });
+        let end = tokio::time::sleep(Duration::from_millis(100));
+        let ended = tokio::time::timeout(Duration::from_secs(5), server.accept_until(&listener, end)).await;
+        stop.store(true, Ordering::Relaxed);
+        for client in clients {
+            client.join().unwrap();
+        }
+        ended.unwrap();
     }
 
     /// What the next connection sends first.
