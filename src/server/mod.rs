@@ -103,7 +103,9 @@ pub async fn run(settings: Settings, migrations: Migrations) -> Result<(), Serve
             let (listener, address) = port.listen()?;
             tracing::info!("serves metrics at http://{address}/metrics");
             let router = metrics::router(state.clone());
-            Some(tokio::spawn(listener::serve(listener, router, lifecycle.clone(), metrics::settings(&settings))))
+            // To the end: a stop that takes long is what someone may want to see, too.
+            let endless = Lifecycle::default();
+            Some(tokio::spawn(listener::serve(listener, router, endless, metrics::settings(&settings))))
         }
         None => None,
     };
