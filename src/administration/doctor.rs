@@ -9,7 +9,7 @@ use crate::config::{DatabaseUrl, Environment, Issuer, Settings};
 use crate::database::{self, Access, Pool, Probe, Route};
 use crate::tenancy::{Isolation, audit_guard_faults};
 use bulkhead_migrator::{Compatibility, Runner};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, FromQueryResult, Statement};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, FromQueryResult, Statement, TransactionTrait};
 use std::error::Error;
 
 /// The connections that an instance takes besides its pool: docs/settings.md, "PostgreSQL".
@@ -67,6 +67,13 @@ fn settings_of(settings: &Settings) -> Vec<Finding> {
 }
 
 async fn database_of(settings: &Settings, runner: &Runner) -> Vec<Finding> {
+    if let DatabaseUrl::Sqlite(options) = &settings.database
+        && !options.get_filename().exists()
+    {
+        // To open it would make it.
+        let text = format!("{} is not there", settings.database);
+        return vec![Finding::wrong("database", text, "see DATABASE_URL; `bulkhead migrate up` makes a new one")];
+    }
     let pool = database::pool(settings);
     let away = |error: &(dyn Error + 'static)| vec![away(&settings.database, "DATABASE_URL", error)];
     let probe = Probe::new(settings, pool.availability().clone());
@@ -102,7 +109,7 @@ async fn database_of(settings: &Settings, runner: &Runner) -> Vec<Finding> {
         }
     }
     if asks && pool.get_database_backend() == DbBackend::Postgres {
-        findings.extend(server(settings, &pool, matches!(route, Ok(Some(Route::Transactions { .. })))).await);
+        findings.extend(server(settings, &pool, route.ok().flatten().as_ref()).await);
     }
     let _ = pool.close().await;
     findings
@@ -199,7 +206,7 @@ struct Server {
 const SERVER: &str = "SELECT login.rolsuper AS superuser, login.rolbypassrls AS bypasses,
         CASE WHEN app.oid IS NULL OR NOT pg_has_role(login.oid, app.oid, 'MEMBER') OR pg_has_role(login.oid, app.oid, 'USAGE')
                 OR EXISTS (
-                    SELECT FROM pg_db_role_setting s JOIN pg_database d ON d.datname = current_database()
+                    SELECT FROM pg_db_role_setting s
                     WHERE s.setrole = login.oid AND s.setdatabase IN (0, d.oid) AND 'role=bulkhead_app' = ANY (s.setconfig))
                 THEN NULL
             WHEN current_setting('server_version_num')::int >= 160000
@@ -207,17 +214,26 @@ const SERVER: &str = "SELECT login.rolsuper AS superuser, login.rolbypassrls AS 
             WHEN login.rolinherit THEN format('GRANT bulkhead_app TO %I', login.rolname)
             ELSE format('ALTER ROLE %I INHERIT', login.rolname) END AS lacking,
         coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS encrypted,
-        current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int AS connections,
+        least(current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+                - coalesce(current_setting('reserved_connections', true), '0')::int,
+            CASE WHEN NOT login.rolsuper AND login.rolconnlimit >= 0 THEN login.rolconnlimit END,
+            CASE WHEN NOT login.rolsuper AND d.datconnlimit >= 0 THEN d.datconnlimit END) AS connections,
         extract(epoch FROM clock_timestamp())::float8 AS now
-    FROM pg_roles login LEFT JOIN pg_roles app ON app.rolname = 'bulkhead_app' WHERE login.rolname = session_user";
+    FROM pg_roles login JOIN pg_database d ON d.datname = current_database()
+        LEFT JOIN pg_roles app ON app.rolname = 'bulkhead_app' WHERE login.rolname = session_user";
 
-/// `pooled` where sessions are not those of the pool's connections.
-async fn server(settings: &Settings, pool: &Pool, pooled: bool) -> Vec<Finding> {
-    let asked: Result<Option<Server>, DbErr> =
-        Server::find_by_statement(Statement::from_string(DbBackend::Postgres, SERVER)).one(pool).await;
-    let Ok(Some(server)) = asked else {
+/// Asks as the login itself: [`database::APP_ROLE`] may not see what the connection is like.
+async fn ask(connection: &DatabaseConnection) -> Result<Option<Server>, DbErr> {
+    let transaction = connection.begin().await?;
+    transaction.execute_unprepared("SET LOCAL ROLE NONE").await?;
+    Server::find_by_statement(Statement::from_string(DbBackend::Postgres, SERVER)).one(&transaction).await
+}
+
+async fn server(settings: &Settings, pool: &Pool, route: Option<&Route>) -> Vec<Finding> {
+    let Ok(Some(server)) = ask(pool).await else {
         return vec![Finding::risky("server", "it does not say what the login may do", "see the rights of the login")];
     };
+    let pooled = matches!(route, Some(Route::Transactions { .. }));
     let mut findings = Vec::new();
     let prepare = "`bulkhead database prepare` makes a login for run time: name it in DATABASE_URL, and the owner in MIGRATION_DATABASE_URL";
     findings.push(match (server.superuser, server.bypasses) {
@@ -236,16 +252,22 @@ async fn server(settings: &Settings, pool: &Pool, pooled: bool) -> Vec<Finding> 
         let make = if pooled { Finding::wrong } else { Finding::risky };
         findings.push(make("login", text, grant));
     }
-    if server.encrypted {
+    // A pooler's connection to the server says nothing of the one to the pooler.
+    if server.encrypted && route == Some(&Route::Direct) {
         findings.push(Finding::good("encryption", "the connection is encrypted"));
     }
-    let needed = settings.database_max_connections + CONNECTIONS_BESIDES_THE_POOL;
+    let needed = settings.database_max_connections.saturating_add(CONNECTIONS_BESIDES_THE_POOL);
     let there = u32::try_from(server.connections).unwrap_or(0);
-    findings.push(if needed <= there {
+    findings.push(if pooled {
+        let text = format!("an instance takes {needed} of the pooler's, which shares its own with the server among them");
+        Finding::good("connections", text)
+    } else if needed <= there {
         Finding::good("connections", format!("an instance takes {needed} of the server's {there}; count all instances"))
     } else {
-        let text = format!("an instance takes {needed} connections, and the server has {there}");
-        Finding::wrong("connections", text, "lower DATABASE_MAX_CONNECTIONS, or raise the server's max_connections")
+        let text = format!("an instance takes {needed} connections, and the server allows {there}");
+        let mend = "lower DATABASE_MAX_CONNECTIONS, or raise the server's max_connections, or the CONNECTION LIMIT of the login \
+                    or of the database";
+        Finding::wrong("connections", text, mend)
     });
     #[allow(clippy::cast_precision_loss, reason = "seconds since 1970 are exact for a long time")]
     let apart = (server.now - unix_seconds() as f64).abs();

@@ -89,9 +89,19 @@ async fn what_is_wrong_is_named_with_its_mend() {
 
 #[tokio::test]
 async fn an_empty_or_absent_database_is_one_thing() {
-    let output = doctor(&Database::sqlite(), &[]).await;
-    assert_eq!(output.status.code(), Some(3));
-    assert!(says(&output, "WRONG  schema: ") && stdout(&output).matches("WRONG").count() == 1, "{}", stdout(&output));
+    let database = Database::sqlite();
+    let file = database.url.trim_start_matches("sqlite://").split('?').next().unwrap();
+    for (there, said) in
+        [(false, format!("WRONG  database: sqlite://{file} is not there")), (true, "WRONG  schema: ".into())]
+    {
+        if there {
+            std::fs::write(file, "").unwrap();
+        }
+        let output = doctor(&database, &[]).await;
+        assert_eq!(output.status.code(), Some(3));
+        assert!(says(&output, &said) && stdout(&output).matches("WRONG").count() == 1, "{}", stdout(&output));
+        assert_eq!(std::fs::exists(file).unwrap(), there, "it changes nothing");
+    }
     let away = [("DATABASE_URL", "postgres://me:hunter2@127.0.0.1:1/app"), ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "1")];
     let output = run(&["doctor"], &away).await;
     assert_eq!(output.status.code(), Some(3));
@@ -231,6 +241,12 @@ async fn a_login_that_inherits_nothing_is_named_with_the_grant() {
     app.execute(&format!("ALTER ROLE {login} SET role = 'bulkhead_app'")).await;
     assert!(!says(&look(&roles).await, bare));
     app.execute(&format!("ALTER ROLE {login} RESET role")).await;
+    // The server takes fewer connections of a login than of all together.
+    app.execute(&format!("ALTER ROLE {login} CONNECTION LIMIT 13")).await;
+    let output = look(&roles).await;
+    let said = "WRONG  connections: an instance takes 14 connections, and the server allows 13";
+    assert!(says(&output, said), "{}", stdout(&output));
+    app.execute(&format!("ALTER ROLE {login} CONNECTION LIMIT -1")).await;
     // A pooler gives the connection sessions that have not done so.
     let url = Url::parse(&app.database.url).unwrap();
     let (name, port) = (url.path().trim_start_matches('/'), url.port().unwrap());

@@ -187,6 +187,7 @@ async fn the_connection_of_migrations_is_held_to_the_same_authorities_or_to_its_
         }
         let text = stdout(&run(&["doctor"], &settings).await);
         assert_eq!(text.contains("good   database: "), served, "{what}: {text}");
+        assert_eq!(text.contains("good   encryption: "), served, "{what}: {text}");
         assert_eq!(text.contains("good   audit log: "), served && migrated, "{what}: {text}");
     }
 }
