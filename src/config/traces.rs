@@ -149,16 +149,15 @@ impl EnvReader<'_> {
     fn attributes(&mut self) -> Vec<(String, String)> {
         const NAME: &str = "OTEL_RESOURCE_ATTRIBUTES";
         let Some(text) = self.optional(NAME, Form::Like(ATTRIBUTES)) else { return Vec::new() };
-        let attributes = text.split(',').map(|attribute| pair(attribute).filter(|(key, _)| !key.is_empty()));
-        let attributes = attributes.collect::<Option<Vec<_>>>();
+        let attributes = text.split(',').map(attribute).collect::<Option<Vec<_>>>();
         if attributes.is_none() {
             self.error(
                 NAME,
-                "must be attributes such as deployment.environment.name=staging, with commas between them",
+                "must be attributes such as deployment.environment.name=staging, with commas between them, and values \
+                 percent-encoded",
             );
         }
-        let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
-        attributes.unwrap_or_default().into_iter().map(owned).collect()
+        attributes.unwrap_or_default()
     }
 
     fn ratio(&mut self) -> f64 {
@@ -181,6 +180,12 @@ fn is_collector(text: &str, url: &Url) -> bool {
 
 fn pair(text: &str) -> Option<(&str, &str)> {
     text.split_once('=').map(|(key, value)| (key.trim(), value.trim()))
+}
+
+/// Encoded as the specification of resources says (<https://opentelemetry.io/docs/specs/otel/resource/sdk/>).
+fn attribute(text: &str) -> Option<(String, String)> {
+    let (key, value) = pair(text).filter(|(key, _)| !key.is_empty())?;
+    Some((key.to_owned(), percent_decode_str(value).decode_utf8().ok()?.into_owned()))
 }
 
 fn header(text: &str) -> Option<(String, SecretString)> {
@@ -240,6 +245,7 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "0"),
             ("OTEL_RESOURCE_ATTRIBUTES", "region"),
             ("OTEL_RESOURCE_ATTRIBUTES", "=eu"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "region=%ff"),
             ("OTEL_SERVICE_NAME", " x"),
             ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
             ("OTEL_TRACES_SAMPLER_ARG", "1.1"),
@@ -269,11 +275,11 @@ mod tests {
 
     #[test]
     fn the_service_has_a_name() {
-        let attributes = ("OTEL_RESOURCE_ATTRIBUTES", "service.name=api, region=eu");
+        let attributes = ("OTEL_RESOURCE_ATTRIBUTES", "service.name=api, zones=eu%2C%20us");
         assert_eq!(traces(&[]).service_name, "bulkhead");
         assert_eq!(traces(&[attributes]).service_name, "api");
         assert_eq!(traces(&[attributes, ("OTEL_SERVICE_NAME", "own")]).service_name, "own");
-        assert_eq!(traces(&[attributes]).attributes[1], ("region".to_owned(), "eu".to_owned()));
+        assert_eq!(traces(&[attributes]).attributes[1], ("zones".to_owned(), "eu, us".to_owned()));
     }
 
     #[test]
