@@ -12,7 +12,7 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry_http::{HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{ExporterBuildError, Protocol, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler as SdkSampler, SdkTracerProvider, SpanData, SpanExporter,
 };
@@ -27,7 +27,7 @@ use tokio::sync::OnceCell;
 /// What is not sent in this time after the last request is lost.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A collector that is away is a line in the log this often at most.
+/// A collector that is away is a line in the log this often at most, and one more at a stop.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 /// The longest answer of the collector that is read.
@@ -35,7 +35,10 @@ const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 
 /// Sends spans until its end.
 #[derive(Debug)]
-pub struct SpanExport(SdkTracerProvider);
+pub struct SpanExport {
+    provider: SdkTracerProvider,
+    losses: Arc<Mutex<Losses>>,
+}
 
 impl SpanExport {
     /// Begins, and returns what makes the spans; `None` where the settings do not ask for it. Needs a runtime. No connection is
@@ -47,7 +50,9 @@ impl SpanExport {
             .with_max_queue_size(size(traces.queue))
             .with_max_export_batch_size(size(traces.batch))
             .build();
-        let processor = BatchSpanProcessor::builder(Exporter::new(traces)?).with_batch_config(batches).build();
+        let losses = Arc::default();
+        let processor =
+            BatchSpanProcessor::builder(Exporter::new(traces, Arc::clone(&losses))?).with_batch_config(batches).build();
         let provider = SdkTracerProvider::builder()
             .with_span_processor(processor)
             .with_sampler(sampler(traces))
@@ -58,13 +63,20 @@ impl SpanExport {
             DatabaseUrl::Sqlite(_) => "sqlite",
         };
         let traces = Traces::new(provider.tracer("bulkhead"), system);
-        Ok(Some((Self(provider), traces)))
+        Ok(Some((Self { provider, losses }, traces)))
     }
 
     /// Sends what waits, for a few seconds at most.
     pub async fn end(self) {
-        let flush = move || self.0.shutdown_with_timeout(FLUSH_TIMEOUT);
-        if !matches!(tokio::task::spawn_blocking(flush).await, Ok(Ok(()))) {
+        let Self { provider, losses } = self;
+        let flush = move || provider.shutdown_with_timeout(FLUSH_TIMEOUT);
+        let flushed = tokio::task::spawn_blocking(flush).await;
+        let mut losses = losses.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody tells of them later.
+        if losses.spans > 0 {
+            losses.log();
+        }
+        if !matches!(flushed, Ok(Ok(()))) {
             tracing::warn!("the last traces were not sent: the collector did not take them in time");
         }
     }
@@ -103,18 +115,29 @@ struct Exporter {
     inner: opentelemetry_otlp::SpanExporter,
     /// Why the last request failed.
     cause: Arc<Mutex<String>>,
-    losses: Mutex<Losses>,
+    losses: Arc<Mutex<Losses>>,
 }
 
 #[derive(Debug, Default)]
 struct Losses {
     /// Spans that were lost since that was logged.
     spans: usize,
+    /// What became of the last of them, and why.
+    error: String,
+    cause: String,
     logged: Option<Instant>,
 }
 
+impl Losses {
+    fn log(&mut self) {
+        let Self { spans, error, cause, .. } = std::mem::take(self);
+        tracing::warn!(spans, error, cause, "traces are lost: the collector did not take them");
+        self.logged = Some(Instant::now());
+    }
+}
+
 impl Exporter {
-    fn new(traces: &TraceSettings) -> Result<Self, ExporterBuildError> {
+    fn new(traces: &TraceSettings, losses: Arc<Mutex<Losses>>) -> Result<Self, ExporterBuildError> {
         let cause = Arc::default();
         let client = Sender {
             runtime: Handle::current(),
@@ -131,16 +154,16 @@ impl Exporter {
             .with_headers(headers.collect())
             .with_http_client(client)
             .build()?;
-        Ok(Self { inner, cause, losses: Mutex::default() })
+        Ok(Self { inner, cause, losses })
     }
 
-    fn report(&self, lost: usize, error: &dyn std::fmt::Display) {
+    fn report(&self, lost: usize, error: &OTelSdkError) {
         let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
         losses.spans += lost;
+        losses.error = error.to_string();
+        losses.cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if losses.logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
-            let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            tracing::warn!(spans = losses.spans, %error, cause, "traces are lost: the collector did not take them");
-            *losses = Losses { spans: 0, logged: Some(Instant::now()) };
+            losses.log();
         }
     }
 }

@@ -327,6 +327,10 @@ async fn a_collector_that_is_away_holds_nothing_up() {
         }
         server.signal(Signal::TERM);
         assert_eq!(server.ended_within(STOP).await.code(), Some(0));
+        if closes {
+            // What was lost since then is told of at the stop.
+            assert_eq!(server.log().iter().filter(|line| line.contains(AWAY)).count(), 2, "{:#?}", server.log());
+        }
     }
 }
 
