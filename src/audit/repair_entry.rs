@@ -9,6 +9,7 @@ use crate::ids::TenantId;
 use aws_lc_rs::digest::{Context, SHA256};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// What the entry of a repair says in its metadata.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,25 +58,51 @@ pub(super) async fn repairs(transaction: &Transaction, tenant: TenantId) -> Resu
     Ok(rows.into_iter().map(|row| AuditEntry::from_row(row).0).collect())
 }
 
-/// SHA-256 of the entries between two numbers, as they are there: of each the canonical form and the stored hash, a line
-/// each.
+/// SHA-256 of entries as they are there: of each the canonical form and the stored hash, a line each.
+#[derive(Clone)]
+pub(super) struct Remains(Context);
+
+impl Remains {
+    /// Of no entries.
+    pub(super) fn new() -> Self {
+        Self(Context::new(&SHA256))
+    }
+
+    /// Adds the next entry.
+    pub(super) fn add(&mut self, entry: &AuditEntry, hash: &str) -> Result<(), serde_json::Error> {
+        for part in [entry.canonical()?.as_slice(), b"\n", hash.as_bytes(), b"\n"] {
+            self.0.update(part);
+        }
+        Ok(())
+    }
+
+    /// In hexadecimal.
+    pub(super) fn digest(self) -> String {
+        hex::encode(self.0.finish())
+    }
+}
+
+impl fmt::Debug for Remains {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remains").finish_non_exhaustive()
+    }
+}
+
+/// What is there of the entries between two numbers.
 pub(super) async fn remains(
     transaction: &Transaction,
     tenant: TenantId,
     after: i64,
     before: i64,
 ) -> Result<String, DbErr> {
-    let (mut context, mut last) = (Context::new(&SHA256), after);
+    let (mut remains, mut last) = (Remains::new(), after);
     loop {
         let batch = entries(transaction, tenant, last, before - 1).await?;
         let Some((newest, _)) = batch.last() else { break };
         last = newest.sequence;
         for (entry, hash) in batch {
-            let canonical = entry.canonical().map_err(|error| DbErr::Json(error.to_string()))?;
-            for part in [canonical.as_slice(), b"\n", hash.as_bytes(), b"\n"] {
-                context.update(part);
-            }
+            remains.add(&entry, &hash).map_err(|error| DbErr::Json(error.to_string()))?;
         }
     }
-    Ok(hex::encode(context.finish()))
+    Ok(remains.digest())
 }

@@ -4,7 +4,7 @@
 use super::archive::{archived_end, archived_groups};
 use super::chain::{AuditEntry, GENESIS};
 use super::event::Action;
-use super::repair_entry::Repair;
+use super::repair_entry::{Remains, Repair};
 use super::tree::{leaf, no_leaf};
 use super::walk::{Break, Place, entries};
 use crate::database::{self, Access};
@@ -72,8 +72,30 @@ pub struct Replay {
     from: u64,
     /// What does not hold, in the order of the numbers.
     broken: Vec<Break>,
+    /// The first break that no repair has declared so far.
+    open: Option<Open>,
     /// The numbers behind which, and up to which, a repair declares that the chain need not hold.
     repaired: Vec<(i64, i64)>,
+}
+
+/// A break that a repair may declare later.
+#[derive(Debug)]
+struct Open {
+    /// The last place before it.
+    intact: Place,
+    /// What stands behind that.
+    remains: Remains,
+}
+
+impl Open {
+    /// Whether the repair is of this break, and what stood behind it then stands there now.
+    fn is_declared_by(&self, repair: &Repair) -> bool {
+        match repair.broken {
+            // Where the chain ended then is in no entry; its entries behind that may continue it.
+            Break::BeyondEnd(_) => repair.intact.sequence <= self.intact.sequence,
+            _ => repair.intact == self.intact && repair.remains == self.remains.clone().digest(),
+        }
+    }
 }
 
 impl Replay {
@@ -87,6 +109,7 @@ impl Replay {
             archived: 0,
             from: 0,
             broken: Vec::new(),
+            open: None,
             repaired: Vec::new(),
         }
     }
@@ -108,8 +131,11 @@ impl Replay {
 
     /// The next entry, with the hash that it was stored with.
     pub fn add(&mut self, entry: &AuditEntry, hash: &str) -> Result<(), serde_json::Error> {
-        let expected = self.last.0 + 1;
-        let repair = Some(entry).filter(|entry| entry.action == Action::ChainRepaired.name()).and_then(Repair::of);
+        let before = Place { sequence: self.last.0, hash: self.last.1.clone() };
+        let breaks = self.broken.len();
+        let expected = before.sequence.saturating_add(1);
+        let follows = entry.sequence >= expected;
+        let is_edited = entry.hash()? != hash;
         if entry.sequence > expected {
             self.broken.push(Break::Missing { first: expected, last: entry.sequence - 1 });
             // Numbers behind the largest size make no difference.
@@ -117,22 +143,31 @@ impl Replay {
             while self.tree.size() < most && self.tree.size() + 1 < entry.sequence.unsigned_abs() {
                 self.grow(no_leaf());
             }
-        } else if entry.sequence < expected {
-            self.broken.push(Break::Unlinked(entry.sequence));
-            return Ok(());
         }
-        if entry.hash()? != hash {
+        if is_edited && follows {
             self.broken.push(Break::Edited(entry.sequence));
-        } else if entry.prev_hash != self.last.1 {
+        } else if !follows || entry.prev_hash != before.hash {
             self.broken.push(Break::Unlinked(entry.sequence));
         }
-        if let Some(repair) = repair {
-            self.repaired.push((repair.intact.sequence, entry.sequence));
+        if self.broken.len() > breaks && self.open.is_none() {
+            self.open = Some(Open { intact: before, remains: Remains::new() });
         }
-        if entry.sequence.unsigned_abs() > self.tree.size() {
-            self.grow(leaf(hash));
+        // What its hash was not made of declares nothing.
+        let repair = (follows && !is_edited && entry.action == Action::ChainRepaired.name()).then(|| Repair::of(entry));
+        match (&mut self.open, repair.flatten()) {
+            (Some(open), Some(repair)) if open.is_declared_by(&repair) => {
+                self.repaired.push((open.intact.sequence, entry.sequence));
+                self.open = None;
+            }
+            (Some(open), _) => open.remains.add(entry, hash)?,
+            (None, _) => {}
         }
-        self.last = (entry.sequence, hash.to_owned());
+        if follows {
+            if entry.sequence.unsigned_abs() > self.tree.size() {
+                self.grow(leaf(hash));
+            }
+            self.last = (entry.sequence, hash.to_owned());
+        }
         Ok(())
     }
 
@@ -319,17 +354,47 @@ mod tests {
         assert_eq!(verdicts(300, Some(2), &gone)[3], Verdict::Rewritten { size: 600, first });
     }
 
+    /// The metadata of a repair of entry 2, which was edited to say CREATED; what stands in its metadata then.
+    fn repair_of(entries: &[(AuditEntry, String)]) -> Value {
+        let mut remains = Remains::new();
+        for (entry, hash) in &entries[1..] {
+            remains.add(entry, hash).unwrap();
+        }
+        json!({
+            "by": "operator", "reason": "r", "break": {"edited": 2}, "head": null, "remains": remains.digest(),
+            "intact": {"sequence": 1, "hash": entries[0].1},
+        })
+    }
+
     #[test]
     fn a_repair_excuses_what_was_there_when_it_was_signed() {
-        let place = json!({"sequence": 1, "hash": "a"});
-        let repair = json!({
-            "by": "operator", "reason": "r", "break": {"edited": 2}, "intact": place, "head": place, "remains": "b"
-        });
         let read = ("DATA_ACCESS", json!({}));
-        let (mut entries, checkpoints) = chain(&[read.clone(), read.clone(), ("CHAIN_REPAIRED", repair), read]);
-        entries[1].0.action = "CREATED".to_owned();
+        let edit = |entries: &mut [(AuditEntry, String)]| entries[1].0.action = "CREATED".to_owned();
+        let (mut repaired, _) = chain(&vec![read.clone(); 3]);
+        edit(&mut repaired);
+        let repair = ("CHAIN_REPAIRED", repair_of(&repaired));
+        let (mut entries, checkpoints) = chain(&[vec![read.clone(); 3], vec![repair, read]].concat());
+        edit(&mut entries);
         let found = verdicts(&entries, &checkpoints);
-        assert_eq!(found[..2], [Verdict::Fits, Verdict::Changed(Break::Edited(2))], "signed before the repair");
-        assert_eq!(found[2..], [Verdict::Fits, Verdict::Fits], "signed with the repair in it");
+        let changed = Verdict::Changed(Break::Edited(2));
+        assert_eq!(found[..3], [Verdict::Fits, changed.clone(), changed.clone()], "signed before the repair");
+        assert_eq!(found[3..], [Verdict::Fits, Verdict::Fits], "signed with the repair in it");
+        // What is changed after the repair is not what it declares.
+        for (at, action) in [(1, "UPDATED"), (2, "CREATED")] {
+            let mut later = entries.clone();
+            later[at].0.action = action.to_owned();
+            assert_eq!(verdicts(&later, &checkpoints)[3..], [changed.clone(), changed.clone()], "entry {}", at + 1);
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_made_a_repair_excuses_nothing() {
+        let (mut entries, checkpoints) = chain(&vec![("DATA_ACCESS", json!({})); 4]);
+        entries[1].0.action = "CREATED".to_owned();
+        let repair = repair_of(&entries[..2]);
+        // The hashes are those that were signed.
+        (entries[2].0.action, entries[2].0.metadata) = ("CHAIN_REPAIRED".to_owned(), repair);
+        let changed = Verdict::Changed(Break::Edited(2));
+        assert_eq!(verdicts(&entries, &checkpoints)[1..], [changed.clone(), changed.clone(), changed]);
     }
 }
