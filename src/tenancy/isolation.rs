@@ -2,7 +2,9 @@
 
 use crate::audit;
 use crate::database::{self, Access};
+use aws_lc_rs::digest::{SHA256, digest};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, FromQueryResult, Statement};
+use std::collections::HashMap;
 
 /// Who keeps tenants apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,23 +60,24 @@ pub async fn openings(pool: &DatabaseConnection) -> Result<Option<Vec<Opening>>,
     Opening::find_by_statement(rules).all(&transaction).await.map(Some)
 }
 
-/// The triggers that guard the audit log on SQLite. On PostgreSQL, `isolation.sql` knows what guards it.
-const SQLITE_GUARDS: [&str; 15] = [
-    "audit_checkpoints_no_delete",
-    "audit_checkpoints_no_replace",
-    "audit_checkpoints_no_update",
-    "audit_heads_advance",
-    "audit_heads_no_replace",
-    "audit_heads_stay",
-    "audit_logs_chain",
-    "audit_logs_head",
-    "audit_logs_no_delete",
-    "audit_logs_no_replace",
-    "audit_logs_no_update",
-    "audit_nodes_no_delete",
-    "audit_nodes_no_replace",
-    "audit_nodes_no_update",
-    "tenants_audit_chain",
+/// The triggers that guard the audit log on SQLite, each with SHA-256 of what SQLite keeps of its statement, in hexadecimal. On
+/// PostgreSQL, `isolation.sql` knows what guards it.
+const SQLITE_GUARDS: [(&str, &str); 15] = [
+    ("audit_checkpoints_no_delete", "d18c52eae8c5bea5de80b8c180e738214dbceac31cb1ab0444ba69554903074b"),
+    ("audit_checkpoints_no_replace", "c05a47beb0e8241bb7f143cd7a215a91d627b0ac683378c03c6b0587d96c1df9"),
+    ("audit_checkpoints_no_update", "375900d9493d9602e0213568192c2887cdbce45b02ffdfdc905093c53a9cd713"),
+    ("audit_heads_advance", "d31250e322462898ea07f65322ef512c4fe6b05ff4d80cf62b6b3a2629c59462"),
+    ("audit_heads_no_replace", "6d77f4cf59a3c335d5c4531a531c58a25a3ae9e63a428794617136aa237375f3"),
+    ("audit_heads_stay", "6795b3ca86dd492777d51551eb38fb5640d6cb2a566cc704d69740d8f1d5d2f6"),
+    ("audit_logs_chain", "c1c53292535c6ae4d83eefc3b18317c24e837355ca4a15de9fcfb54e2b93fecd"),
+    ("audit_logs_head", "c722c58255ba54b5c2811bcf3ace6b4049d4d168431d0f494f841809b8908a6a"),
+    ("audit_logs_no_delete", "10479353768dd7f361499b828841bda8f4b1a15a7613b085c743b283db3a19ae"),
+    ("audit_logs_no_replace", "95c7db0c741698331cd4a2c66e3cbfd494a5593fca76a5c4f54c45cbf8b616d2"),
+    ("audit_logs_no_update", "19564d22bf35722bc7dc5d7beac2f0fc9b0c09a987a8d161e822eb24b8919777"),
+    ("audit_nodes_no_delete", "a5e99d021579746e9b7c74179e6149fcaac095da5a3bdb8aef8b7744b51eeb6f"),
+    ("audit_nodes_no_replace", "70d875979a1920a7ebba73df294e2215484a4474cda00cdd9bad141f1e2d3687"),
+    ("audit_nodes_no_update", "5e79e4d576b002587e958371412b44acb1bba1a3299128bb80e05f317a61f6be"),
+    ("tenants_audit_chain", "2943926ba94eaf5351ef4bbd96a24b9edffd609ba68d201acd629aefba7259ca"),
 ];
 
 /// What of the triggers, rights and policies that guard the audit log is not as it should be.
@@ -88,9 +91,16 @@ pub async fn audit_guard_faults(connection: &DatabaseConnection) -> Result<Vec<S
             .retain(|fault| fault.contains("audit_") || !(fault.starts_with("table ") || fault.starts_with("policy ")));
         return Ok(faults);
     }
-    let triggers = Statement::from_string(DbBackend::Sqlite, "SELECT name FROM sqlite_master WHERE type = 'trigger'");
-    let rows = connection.query_all_raw(triggers).await?;
-    let there = rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<Vec<String>, _>>()?;
-    let missing = SQLITE_GUARDS.into_iter().filter(|name| !there.iter().any(|other| other == name));
-    Ok(missing.map(|name| format!("trigger {name} is missing")).collect())
+    let sql = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'";
+    let rows = connection.query_all_raw(Statement::from_string(DbBackend::Sqlite, sql)).await?;
+    let there = rows.iter().map(|row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?)));
+    let there = there.collect::<Result<HashMap<String, String>, DbErr>>()?;
+    let fault = |(name, sha256): (&str, &str)| match there.get(name) {
+        None => Some(format!("trigger {name} is missing")),
+        Some(sql) if hex::encode(digest(&SHA256, sql.as_bytes())) != sha256 => {
+            Some(format!("trigger {name} is not the one that the migrations made"))
+        }
+        Some(_) => None,
+    };
+    Ok(SQLITE_GUARDS.into_iter().filter_map(fault).collect())
 }

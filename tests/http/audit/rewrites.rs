@@ -243,6 +243,12 @@ async fn triggers_that_are_disabled_are_named(database: Database) {
                 "DROP TRIGGER audit_checkpoints_append_only ON audit_checkpoints",
                 "no trigger runs refuse_change before every change",
             ),
+            (
+                "DROP TRIGGER audit_heads_stay ON audit_heads;
+                 CREATE TRIGGER audit_heads_stay BEFORE DELETE OR TRUNCATE ON audit_heads
+                     FOR EACH STATEMENT WHEN (false) EXECUTE FUNCTION refuse_change()",
+                "table audit_heads: no trigger runs refuse_change before every deletion",
+            ),
             ("GRANT UPDATE (hash) ON audit_heads TO bulkhead_app", "table audit_heads: bulkhead_app may update hash"),
             (
                 "GRANT UPDATE (note) ON audit_checkpoints TO bulkhead_app",
@@ -261,6 +267,11 @@ async fn triggers_that_are_disabled_are_named(database: Database) {
         &[
             ("DROP TRIGGER audit_logs_no_update", "trigger audit_logs_no_update is missing"),
             ("DROP TRIGGER audit_nodes_no_delete", "trigger audit_nodes_no_delete is missing"),
+            (
+                "DROP TRIGGER audit_heads_stay;
+                 CREATE TRIGGER audit_heads_stay BEFORE DELETE ON audit_heads BEGIN SELECT 1; END",
+                "trigger audit_heads_stay is not the one that the migrations made",
+            ),
             ("DROP TRIGGER tenants_audit_chain", "trigger tenants_audit_chain is missing"),
         ]
     };
