@@ -34,7 +34,7 @@ pub struct Evidence {
     pub row_level_security: Vec<JsonValue>,
     /// The policies; none on SQLite.
     pub policies: Vec<JsonValue>,
-    /// The audit log of each tenant, verified from its first entry.
+    /// The audit log of each tenant, verified from the first entry that is not archived.
     pub audit_logs: Vec<AuditLog>,
 }
 
@@ -58,6 +58,8 @@ pub struct AuditLog {
     pub tenant: String,
     /// The tenant's id here.
     pub tenant_id: TenantId,
+    /// The number of the last entry that is archived, and not looked at; 0 where none is.
+    pub archived: i64,
     /// How many entries there are; nothing where the chain is broken.
     pub entries: Option<u64>,
     /// The hash of the last entry.
@@ -122,6 +124,7 @@ async fn audit_logs(connection: &DatabaseConnection) -> Result<Vec<AuditLog>, Db
         let log = AuditLog {
             tenant: tenant.external_id,
             tenant_id: tenant.id,
+            archived: 0,
             entries: None,
             head: None,
             repairs: 0,
@@ -129,6 +132,7 @@ async fn audit_logs(connection: &DatabaseConnection) -> Result<Vec<AuditLog>, Db
         };
         logs.push(match outcome {
             Ok(verified) => AuditLog {
+                archived: verified.archived,
                 entries: Some(verified.entries),
                 head: Some(verified.head),
                 repairs: verified.repairs.len(),
@@ -153,22 +157,23 @@ const ROLES: &str = "SELECT rolname::text AS name, rolcanlogin AS may_log_in, ro
 const GRANTS: &str = "SELECT kind, object, coalesce(rolname::text, 'PUBLIC') AS grantee,
         json_agg(privilege_type ORDER BY privilege_type) AS privileges
     FROM (
-        SELECT CASE relkind WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view' ELSE 'table' END AS kind, relname::text AS object,
+        SELECT CASE relkind WHEN 'S' THEN 'sequence' WHEN 'v' THEN 'view' WHEN 'm' THEN 'view' ELSE 'table' END AS kind,
+            relname::text AS object,
             (aclexplode(coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::\"char\", relowner)))).*
-        FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'S')
+        FROM pg_class WHERE relnamespace = quote_ident(current_schema())::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT 'column', attrelid::regclass || '.' || attname, (aclexplode(attacl)).*
         FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
-        WHERE relnamespace = current_schema()::regnamespace AND attacl IS NOT NULL
+        WHERE relnamespace = quote_ident(current_schema())::regnamespace AND attacl IS NOT NULL
         UNION ALL
         SELECT 'function', oid::regprocedure::text, (aclexplode(coalesce(proacl, acldefault('f', proowner)))).*
-        FROM pg_proc WHERE pronamespace = current_schema()::regnamespace
+        FROM pg_proc WHERE pronamespace = quote_ident(current_schema())::regnamespace
     ) AS granted LEFT JOIN pg_roles ON pg_roles.oid = grantee
     GROUP BY kind, object, rolname ORDER BY kind, object, rolname";
 
 const ROW_LEVEL_SECURITY: &str = "SELECT relname::text AS table, pg_get_userbyid(relowner)::text AS owner,
         relrowsecurity AS enabled, relforcerowsecurity AS for_the_owner_too
-    FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p') ORDER BY relname";
+    FROM pg_class WHERE relnamespace = quote_ident(current_schema())::regnamespace AND relkind IN ('r', 'p') ORDER BY relname";
 
 const POLICIES: &str =
     "SELECT tablename::text AS table, policyname::text AS name, permissive::text AS kind, cmd::text AS command,
