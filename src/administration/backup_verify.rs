@@ -12,7 +12,7 @@ use crate::note::{self, SigningKey};
 use crate::text::counted;
 use aws_lc_rs::digest::{SHA256, digest};
 use bulkhead_migrator::Runner;
-use sea_orm::{ConnectionTrait, DbErr};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use time::OffsetDateTime;
@@ -139,7 +139,16 @@ async fn look(
     }
     report.findings.extend(isolation(pool, Access::Operate).await);
     report.findings.extend(audit_guards(pool, variable).await);
+    report.findings.extend(file(pool).await?);
     let copy = holdings(pool).await?;
+    if !copy.iter().any(|tenant| tenant.id == audit::SYSTEM_TENANT) {
+        let mend = "back up as a role that row-level security does not bind: docs/backup.md, \"pg_dump\"";
+        report.findings.push(Finding::wrong(
+            "rows",
+            "not even the tenant `system` is there, which every database has",
+            mend,
+        ));
+    }
     for tenant in &copy {
         for (table, count) in &tenant.rows {
             *report.rows.entry(table.clone()).or_default() += count;
@@ -158,6 +167,23 @@ async fn look(
         report.findings.extend(compare(pool, &given.record, &copy).await?);
     }
     Ok(())
+}
+
+/// Whether the pages of a file of SQLite are whole, also those that nothing else here reads; nothing with PostgreSQL.
+async fn file(pool: &Pool) -> Result<Option<Finding>, DbErr> {
+    if pool.get_database_backend() == DbBackend::Postgres {
+        return Ok(None);
+    }
+    let check = Statement::from_string(DbBackend::Sqlite, "PRAGMA integrity_check(1)");
+    let row = pool.query_one_raw(check).await?;
+    let said: String =
+        row.ok_or_else(|| DbErr::RecordNotFound("the check of the file".to_owned()))?.try_get_by_index(0)?;
+    Ok(Some(if said == "ok" {
+        Finding::good("file", "its pages and indexes are whole")
+    } else {
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        Finding::wrong("file", format!("it is damaged: {said}"), "do not use the copy: restore another backup")
+    }))
 }
 
 /// Walks every chain, as `audit verify` does.

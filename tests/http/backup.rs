@@ -69,8 +69,12 @@ async fn the_owner_cannot_take_a_backup_and_is_told_so() {
     let file = folder.path().join("empty");
     let empty = dump(&app.url(&owner), &file, &["--enable-row-security"]).await;
     assert!(empty.status.success(), "{}", stderr(&empty));
-    let (copy, _) = restored(&file, &owner, &[]).await;
+    let (copy, roles) = restored(&file, &owner, &[]).await;
     assert_eq!(rows(&copy).await[..5], [0; 5]);
+    // Without a record, too.
+    let output = run(&["backup", "verify"], &borrowed(&roles)).await;
+    assert_eq!(output.status.code(), Some(3), "{}", stdout(&output));
+    assert!(stdout(&output).contains("WRONG  rows: not even the tenant `system` is there"), "{}", stdout(&output));
 }
 
 #[tokio::test]

@@ -306,6 +306,34 @@ async fn a_copy_of_sqlite_is_verified_and_not_touched() {
     assert!(stdout(&output).contains("risky  record: none is given"), "{}", stdout(&output));
 }
 
+#[tokio::test]
+async fn a_damaged_page_of_sqlite_shows() {
+    let clinic = AuditedTenant::new(Database::migrated_sqlite().await).await;
+    let tenant = clinic.literal(clinic.tenant);
+    clinic
+        .execute(&format!(
+            "INSERT INTO users (id, tenant_id, email, full_name)
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+             SELECT randomblob(16), {tenant}, 'u' || i || '@example.org', 'Somebody ' || i FROM n"
+        ))
+        .await;
+    let folder = tempfile::tempdir().unwrap();
+    let (file, record) = (folder.path().join("copy.db"), folder.path().join("record").display().to_string());
+    clinic.signed(&["backup", "record", "--output", &record]).await;
+    clinic.execute(&format!("VACUUM INTO '{}'", file.display())).await;
+    let copy = format!("sqlite://{}", file.display());
+    let verify = async || run(&["backup", "verify", "--from", &copy, "--record", &record], &SIGNING).await;
+    assert_good(&verify().await);
+
+    // An index alone tells how many rows there are.
+    let mut bytes = fs::read(&file).unwrap();
+    let name = b"Somebody 250";
+    let damaged = bytes.chunks_mut(4096).filter(|page| page.windows(name.len()).any(|window| window == name));
+    assert_eq!(damaged.map(|page| page.fill(0)).count(), 1);
+    fs::write(&file, bytes).unwrap();
+    assert_wrong(&verify().await, ["file"], "file: it is damaged: ");
+}
+
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> =
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
