@@ -197,7 +197,11 @@ pub(super) fn verifiers(keys: &[String]) -> Result<Vec<Verifier>, Failure> {
 
 fn bounded(source: impl Read) -> io::Result<String> {
     let mut text = String::new();
-    source.take(NOTES_BYTES_MAX).read_to_string(&mut text)?;
+    source.take(NOTES_BYTES_MAX + 1).read_to_string(&mut text)?;
+    // A part of the notes would be taken for all of them.
+    if text.len() as u64 > NOTES_BYTES_MAX {
+        return Err(io::Error::other("it is longer than 64 MiB: give its checkpoints in several files"));
+    }
     Ok(text)
 }
 
