@@ -58,7 +58,7 @@ impl TenantTable {
         let id = self.columns.iter().filter(|column| column.name == "id");
         let order = id.chain(&self.columns).take(2).map(|column| quoted(&column.name));
         let object = match backend {
-            DbBackend::Postgres => "row_to_json(t)::text".to_owned(),
+            DbBackend::Postgres => "row_to_json(t.*)::text".to_owned(),
             _ => sqlite_object(&self.columns),
         };
         let (name, tenant_column) = (quoted(&self.name), self.tenant_column());
@@ -101,7 +101,10 @@ pub(super) async fn tenant_tables(connection: &impl ConnectionTrait) -> Result<V
         });
         table.columns.push(Column { name, nullable });
     }
-    tables.retain(|name, table| name == TENANTS || table.columns.iter().any(|column| column.name == "tenant_id"));
+    // SQLite takes names in upper or lower case for the same.
+    let is_tenant =
+        |name: &str| name == "tenant_id" || backend != DbBackend::Postgres && name.eq_ignore_ascii_case("tenant_id");
+    tables.retain(|name, table| name == TENANTS || table.columns.iter().any(|column| is_tenant(&column.name)));
     for KeyRow { relation, other } in keys {
         if tables.contains_key(&other)
             && let Some(table) = tables.get_mut(&relation)

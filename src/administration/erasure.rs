@@ -1,6 +1,6 @@
 //! Takes away all that is kept of a tenant but its audit log, and what that names.
 
-use super::catalogue::{TenantTable, tenant_tables};
+use super::catalogue::{Column, TenantTable, tenant_tables};
 use super::{Operated, must_change_one, open, record};
 use crate::audit::{Action, EventDraft};
 use crate::database::Transaction;
@@ -8,9 +8,10 @@ use crate::entity::tenant::{self, Status};
 use crate::entity::user;
 use crate::ids::TenantId;
 use sea_orm::ActiveValue::Set;
-use sea_orm::sea_query::{Alias, Expr, Func, Query};
+use sea_orm::sea_query::{Alias, Condition, Expr, ExprTrait, Func, Query};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, QueryFilter, Statement,
+    ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, QueryFilter, QuerySelect,
+    Statement,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -20,10 +21,17 @@ use time::{Duration, OffsetDateTime};
 const USERS: &str = "users";
 
 /// The tables whose rows stay. Those of all others are deleted.
-const KEPT: [&str; 6] = ["tenants", USERS, "audit_logs", "audit_heads", "audit_nodes", "audit_checkpoints"];
+const KEPT: [&str; 6] = [TENANTS, USERS, "audit_logs", "audit_heads", "audit_nodes", "audit_checkpoints"];
+
+/// The table of tenants. The tenant's row stays, since all that is kept refers to it.
+const TENANTS: &str = "tenants";
 
 /// The columns of an emptied user that hold something: the first has [`ERASED`], and nothing else of them is a person's.
 const OF_EMPTIED: [&str; 7] = ["email", "id", "tenant_id", "role", "created_at", "updated_at", "deleted_at"];
+
+/// The same of an erased tenant.
+const OF_TOMBSTONE: [&str; 8] =
+    ["name", "id", "external_id", "status", "kms_key_arn", "created_at", "updated_at", "deleted_at"];
 
 /// What an erased tenant is called, and the e-mail address of each of its users.
 const ERASED: &str = "erased";
@@ -47,6 +55,10 @@ pub enum Erasure {
 ///
 /// Since when the tenant is suspended is its row's `updated_at`: each change of the row sets that, so that it is never too early.
 pub async fn erase_tenant(connection: &DatabaseConnection, external_id: &str, days: u32) -> Operated<Erasure> {
+    match open(connection, external_id).await? {
+        Ok((transaction, tenant)) => await_writers(transaction, tenant.id).await?,
+        Err(refusal) => return Ok(Err(refusal)),
+    }
     let (transaction, tenant) = match open(connection, external_id).await? {
         Ok(opened) => opened,
         Err(refusal) => return Ok(Err(refusal)),
@@ -68,6 +80,8 @@ pub async fn erase_tenant(connection: &DatabaseConnection, external_id: &str, da
     for table in &tables {
         if table.name == USERS {
             rows.insert(table.name.clone(), empty_users(&transaction, table, tenant.id).await?);
+        } else if table.name == TENANTS {
+            empty_tombstone(&transaction, table, tenant.id).await?;
         }
     }
     for table in in_order(tables)? {
@@ -81,6 +95,13 @@ pub async fn erase_tenant(connection: &DatabaseConnection, external_id: &str, da
     let event = EventDraft::new(tenant.id, Action::Erased, "tenants").on(tenant.id);
     record(transaction, vec![event.with("rows", counts).with("after_days", days)]).await?;
     Ok(Ok(Erasure::Erased(rows)))
+}
+
+/// Returns once whoever has inserted rows of the tenant's has committed them or not: who was served before it was suspended may still
+/// be about to. Their transactions hold the tenant's row, FOR KEY SHARE; this one holds it only for a moment, since entries of the log
+/// wait for it. On SQLite a transaction that writes has the file to itself.
+async fn await_writers(transaction: Transaction, tenant: TenantId) -> Result<(), DbErr> {
+    tenant::Entity::find_by_id(tenant).lock_exclusive().one(&transaction).await.map(drop)
 }
 
 /// The time, by the clock that the database's times are of.
@@ -98,7 +119,9 @@ async fn is_anything_left(transaction: &Transaction, tables: &[TenantTable], ten
         let mut select = Query::select();
         select.expr(Expr::val(1)).from(Alias::new(&table.name)).and_where(table.of(tenant)).limit(1);
         if table.name == USERS {
-            select.and_where(user::Column::Email.ne(ERASED));
+            select.cond_where(holds_something(table, &OF_EMPTIED)?);
+        } else if table.name == TENANTS {
+            select.cond_where(holds_something(table, &OF_TOMBSTONE)?);
         } else if KEPT.contains(&table.name.as_str()) {
             continue;
         }
@@ -109,20 +132,44 @@ async fn is_anything_left(transaction: &Transaction, tables: &[TenantTable], ten
     Ok(false)
 }
 
+/// The columns of a table besides those that an emptied row keeps.
+fn emptied<'t>(table: &'t TenantTable, kept: &[&str]) -> Result<Vec<&'t str>, DbErr> {
+    let columns = table.columns.iter().filter(|column| !kept.contains(&column.name.as_str()));
+    let nullable = |column: &'t Column| {
+        let (name, table) = (&column.name, &table.name);
+        let refused = || DbErr::Custom(format!("column {name} of {table}: nothing empties it; nothing is erased"));
+        column.nullable.then_some(name.as_str()).ok_or_else(refused)
+    };
+    columns.map(nullable).collect()
+}
+
+/// Is true of rows that are not emptied, whatever somebody has emptied of them by hand; the first column of `kept` is their name.
+fn holds_something(table: &TenantTable, kept: &[&'static str]) -> Result<Condition, DbErr> {
+    let named = Condition::any().add(Expr::col(Alias::new(kept[0])).ne(ERASED));
+    let columns = emptied(table, kept)?.into_iter();
+    Ok(columns.fold(named, |any, column| any.add(Expr::col(Alias::new(column)).is_not_null())))
+}
+
+/// Takes what somebody has added to the tenant's row.
+async fn empty_tombstone(transaction: &Transaction, table: &TenantTable, tenant: TenantId) -> Result<(), DbErr> {
+    let columns = emptied(table, &OF_TOMBSTONE)?;
+    if columns.is_empty() {
+        return Ok(());
+    }
+    let mut update = Query::update();
+    update.table(Alias::new(TENANTS)).and_where(table.of(tenant));
+    update.values(columns.into_iter().map(|column| (Alias::new(column), Expr::cust("NULL"))));
+    transaction.execute(&update).await.map(drop)
+}
+
 /// Takes all that is of persons from the tenant's users: how many had something.
 async fn empty_users(transaction: &Transaction, table: &TenantTable, tenant: TenantId) -> Result<u64, DbErr> {
     let mut update = Query::update();
-    update.table(Alias::new(USERS)).and_where(table.of(tenant)).and_where(user::Column::Email.ne(ERASED));
+    update.table(Alias::new(USERS)).and_where(table.of(tenant)).cond_where(holds_something(table, &OF_EMPTIED)?);
     update.value(user::Column::Email, ERASED);
     let deleted_at = Expr::col(user::Column::DeletedAt);
     update.value(user::Column::DeletedAt, Func::coalesce([deleted_at, Expr::val(OffsetDateTime::now_utc())]));
-    for column in table.columns.iter().filter(|column| !OF_EMPTIED.contains(&column.name.as_str())) {
-        if !column.nullable {
-            let name = &column.name;
-            return Err(DbErr::Custom(format!("column {name} of users: nothing empties it; nothing is erased")));
-        }
-        update.value(Alias::new(&column.name), Expr::cust("NULL"));
-    }
+    update.values(emptied(table, &OF_EMPTIED)?.into_iter().map(|column| (Alias::new(column), Expr::cust("NULL"))));
     Ok(transaction.execute(&update).await?.rows_affected())
 }
 

@@ -21,6 +21,7 @@ on_migrated_databases!(
     an_export_holds_all_that_is_kept_of_the_tenant,
     an_export_of_nobody_or_onto_something_is_refused,
     a_table_that_somebody_adds_is_exported_and_erased,
+    what_is_added_to_rows_and_emptied_in_part_goes,
     a_column_of_users_that_must_hold_something_is_refused,
     erasure_is_refused,
     erasure_leaves_the_audit_log_and_other_tenants,
@@ -338,6 +339,32 @@ async fn a_table_that_somebody_adds_is_exported_and_erased(database: Database) {
     assert_eq!(service.count("users", service.other, "phone = '555-0100'").await, 1);
 }
 
+async fn what_is_added_to_rows_and_emptied_in_part_goes(database: Database) {
+    let service = Service::new(database).await;
+    let id = if service.on_postgres() { "uuid" } else { "blob" };
+    let (clinic, other) = (service.literal(service.tenant), service.literal(service.other));
+    for sql in [
+        "ALTER TABLE tenants ADD COLUMN contact text",
+        "UPDATE tenants SET contact = 'jane@clinic.example'",
+        // One database folds the case of a name, the other takes any.
+        &format!("CREATE TABLE beds (number integer PRIMARY KEY, Tenant_ID {id} NOT NULL REFERENCES tenants (id))"),
+        &format!("INSERT INTO beds VALUES (1, {clinic}), (2, {other})"),
+        "UPDATE users SET email = 'erased' WHERE email = 'bob@example.org'",
+    ] {
+        service.execute(sql).await;
+    }
+    service.suspend().await;
+    let said = service.must(&ERASE).await;
+    assert!(said.contains("beds 1, ") && said.ends_with(" users 2\n"), "{said}");
+    assert_eq!(service.count("users", service.tenant, "full_name IS NOT NULL").await, 0);
+    assert_eq!(service.count("beds", service.other, "number = 2").await, 1);
+    let contacts = "SELECT count(contact) FROM tenants WHERE external_id";
+    assert_eq!(service.value::<i64>(&format!("{contacts} = 'clinic'")).await, 0);
+    assert_eq!(service.value::<i64>(&format!("{contacts} = 'other'")).await, 1);
+    let again = service.must(&ERASE).await;
+    assert_eq!(again, "nothing to do: nothing is left of clinic but its audit log\n");
+}
+
 async fn a_column_of_users_that_must_hold_something_is_refused(database: Database) {
     let service = Service::new(database).await;
     service.execute("ALTER TABLE users ADD COLUMN badge text NOT NULL DEFAULT 'b-7'").await;
@@ -438,6 +465,29 @@ async fn erasure_leaves_the_audit_log_and_other_tenants(database: Database) {
     service.execute(&back).await;
     assert_eq!(service.must(&ERASE).await, "clinic is erased, but its audit log; rows: users 1\n");
     service.must(&["audit", "verify"]).await;
+}
+
+/// SQLite has one writer at a time.
+#[tokio::test]
+async fn an_erasure_waits_for_those_who_write() {
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let service = Service::new(database).await;
+    service.suspend().await;
+    let holder = service.database.connect().await;
+    let transaction = holder.begin().await.unwrap();
+    let (id, tenant, user) = (Uuid::now_v7(), service.tenant, service.ada);
+    let late = format!(
+        "INSERT INTO documents (id, tenant_id, user_id, storage_key, bucket, filename, content_type, size_bytes)
+         VALUES ('{id}', '{tenant}', '{user}', '{tenant}/late', 'files', 'late.pdf', 'application/pdf', 1)"
+    );
+    transaction.execute_unprepared(&late).await.unwrap();
+    let commit = async {
+        eventually("the erasure waits", async || (service.waiting().await > 0).then_some(())).await;
+        transaction.commit().await.unwrap();
+    };
+    let (said, ()) = tokio::join!(service.must(&ERASE), commit);
+    assert!(said.contains("documents 4"), "{said}");
+    assert_eq!(service.count("documents", service.tenant, "1 = 1").await, 0);
 }
 
 async fn an_erasure_that_fails_changes_nothing(database: Database) {
