@@ -19,7 +19,7 @@ mod ways;
 
 pub use backup_record::{BACKUP, Holdings, Record, make_record};
 pub use backup_verify::{Given, Report, verify_copy};
-pub use checkpoints::make_checkpoints;
+pub use checkpoints::{Checkpoints, make_checkpoints};
 pub use doctor::examine;
 pub use erasure::{Erasure, erase_tenant};
 pub use evidence::{AuditLog, Build, Evidence, collect_evidence};

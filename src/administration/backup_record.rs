@@ -1,7 +1,7 @@
 //! What a database holds at a moment: what a restored copy is held to later.
 
 use super::catalogue::tenant_tables;
-use super::checkpoints::make_checkpoints;
+use super::checkpoints::{Checkpoints, make_checkpoints};
 use super::tenants::{TenantRow, every_tenant, tenants};
 use crate::audit::GENESIS;
 use crate::ids::TenantId;
@@ -59,9 +59,10 @@ pub async fn make_record(
 ) -> Result<Result<Record, Vec<String>>, DbErr> {
     let at = OffsetDateTime::now_utc();
     let migrations = migrations(&runner.state(connection).await?);
-    let (mut notes, refused) = match key {
+    // A log of which no checkpoint can be made, since entries are archived, is held to its head.
+    let Checkpoints { mut notes, refused, .. } = match key {
         Some(key) => make_checkpoints(connection, key, &tenants(connection, None).await?).await?,
-        None => (BTreeMap::new(), Vec::new()),
+        None => Checkpoints::default(),
     };
     if !refused.is_empty() {
         return Ok(Err(refused));

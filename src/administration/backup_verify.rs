@@ -214,7 +214,7 @@ async fn chains(pool: &Pool, copy: &[Holdings]) -> Result<Vec<Finding>, DbErr> {
 
 /// Holds the copy to the record.
 async fn compare(pool: &Pool, record: &Record, copy: &[Holdings]) -> Result<Vec<Finding>, DbErr> {
-    let (mut findings, mut signed) = (Vec::new(), 0_usize);
+    let (mut findings, mut signed, mut archived) = (Vec::new(), 0_usize, 0_usize);
     for recorded in &record.tenants {
         let Some(there) = copy.iter().find(|tenant| tenant.id == recorded.id) else {
             let text = format!("{}: the copy has no such tenant", name(recorded));
@@ -223,11 +223,26 @@ async fn compare(pool: &Pool, record: &Record, copy: &[Holdings]) -> Result<Vec<
         };
         findings.extend(end(pool, recorded, there).await?.map(|text| Finding::wrong("heads", text, OLDER)));
         if let Some(note) = &recorded.checkpoint {
-            signed += 1;
-            let misfit = checkpoint(pool, recorded, note).await?;
-            findings.extend(misfit.map(|text| Finding::wrong("checkpoints", text, OLDER)));
+            match checkpoint(pool, recorded, note).await? {
+                Ok((_, audit::Verdict::Fits)) => signed += 1,
+                Ok((_, audit::Verdict::Archived(_))) => archived += 1,
+                Ok((size, verdict)) => {
+                    let text = format!("{}: checkpoint of {size}: {verdict}", name(recorded));
+                    findings.push(Finding::wrong("checkpoints", text, OLDER));
+                }
+                Err(text) => findings.push(Finding::wrong("checkpoints", text, OLDER)),
+            }
         }
         findings.extend(fewer_rows(recorded, there).map(|text| Finding::wrong("rows", text, OLDER)));
+    }
+    if archived > 0 {
+        let text = counted(
+            archived,
+            "log is archived so far that its checkpoint tells",
+            "logs are archived so far that their checkpoints tell",
+        );
+        let mend = "look at the archived months: deploy/postgres/check-audit-logs.sql";
+        findings.push(Finding::risky("checkpoints", format!("{text} nothing of what is left"), mend));
     }
     let sum = |tenants: &[Holdings]| tenants.iter().flat_map(|tenant| tenant.rows.values()).sum::<i64>();
     let (rows, recorded) = (sum(copy), sum(&record.tenants));
@@ -236,7 +251,7 @@ async fn compare(pool: &Pool, record: &Record, copy: &[Holdings]) -> Result<Vec<
         ("checkpoints", format!("the entries are those of {}", counted(signed, "checkpoint", "checkpoints"))),
         ("rows", format!("{}; {recorded} were recorded", counted(rows, "row", "rows"))),
     ] {
-        let is_wrong = findings.iter().any(|finding| finding.about == about);
+        let is_wrong = findings.iter().any(|finding| finding.about == about && finding.verdict == Verdict::Wrong);
         if !is_wrong && (about != "checkpoints" || signed > 0) {
             findings.push(Finding::good(about, text));
         }
@@ -258,19 +273,28 @@ async fn end(pool: &Pool, recorded: &Holdings, there: &Holdings) -> Result<Optio
     }
     let transaction = pool.begin(recorded.id, Access::Operate).await?;
     let entry = audit::entries(&transaction, recorded.id, last - 1, last).await?.pop();
-    let is_same = entry.is_some_and(|(_, hash)| hash == recorded.head);
+    let hash = match entry {
+        Some((_, hash)) => Some(hash),
+        None => {
+            audit::archived_end(&transaction, recorded.id).await?.filter(|end| end.sequence == last).map(|end| end.hash)
+        }
+    };
+    let is_same = hash.is_some_and(|hash| hash == recorded.head);
     Ok((!is_same).then(|| format!("{name}: entry {last} is not the one that was recorded: the log was rewritten")))
 }
 
-/// How the entries of the copy do not fit the checkpoint.
-async fn checkpoint(pool: &Pool, recorded: &Holdings, note: &str) -> Result<Option<String>, DbErr> {
-    let name = name(recorded);
+/// What the entries of the copy are, held to the checkpoint; or why it is none.
+async fn checkpoint(
+    pool: &Pool,
+    recorded: &Holdings,
+    note: &str,
+) -> Result<Result<(u64, audit::Verdict), String>, DbErr> {
     // Who signed the record has signed this; anyone can check it with the tenant's key.
     let Some(checkpoint) = note::read_unverified(note).filter(|said| said.log() == recorded.id.to_string()) else {
-        return Ok(Some(format!("{name}: what the record has is no checkpoint of this log")));
+        return Ok(Err(format!("{}: what the record has is no checkpoint of this log", name(recorded))));
     };
-    let verdict = audit::replay(pool, recorded.id, std::slice::from_ref(&checkpoint)).await?.verdict(&checkpoint);
-    Ok((verdict != audit::Verdict::Fits).then(|| format!("{name}: checkpoint of {}: {verdict}", checkpoint.size)))
+    let replay = audit::replay(pool, recorded.id, std::slice::from_ref(&checkpoint)).await?;
+    Ok(Ok((checkpoint.size, replay.verdict(&checkpoint))))
 }
 
 /// The tables of which a tenant has fewer rows than were recorded.

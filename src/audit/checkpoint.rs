@@ -1,5 +1,6 @@
 //! Checkpoints: the root over a tenant's entries so far, signed and kept. None contradicts one before it.
 
+use super::archive::archived_count;
 use super::tree::{self, groups, keep, signed};
 use super::walk::End;
 use crate::database::{Access, Pool, Transaction};
@@ -36,9 +37,20 @@ pub enum Refused {
     /// A stored node is not what the entries make it.
     #[error("node {1} of level {0} of the Merkle tree is not what the entries make it")]
     OtherNode(u32, u64),
+    /// Entries are archived of which the hashes would be needed.
+    #[error("entries 1 to {0} are archived, and with them a part of the 256 that a next checkpoint would begin with")]
+    Archived(i64),
     /// The first entry is not there.
     #[error("entry 1 is missing, and no checkpoint was made while it was there")]
     NoBeginning,
+}
+
+impl Refused {
+    /// Whether the entries are not those that were signed, or that the nodes are made of.
+    #[must_use]
+    pub fn contradicts(&self) -> bool {
+        !matches!(self, Self::Archived(_))
+    }
 }
 
 /// What has come of making a checkpoint.
@@ -100,6 +112,7 @@ pub async fn checkpoint(
         }
     }
     let end = End::now(&transaction, tenant).await?.recorded;
+    let archived = archived_count(&transaction, tenant).await?;
     drop(transaction);
     let size = end.and_then(|end| u64::try_from(end.sequence).ok()).unwrap_or_default();
     let signed_size = before.as_ref().map_or(0, |before| before.checkpoint.size);
@@ -108,6 +121,10 @@ pub async fn checkpoint(
     }
     if size == 0 {
         return Ok(Ok(Made::Empty));
+    }
+    // The tree goes on from the last whole group.
+    if archived > signed(signed_size / WIDTH * WIDTH) {
+        return Ok(Err(Refused::Archived(archived)));
     }
     if let Err(refused) = extend(pool, access, tenant, signed_size..size).await? {
         return Ok(Err(refused));

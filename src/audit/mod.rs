@@ -21,6 +21,7 @@ mod verify;
 mod walk;
 mod write_queue;
 
+pub(crate) use archive::archived_end;
 pub(crate) use chain::format_timestamp;
 pub use chain::{AuditEntry, GENESIS, append};
 pub use checkpoint::{Made, Refused, checkpoint};

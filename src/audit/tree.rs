@@ -1,6 +1,7 @@
 //! The Merkle tree over a tenant's entries, as it is in the database: the leaves are the hashes in `audit_logs`, and
 //! `audit_nodes` has the roots of complete subtrees.
 
+use super::archive::archived_count;
 use crate::database::Transaction;
 use crate::entity::{audit_log, audit_node};
 use crate::ids::TenantId;
@@ -61,8 +62,11 @@ pub(crate) async fn load(transaction: &Transaction, tenant: TenantId, ranges: &[
     let mut nodes = Nodes::new();
     if let Some(bottom) = rows.remove(&0) {
         let leaves = leaves(transaction, tenant, &bottom).await?;
-        let hash = |at: u64| leaves.get(&at).copied().unwrap_or_else(no_leaf);
-        nodes.extend(bottom.into_iter().flatten().map(|at| ((0, at), hash(at))));
+        // What is archived had a leaf, and nobody knows it any more.
+        let is_whole = bottom.iter().cloned().flatten().all(|at| leaves.contains_key(&at));
+        let archived = if is_whole { 0 } else { archived_count(transaction, tenant).await? };
+        let there = bottom.into_iter().flatten().filter(|at| signed(*at) >= archived);
+        nodes.extend(there.map(|at| ((0, at), leaves.get(&at).copied().unwrap_or_else(no_leaf))));
     }
     if rows.is_empty() {
         return Ok(nodes);

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::table::print_line;
-use crate::administration::{BACKUP, TenantRow, make_checkpoints};
+use crate::administration::{BACKUP, Checkpoints, TenantRow, make_checkpoints};
 use crate::audit::{self, Replay, StoredEntry, Verdict};
 use crate::config::Settings;
 use crate::note::{self, Checkpoint, SigningKey, Verifier};
@@ -263,7 +263,10 @@ pub(super) async fn make(
         Ok(key) => key,
         Err(failure) => return Ok(Err(failure)),
     };
-    let (notes, refused) = make_checkpoints(connection, key, tenants).await?;
+    let Checkpoints { notes, refused, archived } = make_checkpoints(connection, key, tenants).await?;
+    for reason in archived {
+        eprintln!("warning: no checkpoint of {reason}");
+    }
     if let Err(failure) = notes.values().try_for_each(|note| print_line(note.trim_end())) {
         return Ok(Err(failure));
     }

@@ -36,7 +36,7 @@ pub(super) async fn run(state: AppState) {
         let ready: Vec<TenantId> = due.iter().filter(|(_, at)| **at <= now).map(|(tenant, _)| *tenant).collect();
         for tenant in ready {
             let made = audit::checkpoint(&state.database, Access::Write, tenant, key, Some(interval)).await;
-            if let Ok(Err(_)) = &made {
+            if matches!(&made, Ok(Err(refused)) if refused.contradicts()) {
                 state.database.metrics().checkpoint_refused();
             }
             match next(tenant, made, interval) {
@@ -52,6 +52,10 @@ fn next(tenant: TenantId, made: Result<Result<Made, audit::Refused>, DbErr>, int
     match made {
         Ok(Ok(Made::NotDue(wait))) => Some(wait),
         Ok(Ok(Made::Note(_) | Made::Empty)) => None,
+        Ok(Err(refused)) if !refused.contradicts() => {
+            tracing::warn!(%tenant, %refused, "the audit log gets no checkpoints any more");
+            Some(interval)
+        }
         Ok(Err(refused)) => {
             tracing::error!(%tenant, %refused, "no checkpoint of the audit log is made: run `bulkhead audit verify`");
             Some(interval.min(AFTER_REFUSAL))

@@ -2,7 +2,7 @@
 //! the isolation of tenants stay whole, and old months are archived with their proof.
 
 use crate::isolation::{CREATE, Roles, deployment, succeed};
-use crate::support::{TestApp, TestClient, at, borrowed, new_document};
+use crate::support::{SIGNING, TestApp, TestClient, at, borrowed, new_document};
 use crate::{run, stderr, stdout};
 use futures_util::future::join_all;
 use sea_orm::{ConnectionTrait, DbErr, TransactionTrait};
@@ -332,6 +332,23 @@ async fn verify_begins_behind_the_archive(clinic: &Deployment, archived: &str) {
     }
 }
 
+/// No checkpoint can be made of this short log any more. Nobody is told that it was changed, and backups are recorded and verified.
+async fn archived_entries_are_no_tampering(clinic: &Deployment, settings: &[(&str, &str)]) {
+    let made = run(&["audit", "checkpoint", "--tenant", "clinic-1"], settings).await;
+    assert!(made.status.success() && stdout(&made).is_empty(), "{}{}", stdout(&made), stderr(&made));
+    let said = format!("warning: no checkpoint of clinic-1 ({}): entries 1 to ", clinic.tenant);
+    assert!(stderr(&made).starts_with(&said) && stderr(&made).contains("are archived"), "{}", stderr(&made));
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("record").display().to_string();
+    crate::must(&["backup", "record", "--output", &record], settings).await;
+    crate::must(&["backup", "verify", "--record", &record], settings).await;
+    let evidence = run(&["evidence"], settings).await;
+    let evidence: serde_json::Value = serde_json::from_str(&stdout(&evidence)).unwrap();
+    let logs = evidence["audit_logs"].as_array().unwrap();
+    let log = logs.iter().find(|log| log["tenant"] == "clinic-1").unwrap();
+    assert!(log["archived"].as_i64().is_some_and(|archived| archived > 0), "{log}");
+}
+
 #[tokio::test]
 async fn months_are_archived_with_their_proof() {
     let Some(mut clinic) = Deployment::new().await else { return };
@@ -345,6 +362,11 @@ async fn months_are_archived_with_their_proof() {
     clinic.set_clock("BOUND + interval '3 days'").await;
     admin.make("documents", &new_document(&owner)).await;
     clinic.partition().await;
+
+    let settings = [&borrowed(&clinic.roles)[..], &SIGNING].concat();
+    let note = crate::must(&["audit", "checkpoint", "--tenant", "clinic-1"], &settings).await;
+    let proof = format!("audit-logs/proof?sequence={}", note.lines().nth(1).unwrap());
+    assert_eq!(admin.get(&proof).await.status, 200);
 
     let first = clinic.partitions().await.remove(0);
     let archived = format!("audit_archive.{first}");
@@ -382,6 +404,9 @@ async fn months_are_archived_with_their_proof() {
         assert!(said.contains(&format!("good    {}", clinic.tenant)), "{said}");
     }
     verify_begins_behind_the_archive(&clinic, &archived).await;
+    archived_entries_are_no_tampering(&clinic, &settings).await;
+    // What its hashes would be made of is archived.
+    admin.get(&proof).await.assert_error(404, "RES_001");
 
     // The owner dumps the month, drops it, and has it again.
     let folder = tempfile::tempdir().unwrap();
