@@ -1,5 +1,5 @@
-//! What operators do from the command line: make, show, suspend, resume, export and erase tenants, give users roles, restore users,
-//! repair audit logs, make the login of run time, and look at a deployment or at a restored copy.
+//! What operators do from the command line: make, show, suspend, resume, export and erase tenants, verify exports, give users
+//! roles, restore users, repair audit logs, make the login of run time, and look at a deployment or at a restored copy.
 //!
 //! All of it needs the connection that migrations use. A change and its entry in the tenant's audit log are one
 //! transaction, and so are a look at the users and its entry.
@@ -12,6 +12,8 @@ mod doctor;
 mod erasure;
 mod evidence;
 mod export;
+mod export_manifest;
+mod export_verify;
 mod finding;
 mod run_time_login;
 mod tenants;
@@ -23,7 +25,9 @@ pub use checkpoints::{Checkpoints, make_checkpoints};
 pub use doctor::examine;
 pub use erasure::{Erasure, erase_tenant};
 pub use evidence::{AuditLog, Build, Evidence, collect_evidence};
-pub use export::{Exported, LEFT_OUT, export_tenant};
+pub use export::{Exported, export_tenant};
+pub use export_manifest::{EXPORT, LEFT_OUT};
+pub use export_verify::verify_export;
 pub use finding::{Finding, Verdict};
 pub use run_time_login::{Prepared, Unfit, prepare_login};
 pub use tenants::{NewTenant, TenantRow, create_tenant, tenants};

@@ -78,7 +78,7 @@ enum Command {
         #[arg(long = "as", value_name = "VERSION", default_value = "3.1")]
         format: OpenApiVersion,
     },
-    /// Make, list, suspend, resume, export and erase tenants
+    /// Make, list, suspend, resume, export and erase tenants, and verify exports
     #[command(subcommand)]
     Tenant(tenant::Tenant),
     /// List a tenant's users, give them roles, bring deleted ones back

@@ -1,6 +1,9 @@
 //! All that is kept of a tenant, as files.
 
 use super::catalogue::{TenantTable, tenant_tables};
+use super::export_manifest::{
+    CHECKPOINT, EXPORT, LEFT_OUT, LOG_FILE, LeftOut, MANIFEST, Manifest, Part, SIGNED_MANIFEST,
+};
 use super::{Operated, open, record};
 use crate::audit::{self, Action, EventDraft, StoredEntry};
 use crate::database::{self, Access, Pool, Transaction};
@@ -8,26 +11,11 @@ use crate::entity::tenant;
 use crate::note::SigningKey;
 use aws_lc_rs::digest::{Context, Digest, SHA256};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr};
-use serde::Serialize;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use time::OffsetDateTime;
-use uuid::Uuid;
-
-/// The log of audit entries, which has lines of its own form.
-const AUDIT_LOG: &str = "audit_logs";
-
-/// The file that says what all others are. Without it an export is not whole.
-const MANIFEST: &str = "manifest.json";
-
-/// The tables that an export leaves out, and why.
-pub const LEFT_OUT: [(&str, &str); 3] = [
-    ("audit_heads", "the end of the chain: audit_logs.jsonl ends there"),
-    ("audit_nodes", "computed from the entries in audit_logs.jsonl"),
-    ("idempotency_keys", "hashes of requests of the last 24 hours, which say nothing of the tenant"),
-];
 
 /// What an export has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,40 +26,15 @@ pub struct Exported {
     pub files: usize,
     /// SHA-256 of the manifest, in hexadecimal.
     pub manifest: String,
+    /// Whether the manifest is signed.
+    pub signed: bool,
     /// Why no checkpoint of the log as it is now could be made.
     pub no_checkpoint: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Manifest<'m> {
-    bulkhead: &'static str,
-    #[serde(with = "time::serde::rfc3339")]
-    exported_at: OffsetDateTime,
-    database: &'static str,
-    tenant_id: Uuid,
-    external_id: &'m str,
-    files: &'m [Part],
-    left_out: Vec<LeftOut>,
-}
-
-#[derive(Serialize)]
-struct LeftOut {
-    table: &'static str,
-    reason: &'static str,
-}
-
-/// A file that is whole.
-#[derive(Serialize)]
-struct Part {
-    name: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rows: Option<u64>,
-    bytes: u64,
-    sha256: String,
-}
-
 /// Writes all rows of the tenant, deleted ones too, its audit log and the newest checkpoint of that into this folder, which it makes,
-/// or which is empty. The log says so before the first row is read. What is written was there at one moment.
+/// or which is empty. The log says so before the first row is read. What is written was there at one moment. With a key, the manifest is
+/// signed, too.
 pub async fn export_tenant(
     connection: &DatabaseConnection,
     external_id: &str,
@@ -98,7 +61,7 @@ pub async fn export_tenant(
             continue;
         }
         let mut file = PartFile::create(folder, format!("{}.jsonl", table.name))?;
-        if table.name == AUDIT_LOG {
+        if file.name == LOG_FILE {
             write_log(&transaction, &tenant, &mut file).await?;
         } else {
             write_rows(&transaction, &tenant, &table, &mut file).await?;
@@ -106,25 +69,27 @@ pub async fn export_tenant(
         parts.push(file.end()?);
     }
     if let Some(newest) = audit::newest_checkpoint(&transaction, tenant.id, key).await? {
-        let mut file = PartFile::create(folder, "checkpoint".to_owned())?;
+        let mut file = PartFile::create(folder, CHECKPOINT.to_owned())?;
         file.write(newest.note.as_bytes())?;
         parts.push(Part { rows: None, ..file.end()? });
     }
-    let left_out = LEFT_OUT.map(|(table, reason)| LeftOut { table, reason }).into();
+    let (rows, files) = (parts.iter().filter_map(|part| part.rows).sum(), parts.len());
     let manifest = Manifest {
-        bulkhead: env!("CARGO_PKG_VERSION"),
+        bulkhead: env!("CARGO_PKG_VERSION").to_owned(),
         exported_at: OffsetDateTime::now_utc(),
-        database: transaction.get_database_backend().as_str(),
-        tenant_id: tenant.id.into(),
-        external_id,
-        files: &parts,
-        left_out,
+        database: transaction.get_database_backend().as_str().to_owned(),
+        tenant_id: tenant.id,
+        external_id: external_id.to_owned(),
+        files: parts,
+        archived: audit::archived_end(&transaction, tenant.id).await?,
+        left_out: LeftOut::all(),
     };
-    let manifest = serde_json::to_string_pretty(&manifest).map_err(|error| DbErr::Json(error.to_string()))?;
+    let manifest = serde_json::to_string_pretty(&manifest).map_err(|error| DbErr::Json(error.to_string()))? + "\n";
     Ok(Ok(Exported {
-        rows: parts.iter().filter_map(|part| part.rows).sum(),
-        files: parts.len(),
-        manifest: finish(folder, &manifest)?,
+        rows,
+        files,
+        manifest: finish(folder, &manifest, key)?,
+        signed: key.is_some(),
         no_checkpoint: no_checkpoint.map(|refused| refused.to_string()),
     }))
 }
@@ -155,10 +120,15 @@ async fn write_log(transaction: &Transaction, tenant: &tenant::Model, file: &mut
 }
 
 /// Writes the manifest once all others are on the disk, and gives it its name once it is there itself; its SHA-256.
-fn finish(folder: &Path, manifest: &str) -> Result<String, DbErr> {
+fn finish(folder: &Path, manifest: &str, key: Option<&SigningKey>) -> Result<String, DbErr> {
+    if let Some(key) = key {
+        let mut file = PartFile::create(folder, SIGNED_MANIFEST.to_owned())?;
+        file.write(key.sign_text(&key.origin(EXPORT), manifest).as_bytes())?;
+        file.end()?;
+    }
     let unfinished = format!("{MANIFEST}.unfinished");
     let mut file = PartFile::create(folder, unfinished.clone())?;
-    file.line(manifest.as_bytes())?;
+    file.write(manifest.as_bytes())?;
     let part = file.end()?;
     let named = std::fs::rename(folder.join(unfinished), folder.join(MANIFEST));
     named.and_then(|()| File::open(folder)?.sync_all()).map_err(|error| failed(folder, &error))?;

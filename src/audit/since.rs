@@ -190,6 +190,12 @@ impl Replay {
         &self.last.1
     }
 
+    /// In how many places the chain is broken or repaired. This much is in memory.
+    #[must_use]
+    pub fn breaks(&self) -> usize {
+        self.broken.len() + self.repaired.len()
+    }
+
     /// The first break among the first `end` entries that none of the repairs among them declares.
     #[must_use]
     pub fn first_break(&self, end: i64) -> Option<&Break> {

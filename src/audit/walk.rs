@@ -71,7 +71,7 @@ impl fmt::Display for Break {
             Self::Missing { first, last } if first == last => write!(f, "entry {first} is missing"),
             Self::Missing { first, last } => write!(f, "entries {first} to {last} are missing"),
             Self::Edited(entry) => write!(f, "entry {entry} is not what its hash was made of: it was edited or moved"),
-            Self::Unlinked(entry) => write!(f, "entry {entry} does not continue entry {}", entry - 1),
+            Self::Unlinked(entry) => write!(f, "entry {entry} does not continue entry {}", entry.saturating_sub(1)),
             Self::BeyondEnd(entry) => write!(f, "entry {entry} was inserted behind the chain's end"),
             Self::OtherEnd(entry) => write!(f, "entry {entry} is not the one that the chain's end was recorded with"),
             Self::OtherRepair(entry) => {

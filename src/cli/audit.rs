@@ -22,7 +22,7 @@ pub(super) enum Audit {
     Verify(Verify),
     /// Sign what each log is now, and print it as a note to be kept elsewhere
     Checkpoint(Which),
-    /// Print the keys that verify checkpoints
+    /// Print the keys that verify checkpoints, exports of tenants, and records of backups
     Key(Which),
     /// Open a new segment of a chain that does not hold; `verify` names the break for ever
     Repair(Repair),

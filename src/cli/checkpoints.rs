@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::table::print_line;
-use crate::administration::{BACKUP, Checkpoints, TenantRow, make_checkpoints};
+use crate::administration::{BACKUP, Checkpoints, EXPORT, TenantRow, make_checkpoints};
 use crate::audit::{self, Replay, StoredEntry, Verdict};
 use crate::config::Settings;
 use crate::note::{self, Checkpoint, SigningKey, Verifier};
@@ -273,10 +273,12 @@ pub(super) async fn make(
     Ok(if refused.is_empty() { Ok(()) } else { Err(anyhow!(refused.join("\n")).into()) })
 }
 
-/// Prints the key that verifies each tenant's checkpoints, and, of the whole installation, the one that verifies records of backups.
+/// Prints the key that verifies each tenant's checkpoints, the one that verifies exports, and, of the whole installation, the one that
+/// verifies records of backups.
 pub(super) fn print_keys(settings: &Settings, tenants: &[TenantRow], of_all: bool) -> Result<(), Failure> {
     let key = key(settings)?;
     let print = |origin: String| print_line(&key.verifier(&origin).to_string());
     tenants.iter().try_for_each(|tenant| print(key.origin(tenant.id)))?;
+    print(key.origin(EXPORT))?;
     if of_all { print(key.origin(BACKUP)) } else { Ok(()) }
 }

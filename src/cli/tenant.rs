@@ -1,5 +1,6 @@
 //! `bulkhead tenant`: makes tenants, shows, suspends, resumes, exports and erases them, which no caller of the API can.
 
+use super::checkpoints::verifiers;
 use super::table::{moment, print_json, print_line, print_table};
 use super::{Failure, runtime};
 use crate::administration::{self, Change, Erasure, Exported, NewTenant, Refusal, TenantOverview};
@@ -49,6 +50,9 @@ pub(super) enum Tenant {
     },
     /// Write all that is kept of a tenant into files: its rows, deleted ones too, its audit log and a checkpoint of that
     Export(Export),
+    /// Look whether an export is whole and of the installation whose keys these are; exit 1 with a line for each fault. It needs neither a
+    /// database nor settings
+    VerifyExport(VerifyExport),
     /// Erase all that is kept of a tenant, for good, but its audit log. It must have been suspended for some time
     Erase(Erase),
 }
@@ -103,6 +107,16 @@ pub(super) struct Export {
     output: PathBuf,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct VerifyExport {
+    /// What `tenant export` wrote
+    #[arg(value_name = "FOLDER")]
+    folder: PathBuf,
+    /// What verifies the signatures: keys as `audit key` prints them, or files of such
+    #[arg(long, value_name = "KEY_OR_FILE", required = true, num_args = 1..)]
+    key: Vec<String>,
+}
+
 /// Text of one line.
 pub(super) fn name(text: &str) -> Result<String, &'static str> {
     Text::<255>::try_from(text.to_owned())
@@ -124,6 +138,9 @@ pub(super) fn external_id(text: &str) -> Result<String, &'static str> {
 
 impl Tenant {
     pub(super) fn run(self) -> Result<(), Failure> {
+        if let Self::VerifyExport(verify) = self {
+            return verify.run();
+        }
         let settings = Settings::from_env()?;
         match self {
             Self::Create(create) => create.run(&settings),
@@ -152,6 +169,7 @@ impl Tenant {
                 changed(change, &external_id)
             }
             Self::Export(export) => export.run(&settings),
+            Self::VerifyExport(verify) => verify.run(),
             Self::Erase(erase) => erase.run(&settings),
         }
     }
@@ -224,15 +242,37 @@ impl Export {
         let exported = operate(settings, async |connection| {
             administration::export_tenant(connection, &external_id, key, &output).await
         })?;
-        let Exported { rows, files, manifest, no_checkpoint } =
+        let Exported { rows, files, manifest, signed, no_checkpoint } =
             exported.map_err(|refusal| refused(refusal, &external_id))?;
         if let Some(reason) = no_checkpoint {
             eprintln!("warning: no checkpoint of the log as it is now: {reason}");
+        }
+        if !signed {
+            eprintln!("warning: the export is not signed: set AUDIT_SIGNING_KEY to sign it");
         }
         let (rows, files) = (counted(rows, "row", "rows"), counted(files as u64, "file", "files"));
         print_line(&format!(
             "{external_id} is exported to {shown}: {rows} in {files}; manifest.json is sha256:{manifest}"
         ))
+    }
+}
+
+impl VerifyExport {
+    fn run(self) -> Result<(), Failure> {
+        let Self { folder, key } = self;
+        let (verifiers, shown) = (verifiers(&key)?, folder.display());
+        folder.read_dir().map_err(|error| Failure::Refused(format!("FOLDER: cannot read {shown}: {error}")))?;
+        let mut faults = 0_usize;
+        administration::verify_export(&folder, &verifiers, &mut |file: &str, said: Result<&str, &str>| {
+            faults += usize::from(said.is_err());
+            // The folder is somebody else's: a name in it may hold anything.
+            let (word, file) = (if said.is_ok() { "good   " } else { "FAULT  " }, file.escape_debug());
+            print_line(&format!("{word} {file}: {}", said.unwrap_or_else(|fault| fault)))
+        })?;
+        if faults == 0 {
+            return Ok(());
+        }
+        Err(anyhow!("{shown} is not as it was exported: {}", counted(faults, "fault", "faults")).into())
     }
 }
 

@@ -53,7 +53,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ),
     ("JWKS_CACHE_TTL_SECONDS", "how old the provider's keys may become"),
     ("DEVELOPMENT_KEY_FILE", "the key of `bulkhead dev-token`; only in development"),
-    ("AUDIT_SIGNING_KEY", "the key that signs checkpoints of the audit log"),
+    ("AUDIT_SIGNING_KEY", "the key that signs checkpoints of the audit log, records of backups and exports of tenants"),
     ("AUDIT_ORIGIN", "the name of this installation in checkpoints, such as `api.example.org`, without spaces and `+`"),
     ("AUDIT_SUBJECT_KEY", "the key that hides the subjects of callers without a user in the audit log"),
     ("AUDIT_CHECKPOINT_MINUTES", "how old a tenant's newest checkpoint becomes before the server makes another"),

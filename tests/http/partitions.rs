@@ -3,7 +3,7 @@
 
 use crate::isolation::{CREATE, Roles, deployment, succeed};
 use crate::support::{SIGNING, TestApp, TestClient, at, borrowed, new_document};
-use crate::{run, stderr, stdout};
+use crate::{must, run, stderr, stdout};
 use futures_util::future::join_all;
 use sea_orm::{ConnectionTrait, DbErr, TransactionTrait};
 use serde_json::json;
@@ -340,13 +340,26 @@ async fn archived_entries_are_no_tampering(clinic: &Deployment, settings: &[(&st
     assert!(stderr(&made).starts_with(&said) && stderr(&made).contains("are archived"), "{}", stderr(&made));
     let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("record").display().to_string();
-    crate::must(&["backup", "record", "--output", &record], settings).await;
-    crate::must(&["backup", "verify", "--record", &record], settings).await;
+    must(&["backup", "record", "--output", &record], settings).await;
+    must(&["backup", "verify", "--record", &record], settings).await;
     let evidence = run(&["evidence"], settings).await;
     let evidence: serde_json::Value = serde_json::from_str(&stdout(&evidence)).unwrap();
     let logs = evidence["audit_logs"].as_array().unwrap();
     let log = logs.iter().find(|log| log["tenant"] == "clinic-1").unwrap();
     assert!(log["archived"].as_i64().is_some_and(|archived| archived > 0), "{log}");
+}
+
+/// An export has the rest of the log, and says where it begins: with the checkpoint it fits what is archived alone.
+async fn an_export_begins_behind_the_archive(clinic: &Deployment) {
+    let folder = tempfile::tempdir().unwrap();
+    let (export, keys) = (folder.path().join("export"), folder.path().join("keys"));
+    let (export, keys) = (export.to_str().unwrap(), keys.to_str().unwrap());
+    let signing = [&borrowed(&clinic.roles)[..], &SIGNING].concat();
+    must(&["tenant", "export", "--external-id", "clinic-1", "--output", export], &signing).await;
+    std::fs::write(keys, must(&["audit", "key", "--tenant", "clinic-1"], &signing).await).unwrap();
+    let said = must(&["tenant", "verify-export", export, "--key", keys], &[]).await;
+    assert!(said.contains("good    audit_logs.jsonl: ") && said.contains(" entries in a chain"), "{said}");
+    assert!(said.contains("are archived, and only with them"), "{said}");
 }
 
 #[tokio::test]
@@ -364,7 +377,7 @@ async fn months_are_archived_with_their_proof() {
     clinic.partition().await;
 
     let settings = [&borrowed(&clinic.roles)[..], &SIGNING].concat();
-    let note = crate::must(&["audit", "checkpoint", "--tenant", "clinic-1"], &settings).await;
+    let note = must(&["audit", "checkpoint", "--tenant", "clinic-1"], &settings).await;
     let proof = format!("audit-logs/proof?sequence={}", note.lines().nth(1).unwrap());
     assert_eq!(admin.get(&proof).await.status, 200);
 
@@ -393,6 +406,7 @@ async fn months_are_archived_with_their_proof() {
     assert_eq!(clinic.partitions().await[0], first);
     tamper(&format!("'{link_of}'")).await;
 
+    must(&["audit", "checkpoint"], &[&borrowed(&clinic.roles)[..], &SIGNING].concat()).await;
     clinic.must("archive-audit-logs.sql", &[]).await;
     assert_eq!((count("audit_logs").await, count(&archived).await), (all - of_month, of_month));
 
@@ -407,6 +421,7 @@ async fn months_are_archived_with_their_proof() {
     archived_entries_are_no_tampering(&clinic, &settings).await;
     // What its hashes would be made of is archived.
     admin.get(&proof).await.assert_error(404, "RES_001");
+    an_export_begins_behind_the_archive(&clinic).await;
 
     // The owner dumps the month, drops it, and has it again.
     let folder = tempfile::tempdir().unwrap();

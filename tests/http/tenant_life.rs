@@ -1,5 +1,7 @@
 //! The end of a tenant, by the command line: all that is kept of it goes into files, and then away.
 
+mod exports;
+
 use crate::support::{AuditedTenant, SIGNING, TestClient, at, new_document};
 use crate::{run, stderr, stdout};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -191,6 +193,10 @@ async fn an_export_holds_all_that_is_kept_of_the_tenant(database: Database) {
         assert_eq!(mode(&folder.join(name)), 0o600, "{name}");
     }
     let manifest = files.remove("manifest.json").unwrap();
+    let note = String::from_utf8(files.remove("manifest.note").unwrap()).unwrap();
+    assert!(
+        note.starts_with(str::from_utf8(&manifest).unwrap()) && note.contains("\n\n\u{2014} api.example.org/export ")
+    );
     let manifest_is = format!("manifest.json is sha256:{}\n", sha256(&manifest));
     assert!(said.starts_with("clinic is exported to ") && said.ends_with(&manifest_is), "{said}");
     let manifest: Value = serde_json::from_slice(&manifest).unwrap();
@@ -248,10 +254,12 @@ async fn an_export_holds_all_that_is_kept_of_the_tenant(database: Database) {
 /// Verifies an exported log with the exported checkpoint and the clinic's key, without a database.
 async fn verify(service: &Service, folder: &Path) -> Output {
     let settings = [&[("DATABASE_URL", service.database.url.as_str())], &SIGNING[..]].concat();
-    let key = crate::must(&["audit", "key", "--tenant", "clinic"], &settings).await;
+    let keys = crate::must(&["audit", "key", "--tenant", "clinic"], &settings).await;
+    let [key, of_exports] = keys.lines().collect::<Vec<_>>()[..] else { panic!("{keys}") };
+    assert!(of_exports.starts_with("api.example.org/export+"), "{keys}");
     let path = |name| folder.join(name).into_os_string().into_string().unwrap();
     let (checkpoint, log) = (path("checkpoint"), path("audit_logs.jsonl"));
-    run(&["audit", "verify", "--since", &checkpoint, "--key", key.trim(), "--entries", &log], &[]).await
+    run(&["audit", "verify", "--since", &checkpoint, "--key", key, "--entries", &log], &[]).await
 }
 
 async fn an_export_of_nobody_or_onto_something_is_refused(database: Database) {

@@ -93,8 +93,8 @@ async fn one_command_makes_and_another_verifies(database: Database) {
     let one = clinic.signed(&["audit", "checkpoint", "--tenant", "clinic"]).await;
     assert!(notes.contains(&one) && size_of(&one) == 2);
     let keys = clinic.signed(&["audit", "key"]).await;
-    assert_eq!(keys.lines().count(), 4, "the system's, and the one for backups, too: {keys}");
-    assert!(keys.contains("api.example.org/backup+"), "{keys}");
+    assert_eq!(keys.lines().count(), 5, "the system's, and those for exports and backups, too: {keys}");
+    assert!(keys.contains("api.example.org/backup+") && keys.contains("api.example.org/export+"), "{keys}");
 
     // From a file, with the instance's own key; and from standard input, with the key of one tenant.
     let (saved, keys) = (file(&notes), file(&keys));

@@ -1,8 +1,8 @@
-//! What leaves by `audit export`: whole, checkable by others, in bounded memory.
+//! What leaves by `audit export` and `tenant export`: whole, checkable by others, in bounded memory.
 
 use super::operations::{make, operation, secured};
 use crate::stdout;
-use crate::support::{AuditedTenant, chain};
+use crate::support::{AuditedTenant, SIGNING, chain};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -166,6 +166,9 @@ async fn long_log_takes_bounded_memory(database: Database) {
         return;
     }
     let clinic = AuditedTenant::new(database).await;
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys").into_os_string().into_string().unwrap();
+    std::fs::write(&keys, clinic.signed(&["audit", "key"]).await).unwrap();
     let mut peaks = Vec::new();
     for length in [SHORT, LONG] {
         let end = clinic.log_end().await;
@@ -175,9 +178,14 @@ async fn long_log_takes_bounded_memory(database: Database) {
         let (export, said) = peak_of(&clinic, &["audit", "export", "--tenant", "clinic"]).await;
         assert_eq!(said.lines().count(), usize::try_from(length).unwrap());
         assert!(said.trim_end().ends_with(&format!("\"hash\":\"{head}\"}}")));
-        peaks.push([verify, export]);
+        let output = folder.path().join(length.to_string()).into_os_string().into_string().unwrap();
+        let all = ["tenant", "export", "--external-id", "clinic", "--output", &output];
+        let (tenant_export, _) = peak_of(&clinic, &all).await;
+        let (verify_export, said) = peak_of(&clinic, &["tenant", "verify-export", &output, "--key", &keys]).await;
+        assert!(said.contains(&format!("audit_logs.jsonl: {} entries in a chain", length + 1)), "{said}");
+        peaks.push([verify, export, tenant_export, verify_export]);
     }
-    for (at, command) in ["verify", "export"].into_iter().enumerate() {
+    for (at, command) in ["verify", "export", "tenant export", "tenant verify-export"].into_iter().enumerate() {
         let (short, long) = (peaks[0][at], peaks[1][at]);
         assert!(long < short + MORE, "{command}: {short} KiB for {SHORT} entries, {long} KiB for {LONG}");
     }
@@ -187,7 +195,7 @@ async fn long_log_takes_bounded_memory(database: Database) {
 async fn peak_of(clinic: &AuditedTenant, arguments: &[&str]) -> (u64, String) {
     let file = tempfile::NamedTempFile::new().unwrap();
     let mut command = Command::new(crate::bulkhead());
-    command.env_clear().env("DATABASE_URL", &clinic.database.url).args(arguments).kill_on_drop(true);
+    command.env_clear().envs(SIGNING).env("DATABASE_URL", &clinic.database.url).args(arguments).kill_on_drop(true);
     let mut child = command.stdout(file.reopen().unwrap()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id().unwrap());
     let mut peak = 0;
