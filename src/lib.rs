@@ -15,7 +15,7 @@
 //! 11. [`auth`], [`database`], [`telemetry`]
 //! 12. [`config`]
 //! 13. [`entity`], `tenant_limit`
-//! 14. [`note`], [`subject_names`]
+//! 14. [`http_client`], [`note`], [`subject_names`]
 //! 15. `clock`, `error_chain`, [`ids`], `invocation`, `json`, [`lifecycle`], [`merkle`], [`metrics`], `readiness`, `single_flight`, `text`
 //! 16. [`traces`]
 
@@ -37,6 +37,7 @@ mod error_response;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod http_client;
 pub mod ids;
 mod input;
 mod invocation;

@@ -1,7 +1,7 @@
 //! The provider's metadata: OpenID Connect Discovery 1.0.
 
-use super::http::{HttpClient, HttpError};
 use crate::config::Provider;
+use crate::http_client::{HttpClient, HttpError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;

@@ -1,9 +1,9 @@
 //! The sources of signing keys.
 
 use super::discovery::{Metadata, ProviderError};
-use super::http::HttpClient;
 use super::key_set::{JwksDocument, KeySet};
 use crate::config::Provider;
+use crate::http_client::HttpClient;
 use futures_util::future::{BoxFuture, join};
 use std::time::Duration;
 use tokio::time::timeout;

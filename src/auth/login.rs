@@ -4,13 +4,13 @@
 use super::claims::Claims;
 use super::discovery::Metadata;
 use super::exchanges::{ExchangeRefused, Exchanges};
-use super::http::HttpClient;
 use super::id_token::{Expected, is_same_person};
 use super::key_cache::KeyCache;
 use super::login_state::{LOGIN_TTL_SECONDS, LoginState, LoginStateKey};
 use super::verifier::{TokenError, Verifier};
 use crate::clock::unix_seconds;
 use crate::config::{ApiToken, COOKIE_SECRET_BYTES_MIN, Provider};
+use crate::http_client::HttpClient;
 use axum::http::{HeaderMap, header};
 use cookie::{Cookie, CookieBuilder, SameSite};
 use secrecy::{ExposeSecret, SecretString};

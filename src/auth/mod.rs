@@ -1,14 +1,13 @@
 //! Authentication: checks tokens of an OpenID Connect provider and leads logins at it. It knows nothing of tenants and users:
 //! [`crate::context`] does.
 //!
-//! Files import in one direction, from the last to the first: `claims`, `id_token`, `http`, `discovery`, `key_set`,
+//! Files import in one direction, from the last to the first: `claims`, `id_token`, `discovery`, `key_set`,
 //! `key_source`, `development`, `key_cache`, `verifier`, `login_state`, `login`, and this file, which puts them together.
 
 mod claims;
 mod development;
 mod discovery;
 mod exchanges;
-mod http;
 mod id_token;
 mod key_cache;
 mod key_set;
@@ -20,7 +19,6 @@ mod verifier;
 pub use claims::{Claims, RoleClaim, is_valid_tenant_id};
 pub use development::{DevelopmentIssuer, DevelopmentTokenError};
 pub use discovery::{Metadata, ProviderError};
-pub use http::HttpError;
 pub use key_cache::KeyStatus;
 pub use login::{AuthorizationRequest, LoginError, LoginResult};
 #[cfg(any(test, fuzzing))]
@@ -28,8 +26,8 @@ pub(crate) use verifier::fuzz;
 pub use verifier::{CacheCounts, TokenError};
 
 use crate::config::{ApiToken, AuthSettings, Issuer, TokenType};
+use crate::http_client::HttpClient;
 use axum::http::HeaderMap;
-use http::HttpClient;
 use key_cache::KeyCache;
 use key_source::{KeySource, ProviderKeys};
 use login::Login;
@@ -69,7 +67,7 @@ impl Auth {
                 rules.audiences = provider.accepted_audiences();
                 rules.api_token = provider.api_token;
                 rules.token_type = provider.token_type;
-                let http = HttpClient::new(provider.https_only);
+                let http = HttpClient::new("OIDC_ISSUER_URL", provider.https_only);
                 client = Some((provider.clone(), http.clone()));
                 Some(Box::new(ProviderKeys::new(provider.clone(), http)))
             }

@@ -1,4 +1,4 @@
-//! The HTTP client for the provider: no redirects, bounded in time and size.
+//! The HTTP client for the addresses that settings name: no redirects, bounded in time and size.
 
 use crate::error_chain::root_cause;
 use reqwest::header::ACCEPT;
@@ -9,19 +9,24 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use url::Url;
 
-/// How long one request to the provider may take.
+/// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest response body that is read. Key sets of large providers have some ten kilobytes.
 const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Why the provider cannot be asked, or its document cannot be read.
+/// Why nobody can be asked, or a document cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The client cannot be built, most likely because there are no CA certificates.
-    #[error("OIDC_ISSUER_URL: cannot prepare TLS to the provider: {0}; SSL_CERT_FILE may name the CA certificates")]
-    Client(String),
-    /// A document of the provider cannot be fetched or read.
+    #[error("{setting}: cannot prepare TLS: {reason}; SSL_CERT_FILE may name the CA certificates")]
+    Client {
+        /// The setting that names the address.
+        setting: &'static str,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A document cannot be fetched or read.
     #[error("{url}: {reason}")]
     Document {
         /// Its address.
@@ -33,30 +38,32 @@ pub enum HttpError {
 
 /// Cheap to clone; all clones share one client.
 #[derive(Debug, Clone)]
-pub(super) struct HttpClient {
+pub(crate) struct HttpClient {
+    setting: &'static str,
     https_only: bool,
     client: Arc<OnceCell<Client>>,
 }
 
 impl HttpClient {
-    /// Reads no certificates yet: [`HttpClient::client`] does.
-    pub(super) fn new(https_only: bool) -> Self {
-        Self { https_only, client: Arc::default() }
+    /// For the address that this setting names. Reads no certificates yet: [`HttpClient::client`] does.
+    pub(crate) fn new(setting: &'static str, https_only: bool) -> Self {
+        Self { setting, https_only, client: Arc::default() }
     }
 
     /// The client, built at the first call. That reads and parses every CA certificate that the machine trusts
     /// (rustls-platform-verifier), which takes longer than the rest of a start: another thread does it.
-    pub(super) async fn client(&self) -> Result<&Client, HttpError> {
+    pub(crate) async fn client(&self) -> Result<&Client, HttpError> {
         let https_only = self.https_only;
         let build = async || {
             let built = tokio::task::spawn_blocking(move || build(https_only)).await;
-            built.unwrap_or_else(|panic| Err(HttpError::Client(panic.to_string())))
+            let built = built.unwrap_or_else(|panic| Err(panic.to_string()));
+            built.map_err(|reason| HttpError::Client { setting: self.setting, reason })
         };
         self.client.get_or_try_init(build).await
     }
 
     /// GETs a JSON document.
-    pub(super) async fn json<T: DeserializeOwned>(&self, url: &Url) -> Result<T, HttpError> {
+    pub(crate) async fn json<T: DeserializeOwned>(&self, url: &Url) -> Result<T, HttpError> {
         let failed = |reason: String| HttpError::Document { url: url.to_string(), reason };
         let request = self.client().await?.get(url.clone());
         let (status, body) = self.send(request).await.map_err(failed)?;
@@ -67,12 +74,12 @@ impl HttpClient {
     }
 
     /// A POST that asks for JSON, for [`HttpClient::send`].
-    pub(super) async fn post(&self, url: Url) -> Result<RequestBuilder, HttpError> {
+    pub(crate) async fn post(&self, url: Url) -> Result<RequestBuilder, HttpError> {
         Ok(self.client().await?.post(url).header(ACCEPT, "application/json"))
     }
 
     /// Sends a request and reads the response. The error names no URL: the query may be secret.
-    pub(super) async fn send(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), String> {
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), String> {
         let mut response = request.send().await.map_err(|error| root_cause(&error))?;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| root_cause(&error))? {
@@ -85,7 +92,7 @@ impl HttpClient {
     }
 }
 
-fn build(https_only: bool) -> Result<Client, HttpError> {
+fn build(https_only: bool) -> Result<Client, String> {
     Client::builder()
         .timeout(TIMEOUT)
         .https_only(https_only)
@@ -93,5 +100,5 @@ fn build(https_only: bool) -> Result<Client, HttpError> {
         .redirect(redirect::Policy::none())
         .user_agent(concat!("bulkhead/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|error| HttpError::Client(root_cause(&error)))
+        .map_err(|error| root_cause(&error))
 }
