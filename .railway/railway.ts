@@ -27,6 +27,7 @@ const otherwise: SourceConfig | undefined = undefined;
 const setByPeople = [
   "ALLOWED_ORIGINS",
   "AUDIT_CHECKPOINT_MINUTES",
+  "AUDIT_CHECKPOINT_WEBHOOK",
   "AUDIT_ORIGIN",
   "AUDIT_SIGNING_KEY",
   "AUDIT_SUBJECT_KEY",

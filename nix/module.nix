@@ -26,7 +26,9 @@ let
   # 32 bytes in base64; or what looks like a certificate, or a header.
   dummies = lib.mapAttrs (
     name: _:
-    if lib.hasPrefix "AUDIT_" name then
+    if name == "AUDIT_CHECKPOINT_WEBHOOK" then
+      "https://localhost/"
+    else if lib.hasPrefix "AUDIT_" name then
       "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
     else if name == "DATABASE_CA" then
       "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"
@@ -72,6 +74,7 @@ in
       "COOKIE_SECRET"
       "AUDIT_SIGNING_KEY"
       "AUDIT_SUBJECT_KEY"
+      "AUDIT_CHECKPOINT_WEBHOOK"
       "OTEL_EXPORTER_OTLP_HEADERS"
     ] (name: option (types.nullOr types.externalPath) null "The file that holds ${name}.");
     database.createLocally = lib.mkEnableOption "the database `bulkhead` in PostgreSQL on this host";

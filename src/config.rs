@@ -87,7 +87,7 @@ pub struct Settings {
     pub database_statement_timeout: Duration,
     /// Whose tokens are accepted, and the rules for them.
     pub auth: AuthSettings,
-    /// What the checkpoints of the audit log are signed with, and how often they are made.
+    /// What the checkpoints of the audit log are signed with, how often they are made, and where they are sent.
     pub audit: AuditSettings,
     /// What is logged: a level, and levels for single targets, as in `info,sqlx=debug`.
     pub log_level: Targets,
@@ -212,7 +212,7 @@ impl Settings {
             database_acquire_timeout: reader.seconds("DATABASE_ACQUIRE_TIMEOUT_SECONDS", 10, 1),
             database_statement_timeout: reader.seconds("DATABASE_STATEMENT_TIMEOUT_SECONDS", 30, 1),
             auth: reader.auth(environment),
-            audit: reader.audit(),
+            audit: reader.audit(environment),
             log_level: reader.parsed("LOG_LEVEL", LogLevel::default(), Form::Like(log_level::PATTERN)).into(),
             log_format: reader.choice("LOG_FORMAT", log_format),
             source_revision: reader.optional("SOURCE_REVISION", Form::Text),

@@ -46,6 +46,7 @@ struct Meters {
     connection_waiters: Gauge,
     appends: Histogram,
     refused_checkpoints: Counter,
+    waiting_checkpoints: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -192,6 +193,7 @@ impl Metrics {
             connection_waiters: Gauge::default(),
             appends: seconds(),
             refused_checkpoints: Counter::default(),
+            waiting_checkpoints: Gauge::default(),
         };
         Self { meters: Some(Arc::new(meters)), traces: None }
     }
@@ -271,6 +273,13 @@ impl Metrics {
         }
     }
 
+    /// Of how many logs the webhook lacks the newest checkpoint.
+    pub(crate) fn checkpoints_waiting(&self, logs: usize) {
+        if let Some(meters) = &self.meters {
+            meters.waiting_checkpoints.set(i64::try_from(logs).unwrap_or(i64::MAX));
+        }
+    }
+
     fn timer(&self, histogram: impl FnOnce(&Meters) -> &Histogram) -> Timer<'_> {
         Timer(self.meters.as_ref().map(|meters| (histogram(meters), Instant::now())))
     }
@@ -316,6 +325,11 @@ impl Metrics {
             "bulkhead_audit_checkpoints_refused",
             "Checkpoints that would contradict an earlier one: entries are missing or changed",
             meters.refused_checkpoints.clone(),
+        );
+        registry.register(
+            "bulkhead_audit_checkpoints_waiting",
+            "Audit logs whose newest checkpoint AUDIT_CHECKPOINT_WEBHOOK did not take; it is sent again",
+            meters.waiting_checkpoints.clone(),
         );
         Some(registry)
     }

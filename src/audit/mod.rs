@@ -19,6 +19,7 @@ mod tree;
 mod turn;
 mod verify;
 mod walk;
+mod webhook;
 mod write_queue;
 
 pub(crate) use archive::archived_end;
@@ -37,6 +38,7 @@ pub(crate) use tree::load;
 pub use turn::Turn;
 pub use verify::{Verified, verify};
 pub use walk::{Break, Place, StoredEntry, entries};
+pub(crate) use webhook::{NotTaken, Webhook};
 
 use crate::ids::TenantId;
 use uuid::Uuid;

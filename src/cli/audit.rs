@@ -20,7 +20,7 @@ use std::io::{self, BufWriter, Write};
 pub(super) enum Audit {
     /// Walk the hash chains, and look at what guards them; exit 1 where something does not hold, naming the first place
     Verify(Verify),
-    /// Sign what each log is now, and print it as a note to be kept elsewhere
+    /// Sign what each log is now, and print it as a note to be kept elsewhere; AUDIT_CHECKPOINT_WEBHOOK, where it is set, is sent it, too
     Checkpoint(Which),
     /// Print the keys that verify checkpoints, exports of tenants, and records of backups
     Key(Which),

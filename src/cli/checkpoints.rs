@@ -3,20 +3,26 @@
 use super::Failure;
 use super::table::print_line;
 use crate::administration::{BACKUP, Checkpoints, EXPORT, TenantRow, make_checkpoints};
-use crate::audit::{self, Replay, StoredEntry, Verdict};
+use crate::audit::{self, NotTaken, Replay, StoredEntry, Verdict, Webhook};
 use crate::config::Settings;
+use crate::ids::TenantId;
 use crate::note::{self, Checkpoint, SigningKey, Verifier};
 use crate::text::counted;
 use anyhow::anyhow;
+use backon::{ConstantBuilder, Retryable};
 use clap::Args;
 use sea_orm::{DatabaseConnection, DbErr};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The longest file of notes, in bytes.
 const NOTES_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// How long the webhook is left alone before it is sent again what it has not taken.
+const WEBHOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// What to hold entries to.
 #[derive(Debug, Args)]
@@ -253,7 +259,7 @@ fn key(settings: &Settings) -> Result<&SigningKey, Failure> {
     settings.audit.signing_key.as_ref().ok_or_else(missing)
 }
 
-/// Makes a checkpoint of each tenant's log, and prints it.
+/// Makes a checkpoint of each tenant's log, prints it, and sends it to the webhook, where there is one.
 pub(super) async fn make(
     settings: &Settings,
     connection: &DatabaseConnection,
@@ -263,14 +269,31 @@ pub(super) async fn make(
         Ok(key) => key,
         Err(failure) => return Ok(Err(failure)),
     };
-    let Checkpoints { notes, refused, archived } = make_checkpoints(connection, key, tenants).await?;
+    let Checkpoints { notes, refused: mut errors, archived } = make_checkpoints(connection, key, tenants).await?;
     for reason in archived {
         eprintln!("warning: no checkpoint of {reason}");
     }
     if let Err(failure) = notes.values().try_for_each(|note| print_line(note.trim_end())) {
         return Ok(Err(failure));
     }
-    Ok(if refused.is_empty() { Ok(()) } else { Err(anyhow!(refused.join("\n")).into()) })
+    if let Some(url) = &settings.audit.webhook
+        && let Err(error) = send(Webhook::new(url.clone()), notes).await
+    {
+        let lacks = |tenant: &&TenantRow| error.logs.contains(&tenant.id);
+        errors.extend(tenants.iter().filter(lacks).map(|TenantRow { id, external_id }| {
+            format!("AUDIT_CHECKPOINT_WEBHOOK: the checkpoint of {external_id} ({id}) was not taken: {error}")
+        }));
+    }
+    Ok(if errors.is_empty() { Ok(()) } else { Err(anyhow!(errors.join("\n")).into()) })
+}
+
+/// Sends what was made, twice at most.
+async fn send(webhook: Webhook, notes: BTreeMap<TenantId, String>) -> Result<(), NotTaken> {
+    for (log, note) in notes {
+        webhook.add(log, note);
+    }
+    let once_more = ConstantBuilder::default().with_delay(WEBHOOK_PAUSE).with_max_times(1);
+    (|| webhook.send()).retry(once_more).await
 }
 
 /// Prints the key that verifies each tenant's checkpoints, the one that verifies exports, and, of the whole installation, the one that

@@ -57,6 +57,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("AUDIT_ORIGIN", "the name of this installation in checkpoints, such as `api.example.org`, without spaces and `+`"),
     ("AUDIT_SUBJECT_KEY", "the key that hides the subjects of callers without a user in the audit log"),
     ("AUDIT_CHECKPOINT_MINUTES", "how old a tenant's newest checkpoint becomes before the server makes another"),
+    ("AUDIT_CHECKPOINT_WEBHOOK", "the URL that each checkpoint is posted to as it is made"),
     ("LOG_LEVEL", "a level, or directives such as `info,sqlx=debug`"),
     ("LOG_FORMAT", "the form of a log line"),
     ("SOURCE_REVISION", "the commit that `/api/v1/version` names as the source of the image"),
@@ -139,6 +140,7 @@ impl Settings {
         rules.push(json!({"if": given("OIDC_ISSUER_URL"), "then": given("OIDC_CLIENT_ID")}));
         rules.push(json!({"if": given("OIDC_CLIENT_ID"), "then": given("OIDC_ISSUER_URL")}));
         rules.push(json!({"if": either("AUDIT_SIGNING_KEY"), "then": given("AUDIT_ORIGIN")}));
+        rules.push(json!({"if": either("AUDIT_CHECKPOINT_WEBHOOK"), "then": either("AUDIT_SIGNING_KEY")}));
         json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": "Bulkhead's settings",

@@ -8,8 +8,14 @@ use std::os::unix::ffi::OsStringExt;
 /// A password that no text of the program has.
 const PASSWORD: &str = "q7zQ7zq7zQ7z";
 
-const SECRETS: [&str; 5] =
-    ["AUDIT_SIGNING_KEY", "AUDIT_SUBJECT_KEY", "COOKIE_SECRET", "OIDC_CLIENT_SECRET", "OTEL_EXPORTER_OTLP_HEADERS"];
+const SECRETS: [&str; 6] = [
+    "AUDIT_CHECKPOINT_WEBHOOK",
+    "AUDIT_SIGNING_KEY",
+    "AUDIT_SUBJECT_KEY",
+    "COOKIE_SECRET",
+    "OIDC_CLIENT_SECRET",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+];
 
 type Environ<'d> = HashMap<&'static str, &'d [u8]>;
 
@@ -67,6 +73,7 @@ fn shows_no_secret(environment: &Environ<'_>) {
             text.retain(|c| c != '\0');
             let own = [
                 "must be 32 bytes in base64, as of: openssl rand -base64 32",
+                "must be a URL such as https://checkpoints.example.org/bulkhead",
                 "must be headers such as authorization=Bearer%20x, with commas between them",
             ];
             let said = text.contains(secret) && !own.iter().any(|own| own.contains(secret));

@@ -16,3 +16,4 @@ mod repair;
 mod rewrites;
 mod search;
 mod tampering;
+mod webhook;

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 on_migrated_databases!(work_is_counted, nothing_of_a_client_becomes_a_label);
 
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

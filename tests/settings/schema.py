@@ -46,6 +46,7 @@ TAKEN = [
     {"RATE_LIMIT_PER_MINUTE": "1000000"},
     {"AUDIT_SIGNING_KEY": KEY, "AUDIT_ORIGIN": "api.example.org"},
     {"AUDIT_SUBJECT_KEY": KEY, "AUDIT_CHECKPOINT_MINUTES": "10080"},
+    {"AUDIT_SIGNING_KEY": KEY, "AUDIT_ORIGIN": "x", "AUDIT_CHECKPOINT_WEBHOOK": "https://me:secret@example.org/a?token=x"},
     PROVIDER,
     {**PROVIDER, "OIDC_SCOPES": "profile openid", "JWT_TYPE": "at+jwt", "OIDC_API_TOKEN": "access_token"},
     {**PROVIDER, "COOKIE_SECRET": "x" * 32},
@@ -100,6 +101,9 @@ REFUSED = [
     {"AUDIT_ORIGIN": "a b"},
     {"AUDIT_ORIGIN": "a/"},
     {"AUDIT_CHECKPOINT_MINUTES": "10081"},
+    {"AUDIT_CHECKPOINT_WEBHOOK": "https://example.org/"},
+    {"AUDIT_SIGNING_KEY": KEY, "AUDIT_ORIGIN": "x", "AUDIT_CHECKPOINT_WEBHOOK": "ftp://example.org/"},
+    {"AUDIT_SIGNING_KEY": KEY, "AUDIT_ORIGIN": "x", "AUDIT_CHECKPOINT_WEBHOOK": "example.org/x"},
     {"JWT_ROLE_CLAIM_NAME": " role"},
     {"LOG_LEVEL": "inof"},
     {"LOG_LEVEL": "info,sqlx"},
@@ -155,15 +159,15 @@ shown = subprocess.run([program, "config", "show"], env={}, capture_output=True,
 names = {line.split(" ")[0] for line in shown.splitlines()}
 twins = {f"{name}_FILE" for name in names if f"{name}_FILE" in properties}
 expect("variables", sorted(properties), sorted(names | twins))
-expect("variables with a file", len(twins), 8)
+expect("variables with a file", len(twins), 9)
 for name, of in properties.items():
     expect(f"description of {name}", bool(of.get("description")), True)
     if "default" in of:
         expect(f"default of {name}", Draft202012Validator(of).is_valid(of["default"]), True)
         expect(f"default of {name} as shown", f"  {of['default']}  (default)" in shown, True)
 expect("secrets", sorted(name for name in properties if properties[name].get("writeOnly")),
-       ["AUDIT_SIGNING_KEY", "AUDIT_SUBJECT_KEY", "COOKIE_SECRET", "DATABASE_URL", "MIGRATION_DATABASE_URL", "OIDC_CLIENT_SECRET",
-        "OTEL_EXPORTER_OTLP_HEADERS"])
+       ["AUDIT_CHECKPOINT_WEBHOOK", "AUDIT_SIGNING_KEY", "AUDIT_SUBJECT_KEY", "COOKIE_SECRET", "DATABASE_URL", "MIGRATION_DATABASE_URL",
+        "OIDC_CLIENT_SECRET", "OTEL_EXPORTER_OTLP_HEADERS"])
 
 for line in wrong:
     print(line, file=sys.stderr)
