@@ -45,8 +45,10 @@ in
       doCheck = true;
       cargoExtraArgs = "--locked --workspace --exclude image-contract";
       nativeBuildInputs = [
+        pkgs.curl
         pkgs.haproxy
         pkgs.nginx
+        pkgs.openssl
         pkgs.pgbouncer
         pkgs.postgresql
         # A browser, where there is one, writes to its home.

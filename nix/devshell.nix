@@ -21,6 +21,7 @@ pkgs.mkShell {
       nginx
       nixfmt
       nodejs
+      openssl
       pgbouncer
       postgresql
       python3

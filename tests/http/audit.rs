@@ -16,4 +16,5 @@ mod repair;
 mod rewrites;
 mod search;
 mod tampering;
+mod time_stamp;
 mod webhook;
