@@ -7,35 +7,34 @@
 //! (<https://opentelemetry.io/docs/specs/semconv/http/http-metrics/>, and `db/database-metrics`), written as Prometheus writes
 //! them: `http.server.request.duration` is `http_server_request_duration_seconds`.
 
+mod histogram;
+mod requests;
+
 use crate::traces::{StatementSpan, Trace, Traces};
 use axum::extract::MatchedPath;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use histogram::Histogram;
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use requests::Requests;
 use std::time::{Duration, Instant};
 
-/// In seconds, as OpenTelemetry's conventions advise for requests.
-const REQUEST_BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-
-/// In seconds, as they advise for the database's operations.
-const OPERATION_BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+/// In milliseconds, as OpenTelemetry's conventions advise for the database's operations.
+const OPERATION_BUCKETS: [u32; 9] = [1, 5, 10, 50, 100, 500, 1000, 5000, 10_000];
 
 /// Counts, measures and traces, or does nothing where nobody asked for it. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    meters: Option<Arc<Meters>>,
+    /// Never freed: a process has one. A count of references would be written to by each clone, of which a request makes a dozen.
+    meters: Option<&'static Meters>,
     traces: Option<Traces>,
 }
 
 #[derive(Debug)]
 struct Meters {
-    requests: Family<RequestLabels, Histogram, fn() -> Histogram>,
+    requests: Requests,
     active_requests: Gauge,
     errors: Family<CodeLabel, Counter>,
     refusals: Family<LimitLabel, Counter>,
@@ -47,44 +46,6 @@ struct Meters {
     appends: Histogram,
     refused_checkpoints: Counter,
     waiting_checkpoints: Gauge,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-#[allow(clippy::struct_field_names, reason = "the labels of OpenTelemetry's conventions")]
-struct RequestLabels {
-    http_request_method: &'static str,
-    http_route: Route,
-    http_response_status_code: u16,
-}
-
-/// The template of a request's route; `None` where no route fits.
-#[derive(Debug, Clone)]
-struct Route(Option<MatchedPath>);
-
-impl Route {
-    fn name(&self) -> &str {
-        self.0.as_ref().map_or("unmatched", MatchedPath::as_str)
-    }
-}
-
-impl PartialEq for Route {
-    fn eq(&self, other: &Self) -> bool {
-        self.name() == other.name()
-    }
-}
-
-impl Eq for Route {}
-
-impl Hash for Route {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.name().hash(state);
-    }
-}
-
-impl EncodeLabelValue for Route {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        self.name().encode(encoder)
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -174,7 +135,7 @@ impl Metrics {
     /// One that counts.
     #[must_use]
     pub fn on() -> Self {
-        let seconds = || Histogram::new(OPERATION_BUCKETS);
+        let seconds = || Histogram::new(&OPERATION_BUCKETS);
         let operations = Family::new_with_constructor(seconds as fn() -> Histogram);
         let each_operation = Operation::ALL.map(|operation| operations.get_or_create_owned(&operation.label()));
         let refusals = Family::default();
@@ -183,7 +144,7 @@ impl Metrics {
             drop(refusals.get_or_create(&limit.label()));
         }
         let meters = Meters {
-            requests: Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS)),
+            requests: Requests::new(),
             active_requests: Gauge::default(),
             errors: Family::default(),
             refusals,
@@ -195,7 +156,7 @@ impl Metrics {
             refused_checkpoints: Counter::default(),
             waiting_checkpoints: Gauge::default(),
         };
-        Self { meters: Some(Arc::new(meters)), traces: None }
+        Self { meters: Some(Box::leak(Box::new(meters))), traces: None }
     }
 
     /// The same, with spans.
@@ -235,10 +196,9 @@ impl Metrics {
     }
 
     /// Begins to measure a request; it counts as one in progress until its value is gone.
-    pub(crate) fn request(&self) -> Option<ActiveRequest> {
-        let meters = Arc::clone(self.meters.as_ref()?);
-        let raised = Raised::new(meters.active_requests.clone());
-        Some(ActiveRequest { meters, _raised: raised })
+    pub(crate) fn request(&self) -> Option<ActiveRequest<'_>> {
+        let meters = self.meters?;
+        Some(ActiveRequest { meters, _raised: Raised::new(&meters.active_requests) })
     }
 
     /// A request that a limit has refused.
@@ -256,8 +216,8 @@ impl Metrics {
     }
 
     /// Begins to measure how long a connection of the pool is waited for.
-    pub(crate) fn connection(&self) -> (Timer<'_>, Option<Raised>) {
-        let waiter = self.meters.as_ref().map(|meters| Raised::new(meters.connection_waiters.clone()));
+    pub(crate) fn connection(&self) -> (Timer<'_>, Option<Raised<'_>>) {
+        let waiter = self.meters.map(|meters| Raised::new(&meters.connection_waiters));
         (self.timer(|meters| &meters.connection_waits), waiter)
     }
 
@@ -281,19 +241,19 @@ impl Metrics {
     }
 
     fn timer(&self, histogram: impl FnOnce(&Meters) -> &Histogram) -> Timer<'_> {
-        Timer(self.meters.as_ref().map(|meters| (histogram(meters), Instant::now())))
+        Timer(self.meters.map(|meters| (histogram(meters), Instant::now())))
     }
 
     /// A registry with all of it, where it counts.
     pub(crate) fn registry(&self) -> Option<Registry> {
-        let meters = self.meters.as_deref()?;
+        let meters = self.meters?;
         let mut registry = Registry::default();
         let seconds = Unit::Seconds;
         registry.register_with_unit(
             "http_server_request_duration",
             "How long requests took, by method, route and status",
             seconds.clone(),
-            meters.requests.clone(),
+            meters.requests.metric(),
         );
         registry.register("http_server_active_requests", "Requests in progress", meters.active_requests.clone());
         registry.register("bulkhead_http_errors", "Answers with an error, by its code", meters.errors.clone());
@@ -344,7 +304,7 @@ impl Timer<'_> {
     /// What was measured has ended.
     pub(crate) fn end(self) {
         if let Some((histogram, began)) = self.0 {
-            histogram.observe(began.elapsed().as_secs_f64());
+            histogram.observe(began.elapsed());
         }
     }
 }
@@ -369,12 +329,12 @@ impl OperationTimer<'_> {
 
 /// A request in progress.
 #[derive(Debug)]
-pub(crate) struct ActiveRequest {
-    meters: Arc<Meters>,
-    _raised: Raised,
+pub(crate) struct ActiveRequest<'m> {
+    meters: &'m Meters,
+    _raised: Raised<'m>,
 }
 
-impl ActiveRequest {
+impl ActiveRequest<'_> {
     /// Counts the answer. `method` is one of HTTP's own, or a word of this program for all others.
     pub(crate) fn answered(
         self,
@@ -384,9 +344,7 @@ impl ActiveRequest {
         code: Option<&'static str>,
         took: Duration,
     ) {
-        let labels =
-            RequestLabels { http_request_method: method, http_route: Route(route), http_response_status_code: status };
-        self.meters.requests.get_or_create(&labels).observe(took.as_secs_f64());
+        self.meters.requests.observe(method, route, status, took);
         if let Some(code) = code {
             self.meters.errors.get_or_create(&CodeLabel { code }).inc();
         }
@@ -395,16 +353,16 @@ impl ActiveRequest {
 
 /// Raises a gauge by one while it lives.
 #[derive(Debug)]
-pub(crate) struct Raised(Gauge);
+pub(crate) struct Raised<'m>(&'m Gauge);
 
-impl Raised {
-    fn new(gauge: Gauge) -> Self {
+impl<'m> Raised<'m> {
+    fn new(gauge: &'m Gauge) -> Self {
         gauge.inc();
         Self(gauge)
     }
 }
 
-impl Drop for Raised {
+impl Drop for Raised<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }
