@@ -181,6 +181,11 @@ impl Metrics {
         self.traces.as_ref().map(|traces| traces.work(name)).unwrap_or_default()
     }
 
+    /// How many spans were handed to the exporter, and how many were dropped before.
+    pub(crate) fn span_counts(&self) -> (u64, u64) {
+        self.traces.as_ref().map(Traces::counts).unwrap_or_default()
+    }
+
     /// The request, or other work, that the caller is a part of.
     pub(crate) fn current_trace(&self) -> Trace {
         self.traces.as_ref().map(|_| Trace::current()).unwrap_or_default()

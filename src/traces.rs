@@ -12,6 +12,7 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, Span};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The header by which a caller names its own span (W3C Trace Context).
 pub(crate) const TRACEPARENT: &str = "traceparent";
@@ -25,13 +26,40 @@ struct Maker {
     tracer: SdkTracer,
     /// The database, as the conventions name it.
     system: &'static str,
+    counts: Arc<SpanCounts>,
+}
+
+/// What has become of the spans that have ended.
+#[derive(Debug, Default)]
+pub struct SpanCounts {
+    exported: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl SpanCounts {
+    /// So many more were handed to the exporter, whatever becomes of them there.
+    pub(crate) fn exported(&self, spans: usize) {
+        self.exported.fetch_add(spans as u64, Ordering::Relaxed);
+    }
+
+    /// One more was dropped, since the queue was full.
+    pub(crate) fn dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Traces {
-    /// Makes spans with this tracer, of a process whose database the conventions name `system`.
+    /// Makes spans with this tracer, of a process whose database the conventions name `system`. Whoever takes the spans
+    /// counts them in `counts`.
     #[must_use]
-    pub fn new(tracer: SdkTracer, system: &'static str) -> Self {
-        Self(Arc::new(Maker { tracer, system }))
+    pub fn new(tracer: SdkTracer, system: &'static str, counts: Arc<SpanCounts>) -> Self {
+        Self(Arc::new(Maker { tracer, system, counts }))
+    }
+
+    /// How many spans were handed to the exporter, and how many were dropped before.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let SpanCounts { exported, dropped } = &*self.0.counts;
+        (exported.load(Ordering::Relaxed), dropped.load(Ordering::Relaxed))
     }
 
     /// Begins a request's span. Its parent is the one that a [`TRACEPARENT`] names, if that is one.

@@ -108,6 +108,17 @@ async fn registry(state: &AppState) -> Option<Registry> {
     );
     gauge(&mut registry, "bulkhead_token_cache_entries", "Tokens in that cache", None, count(cache.entries));
 
+    // opentelemetry.io/docs/specs/semconv/otel/sdk-metrics: without an error, the label is empty.
+    let (exported, dropped) = state.database.metrics().span_counts();
+    let help = "Spans that were handed to the exporter of traces, or dropped since the queue was full (queue_full)";
+    counters(
+        &mut registry,
+        "otel_sdk_processor_span_processed",
+        help,
+        "error_type",
+        [("", exported), ("queue_full", dropped)],
+    );
+
     let redactions = Counter::<u64>::default();
     redactions.inc_by(telemetry::redacted_lines());
     registry.register("bulkhead_log_redacted_lines", "Lines of the log of which something was left out", redactions);

@@ -3,6 +3,8 @@
 //! A thread of the SDK takes them from a queue with a bound and hands them to the runtime. A span for which there is no place is
 //! dropped; nobody waits.
 
+use super::losses::Losses;
+use super::span_queue::{Places, SpanQueue};
 use crate::config::{DatabaseUrl, Sampler, Settings, TraceSettings};
 use crate::error_chain::root_cause;
 use crate::traces::Traces;
@@ -12,7 +14,7 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry_http::{HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{ExporterBuildError, Protocol, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler as SdkSampler, SdkTracerProvider, SpanData, SpanExporter,
 };
@@ -20,15 +22,12 @@ use reqwest::{Client, redirect};
 use sea_orm::prelude::async_trait::async_trait;
 use secrecy::ExposeSecret;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
 /// What is not sent in this time after the last request is lost.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// A collector that is away is a line in the log this often at most, and one more at a stop.
-const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 /// The longest answer of the collector that is read.
 const RESPONSE_BYTES_MAX: usize = 64 * 1024;
@@ -37,7 +36,8 @@ const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct SpanExport {
     provider: SdkTracerProvider,
-    losses: Arc<Mutex<Losses>>,
+    places: Arc<Places>,
+    failures: Arc<Failures>,
 }
 
 impl SpanExport {
@@ -50,11 +50,13 @@ impl SpanExport {
             .with_max_queue_size(size(traces.queue))
             .with_max_export_batch_size(size(traces.batch))
             .build();
-        let losses = Arc::default();
-        let processor =
-            BatchSpanProcessor::builder(Exporter::new(traces, Arc::clone(&losses))?).with_batch_config(batches).build();
+        let counts = Arc::default();
+        let places = Arc::new(Places::new(size(traces.queue), Arc::clone(&counts)));
+        let failures = Arc::default();
+        let exporter = Exporter::new(traces, Arc::clone(&places), Arc::clone(&failures))?;
+        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
         let provider = SdkTracerProvider::builder()
-            .with_span_processor(processor)
+            .with_span_processor(SpanQueue::new(processor, Arc::clone(&places)))
             .with_sampler(sampler(traces))
             .with_resource(resource(traces))
             .build();
@@ -62,20 +64,17 @@ impl SpanExport {
             DatabaseUrl::Postgres(_) => "postgresql",
             DatabaseUrl::Sqlite(_) => "sqlite",
         };
-        let traces = Traces::new(provider.tracer("bulkhead"), system);
-        Ok(Some((Self { provider, losses }, traces)))
+        let traces = Traces::new(provider.tracer("bulkhead"), system, counts);
+        Ok(Some((Self { provider, places, failures }, traces)))
     }
 
     /// Sends what waits, for a few seconds at most.
     pub async fn end(self) {
-        let Self { provider, losses } = self;
+        let Self { provider, places, failures } = self;
         let flush = move || provider.shutdown_with_timeout(FLUSH_TIMEOUT);
         let flushed = tokio::task::spawn_blocking(flush).await;
-        let mut losses = losses.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody tells of them later.
-        if losses.spans > 0 {
-            losses.log();
-        }
+        places.end();
+        failures.end();
         if !matches!(flushed, Ok(Ok(()))) {
             tracing::warn!("the last traces were not sent: the collector did not take them in time");
         }
@@ -115,29 +114,42 @@ struct Exporter {
     inner: opentelemetry_otlp::SpanExporter,
     /// Why the last request failed.
     cause: Arc<Mutex<String>>,
-    losses: Arc<Mutex<Losses>>,
+    failures: Arc<Failures>,
+    /// Those of the queue that the spans come from.
+    places: Arc<Places>,
 }
 
+/// What the collector did not take.
 #[derive(Debug, Default)]
-struct Losses {
-    /// Spans that were lost since that was logged.
-    spans: usize,
-    /// What became of the last of them, and why.
-    error: String,
-    cause: String,
-    logged: Option<Instant>,
+struct Failures {
+    losses: Losses,
+    /// What became of the last batch, and why.
+    last: Mutex<(String, String)>,
 }
 
-impl Losses {
-    fn log(&mut self) {
-        let Self { spans, error, cause, .. } = std::mem::take(self);
+impl Failures {
+    fn add(&self, spans: usize, error: String, cause: String) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = (error, cause);
+        if let Some(spans) = self.losses.add(spans) {
+            self.log(spans);
+        }
+    }
+
+    /// Tells of what was lost since the last line: nobody does so later.
+    fn end(&self) {
+        if let Some(spans) = self.losses.rest() {
+            self.log(spans);
+        }
+    }
+
+    fn log(&self, spans: usize) {
+        let (error, cause) = &*self.last.lock().unwrap_or_else(PoisonError::into_inner);
         tracing::warn!(spans, error, cause, "traces are lost: the collector did not take them");
-        self.logged = Some(Instant::now());
     }
 }
 
 impl Exporter {
-    fn new(traces: &TraceSettings, losses: Arc<Mutex<Losses>>) -> Result<Self, ExporterBuildError> {
+    fn new(traces: &TraceSettings, places: Arc<Places>, failures: Arc<Failures>) -> Result<Self, ExporterBuildError> {
         let cause = Arc::default();
         let client = Sender {
             runtime: Handle::current(),
@@ -154,26 +166,18 @@ impl Exporter {
             .with_headers(headers.collect())
             .with_http_client(client)
             .build()?;
-        Ok(Self { inner, cause, losses })
-    }
-
-    fn report(&self, lost: usize, error: &OTelSdkError) {
-        let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
-        losses.spans += lost;
-        losses.error = error.to_string();
-        losses.cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if losses.logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
-            losses.log();
-        }
+        Ok(Self { inner, cause, failures, places })
     }
 }
 
 impl SpanExporter for Exporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
+        self.places.leave(spans);
         let outcome = self.inner.export(batch).await;
         if let Err(error) = &outcome {
-            self.report(spans, error);
+            let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            self.failures.add(spans, error.to_string(), cause);
         }
         outcome
     }

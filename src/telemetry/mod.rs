@@ -2,9 +2,11 @@
 //! collector.
 
 mod export;
+mod losses;
 mod panics;
 mod redaction;
 mod request_identity;
+mod span_queue;
 
 pub use export::SpanExport;
 #[cfg(test)]

@@ -28,14 +28,14 @@ pub(crate) fn free_port() -> u16 {
 
 /// One line of the text format: `name{label="value"} number`.
 #[derive(Debug, Clone)]
-struct Sample {
+pub(crate) struct Sample {
     name: String,
     labels: BTreeMap<String, String>,
     value: f64,
 }
 
 /// The text of the metrics at this port, and its samples.
-async fn scrape(port: u16) -> (String, Vec<Sample>) {
+pub(crate) async fn scrape(port: u16) -> (String, Vec<Sample>) {
     let response = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
@@ -59,7 +59,7 @@ fn sample(line: &str) -> Sample {
 }
 
 /// The sum of the series of this name that have all these labels.
-fn sum(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> f64 {
+pub(crate) fn sum(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> f64 {
     let fits = |sample: &&Sample| {
         sample.name == name && labels.iter().all(|(name, value)| sample.labels.get(*name).is_some_and(|is| is == value))
     };
@@ -174,7 +174,7 @@ fn words_of_labels() -> BTreeSet<String> {
     let mut words: BTreeSet<String> = document["paths"].as_object().unwrap().keys().cloned().collect();
     words.extend(ErrorCode::ALL.iter().map(|code| code.code().to_owned()));
     let others = "/ unmatched GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT OTHER BEGIN COMMIT SELECT INSERT UPDATE \
-                  rate client requests idle used hit miss process database schema isolation auth starting \
+                  rate client requests idle used hit miss queue_full process database schema isolation auth starting \
                   waiting-for-lock migrating waiting-for-schema serving draining +Inf";
     words.extend(others.split_whitespace().map(str::to_owned));
     words.insert(env!("CARGO_PKG_VERSION").to_owned());

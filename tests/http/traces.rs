@@ -1,5 +1,6 @@
 //! What a collector of traces is sent, and that nothing which a client sends is part of it.
 
+use crate::metrics::{free_port, scrape, sum};
 use crate::support::{TestApp, TestClient, new_document};
 use crate::{ready, run, stderr, stdout};
 use axum::Router;
@@ -32,6 +33,7 @@ on_migrated_databases!(requests_and_their_statements_are_traced, nothing_of_a_cl
 const STOP: Duration = Duration::from_secs(8);
 
 const AWAY: &str = "traces are lost: the collector did not take them";
+const FULL: &str = "traces are lost: as many spans wait as OTEL_BSP_MAX_QUEUE_SIZE says";
 
 #[derive(Clone, Default)]
 struct Received(Arc<Mutex<Vec<(HeaderMap, Bytes)>>>);
@@ -332,6 +334,45 @@ async fn a_collector_that_is_away_holds_nothing_up() {
             assert_eq!(server.log().iter().filter(|line| line.contains(AWAY)).count(), 2, "{:#?}", server.log());
         }
     }
+}
+
+/// The first four are with the collector, which does not answer, and sixteen wait.
+#[tokio::test]
+async fn spans_that_find_the_queue_full_are_counted_and_told_of() {
+    let database = Database::migrated_sqlite().await;
+    let silent = StdListener::bind("127.0.0.1:0").unwrap();
+    let (endpoint, port) = (format!("http://{}", silent.local_addr().unwrap()), free_port());
+    let settings = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "600000"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "3600000"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "16"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4"),
+        ("METRICS_PORT", &port.to_string()),
+    ];
+    let server = ready(&database, &settings).await;
+    let counts = async || {
+        let (_, samples) = scrape(port).await;
+        let count = |error| sum(&samples, "otel_sdk_processor_span_processed_total", &[("error_type", error)]);
+        format!("{} handed on, {} dropped", count(""), count("queue_full"))
+    };
+    for _ in 0..4 {
+        server.get("/").await.unwrap();
+    }
+    let none = "4 handed on, 0 dropped";
+    eventually("the collector is sent some", async || (counts().await == none).then_some(())).await;
+    for _ in 0..16 {
+        server.get("/").await.unwrap();
+    }
+    assert_eq!(counts().await, none);
+    assert!(server.log().iter().all(|line| !line.contains(FULL)), "{:#?}", server.log());
+    for _ in 0..30 {
+        server.get("/").await.unwrap();
+    }
+    assert_eq!(counts().await, "4 handed on, 30 dropped");
+    let line = server.log_line(FULL, "WARN").await;
+    assert!(line.contains(r#""spans":1"#) && !line.contains("request_id"), "{line}");
+    assert_eq!(server.log().iter().filter(|line| line.contains(FULL)).count(), 1, "{:#?}", server.log());
 }
 
 #[tokio::test]
