@@ -31,6 +31,7 @@ use sea_orm::sqlx::{self, AssertSqlSafe, ConnectOptions, Connection, Database, E
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, Statement};
 use session::{PooledSession, prepared};
 use std::ops::Deref;
+use std::pin::pin;
 use std::time::Duration;
 use tracing::log::LevelFilter;
 
@@ -208,10 +209,8 @@ impl Pool {
 
     /// A session with PostgreSQL.
     async fn acquire(&self) -> Result<PooledSession, DbErr> {
-        let (timer, _waits) = self.metrics.connection();
-        let session = PooledSession::acquire(self.inner.get_postgres_connection_pool()).await;
-        timer.end();
-        session
+        let session = pin!(PooledSession::acquire(self.inner.get_postgres_connection_pool()));
+        self.metrics.connection(session).await
     }
 
     /// A session for one statement; `None` with SQLite.

@@ -10,7 +10,7 @@
 mod histogram;
 mod requests;
 
-use crate::traces::{StatementSpan, Trace, Traces};
+use crate::traces::{DatabaseSpan, Trace, Traces};
 use axum::extract::MatchedPath;
 use histogram::Histogram;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -19,6 +19,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use requests::Requests;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// In milliseconds, as OpenTelemetry's conventions advise for the database's operations.
@@ -220,10 +223,27 @@ impl Metrics {
         OperationTimer { timer: self.timer(|meters| &meters.each_operation[operation as usize]), span }
     }
 
-    /// Begins to measure how long a connection of the pool is waited for.
-    pub(crate) fn connection(&self) -> (Timer<'_>, Option<Raised<'_>>) {
-        let waiter = self.meters.map(|meters| Raised::new(&meters.connection_waiters));
-        (self.timer(|meters| &meters.connection_waits), waiter)
+    /// A connection of the pool: measures how long it is waited for, and traces the wait where it is not there at once.
+    pub(crate) async fn connection<T, E>(
+        &self,
+        mut acquire: Pin<&mut impl Future<Output = Result<T, E>>>,
+    ) -> Result<T, E> {
+        let _waits = self.meters.map(|meters| Raised::new(&meters.connection_waiters));
+        let timer = self.timer(|meters| &meters.connection_waits);
+        let mut span = None;
+        let outcome = poll_fn(|context| {
+            let polled = acquire.as_mut().poll(context);
+            if let (Poll::Pending, None, Some(traces)) = (&polled, &span, &self.traces) {
+                span = traces.connection_wait();
+            }
+            polled
+        })
+        .await;
+        timer.end();
+        if let Some(span) = span {
+            span.end(outcome.is_err());
+        }
+        outcome
     }
 
     /// Begins to measure an entry of the audit log, from its place in the queue to the commit.
@@ -319,7 +339,7 @@ impl Timer<'_> {
 #[must_use]
 pub(crate) struct OperationTimer<'m> {
     timer: Timer<'m>,
-    span: Option<StatementSpan>,
+    span: Option<DatabaseSpan>,
 }
 
 impl OperationTimer<'_> {

@@ -1,4 +1,4 @@
-//! The spans of requests, and of what they ask the database.
+//! The spans of requests, of what they ask the database, and of their waits for it.
 //!
 //! No span holds anything of a client: names and attributes are words of this program and of HTTP, numbers, and ids that are made
 //! up. Names are those of OpenTelemetry's semantic conventions (<https://opentelemetry.io/docs/specs/semconv/http/http-spans/>, and
@@ -88,7 +88,7 @@ impl Traces {
     }
 
     /// Begins the span of a statement, if the request that asks for it is traced.
-    pub(crate) fn statement(&self, operation: &'static str, sql: &str) -> Option<StatementSpan> {
+    pub(crate) fn statement(&self, operation: &'static str, sql: &str) -> Option<DatabaseSpan> {
         Context::map_current(|context| {
             if !context.span().span_context().is_sampled() {
                 return None;
@@ -100,7 +100,20 @@ impl Traces {
             let name = table.map_or_else(|| operation.into(), |table| format!("{operation} {table}").into());
             let builder = SpanBuilder { name, ..SpanBuilder::default() };
             let builder = builder.with_kind(SpanKind::Client).with_attributes(attributes);
-            Some(StatementSpan(Box::new(builder.start_with_context(&self.0.tracer, context))))
+            Some(DatabaseSpan(Box::new(builder.start_with_context(&self.0.tracer, context))))
+        })
+    }
+
+    /// Begins the span of a wait for a connection of the pool, if the request that waits is traced. The conventions have a metric
+    /// of it, and no span.
+    pub(crate) fn connection_wait(&self) -> Option<DatabaseSpan> {
+        Context::map_current(|context| {
+            if !context.span().span_context().is_sampled() {
+                return None;
+            }
+            let builder = SpanBuilder::from_name("connection wait").with_kind(SpanKind::Internal);
+            let builder = builder.with_attributes([KeyValue::new("db.system.name", self.0.system)]);
+            Some(DatabaseSpan(Box::new(builder.start_with_context(&self.0.tracer, context))))
         })
     }
 }
@@ -176,12 +189,12 @@ impl Trace {
     }
 }
 
-/// The span of a statement. It ends when it is dropped, at the latest. In a box, since most processes make none, and each future that
-/// waits for a statement would be so much larger.
+/// The span of a statement, or of a wait for a connection. It ends when it is dropped, at the latest. In a box, since most processes
+/// make none, and each future that waits for a statement would be so much larger.
 #[derive(Debug)]
-pub(crate) struct StatementSpan(Box<Span>);
+pub(crate) struct DatabaseSpan(Box<Span>);
 
-impl StatementSpan {
+impl DatabaseSpan {
     pub(crate) fn end(mut self, failed: bool) {
         if failed {
             self.0.set_status(Status::error(""));

@@ -132,9 +132,24 @@ impl Transaction {
     pub(crate) async fn each_row<E: From<DbErr>>(
         &self,
         query: Statement,
-        mut take: impl FnMut(QueryResult) -> Result<bool, E>,
+        take: impl FnMut(QueryResult) -> Result<bool, E>,
     ) -> Result<(), E> {
         let before = self.changed.swap(true, Ordering::Relaxed);
+        let (_, timer) = self.time(&query.sql);
+        let outcome = self.hand_rows(query, take).await;
+        timer.end(&outcome);
+        if outcome? {
+            self.changed.store(before, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Whether they were handed on to the last one.
+    async fn hand_rows<E: From<DbErr>>(
+        &self,
+        query: Statement,
+        mut take: impl FnMut(QueryResult) -> Result<bool, E>,
+    ) -> Result<bool, E> {
         match &self.session {
             Session::Postgres(session) => {
                 let mut session = session.lock().await;
@@ -143,7 +158,7 @@ impl Transaction {
                     self.availability.unless_away(async { rows.try_next().await.map_err(failed) }).await?
                 {
                     if !take(row.into())? {
-                        return Ok(());
+                        return Ok(false);
                     }
                 }
             }
@@ -151,13 +166,12 @@ impl Transaction {
                 let mut rows = self.availability.unless_away(transaction.stream_raw(query)).await?;
                 while let Some(row) = self.availability.unless_away(rows.try_next()).await? {
                     if !take(row)? {
-                        return Ok(());
+                        return Ok(false);
                     }
                 }
             }
         }
-        self.changed.store(before, Ordering::Relaxed);
-        Ok(())
+        Ok(true)
     }
 }
 

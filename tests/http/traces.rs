@@ -8,6 +8,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::post;
+use futures_util::future::join_all;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Attribute;
@@ -373,6 +374,45 @@ async fn spans_that_find_the_queue_full_are_counted_and_told_of() {
     let line = server.log_line(FULL, "WARN").await;
     assert!(line.contains(r#""spans":1"#) && !line.contains("request_id"), "{line}");
     assert_eq!(server.log().iter().filter(|line| line.contains(FULL)).count(), 1, "{:#?}", server.log());
+}
+
+#[tokio::test]
+async fn a_wait_for_a_connection_has_a_span() {
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let (app, collector) = (TestApp::new(Shape::Plain, database).await, Collector::start().await);
+    let server = app.server(&collector.settings(&[("DATABASE_MAX_CONNECTIONS", "1")])).await;
+    let caller = TestClient::new(&app, &server, &app.ada().tenant, "ada", "admin");
+    let wait = eventually("a request waits for the connection of another", async || {
+        let lists = join_all((0..16).map(|_| caller.get("documents"))).await;
+        let mut waits = Vec::new();
+        for list in lists {
+            list.assert_status(200);
+            let span = collector.request(list.header("x-request-id")).await;
+            let children = collector.children(&span);
+            assert!(names(&children).contains("SELECT documents"), "{children:#?}");
+            let waited = children.into_iter().filter(|child| child.name == "connection wait");
+            waits.extend(waited.map(|wait| (span.clone(), wait)));
+        }
+        waits.pop()
+    })
+    .await;
+    let (request, wait) = wait;
+    assert_eq!((wait.kind(), wait.attributes.len()), (SpanKind::Internal, 1), "{wait:?}");
+    assert_eq!(attribute(&wait.attributes, "db.system.name"), "postgresql");
+    assert!(wait.start_time_unix_nano >= request.start_time_unix_nano, "{wait:?}, {request:?}");
+    assert!(wait.end_time_unix_nano > wait.start_time_unix_nano, "{wait:?}");
+    assert!(wait.end_time_unix_nano <= request.end_time_unix_nano, "{wait:?}, {request:?}");
+
+    // Nobody waits for a connection that is free.
+    let server = app.server(&collector.settings(&[])).await;
+    let caller = TestClient::new(&app, &server, &app.ada().tenant, "ada", "admin");
+    eventually("a request waits for nothing", async || {
+        let list = caller.get("documents").await;
+        let children = collector.children(&collector.request(list.header("x-request-id")).await);
+        assert!(names(&children).contains("SELECT documents"), "{children:#?}");
+        (!names(&children).contains("connection wait")).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
