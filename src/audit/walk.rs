@@ -7,7 +7,9 @@ use crate::ids::TenantId;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement,
 };
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// How many entries are in memory at once.
@@ -15,12 +17,36 @@ const BATCH: u64 = 1000;
 
 /// An entry as it is exported: all that its hash is made of, and the hash.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Line")]
 pub struct StoredEntry {
     /// The entry.
     #[serde(flatten)]
     pub entry: AuditEntry,
     /// The hash that it was stored with.
     pub hash: String,
+}
+
+/// A line of an export, as somebody may have written it.
+#[derive(Deserialize)]
+struct Line {
+    #[serde(flatten)]
+    entry: AuditEntry,
+    hash: String,
+    #[serde(flatten)]
+    #[allow(clippy::zero_sized_map_values, reason = "serde flattens no set")]
+    more: BTreeMap<String, IgnoredAny>,
+}
+
+impl TryFrom<Line> for StoredEntry {
+    type Error = String;
+
+    /// What no entry has is refused: its hash would say nothing of that.
+    fn try_from(Line { entry, hash, more }: Line) -> Result<Self, String> {
+        match more.into_keys().next() {
+            Some(name) => Err(format!("no entry has a member `{name}`")),
+            None => Ok(Self { entry, hash }),
+        }
+    }
 }
 
 /// A place in a chain: an entry's number and its hash.

@@ -114,6 +114,9 @@ impl Since {
             let others: usize = notes.by_log.iter().filter(|(log, _)| of_others(log)).map(|(_, all)| all.len()).sum();
             notes.by_log.retain(|log, _| !of_others(log));
             notes.total -= others;
+            if notes.total == 0 {
+                return Ok(Err(Failure::Refused("--since: there is no checkpoint of this tenant".to_owned())));
+            }
         }
         let mut misfits = notes.unsigned;
         for (log, checkpoints) in &notes.by_log {

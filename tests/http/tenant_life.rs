@@ -249,6 +249,9 @@ async fn an_export_holds_all_that_is_kept_of_the_tenant(database: Database) {
     assert!(said.contains("good ") && said.contains("fits "), "{said}");
     fs::write(folder.join("audit_logs.jsonl"), log.replacen("DATA_ACCESS", "UPDATED", 1)).unwrap();
     assert_eq!(verify(&service, &folder).await.status.code(), Some(1), "what is changed is noticed");
+    fs::write(folder.join("audit_logs.jsonl"), log.replacen('{', "{\"note\":\"x\",", 1)).unwrap();
+    let added = verify(&service, &folder).await;
+    assert!(stderr(&added).contains("line 1: no entry has a member `note`"), "{}", stderr(&added));
 }
 
 /// Verifies an exported log with the exported checkpoint and the clinic's key, without a database.

@@ -103,6 +103,10 @@ async fn one_command_makes_and_another_verifies(database: Database) {
     assert_eq!(said.lines().filter(|line| line.starts_with("fits ")).count(), 2, "{said}");
     let one = clinic.signed(&["audit", "verify", "--tenant", "other", "--since", path]).await;
     assert_eq!(one.lines().filter(|line| line.starts_with("fits ")).count(), 1, "{one}");
+    let all = keys.path().to_str().unwrap();
+    let none = clinic.run(&["audit", "verify", "--tenant", "system", "--since", path, "--key", all]).await;
+    assert_eq!(none.status.code(), Some(2), "{}", stdout(&none));
+    assert_eq!(stderr(&none).trim(), "--since: there is no checkpoint of this tenant");
     let key = std::fs::read_to_string(keys.path()).unwrap();
     let key = key.lines().find(|line| line.contains(&clinic.tenant.to_string())).unwrap();
     let output = clinic.run(&["audit", "verify", "--since", path, "--key", key]).await;

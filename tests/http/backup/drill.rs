@@ -244,6 +244,12 @@ async fn a_restored_dump_is_verified_and_each_damage_is_named() {
     let output = drill.verify("copy", &changed, &[]).await;
     assert_wrong(&output, ["record"], "record: ");
     assert!(stdout(&output).contains("its signature does not fit its text"), "{}", stdout(&output));
+    let text = fs::read_to_string(&record).unwrap();
+    let (unsigned, _) = text.split_once("\n\n").unwrap();
+    fs::write(&changed, unsigned.replacen("\"build\":\"", "\"build\":\"9", 1) + "\n").unwrap();
+    let output = drill.verify("copy", &changed, &[]).await;
+    assert_wrong(&output, ["record"], "record: ");
+    assert!(stdout(&output).contains("it is not signed"), "{}", stdout(&output));
 
     // No copy at all.
     let output = drill.verify("nowhere", &record, &[]).await;
