@@ -1,7 +1,7 @@
 -- What wrk asks for:
---   wrk ... -s bench/load.lua http://127.0.0.1:PORT -- live|ready|read|list|create|mixed FILE
--- FILE has a line for each request that is sent in turn: a token and the id of one of its tenant's documents. Prints the
--- outcome as a line of JSON.
+--   wrk ... -s bench/load.lua http://127.0.0.1:PORT -- live|ready|read|list|create|mixed|proof FILE
+-- FILE has a line for each request that is sent in turn: a token and the id of one of its tenant's documents; of
+-- proofs, a token and what is proved, such as sequence=17. Prints the outcome as a line of JSON.
 local api = "/api/v1"
 local body = '{"bucket":"scans","filename":"scan.pdf","content_type":"application/pdf","size_bytes":48213,"metadata":{"pages":3}}'
 
@@ -21,6 +21,8 @@ function init(args)
         add("POST", "/documents", token, body)
       elseif kind == "list" then
         add("GET", "/documents?limit=50", token)
+      elseif kind == "proof" then
+        add("GET", "/audit-logs/proof?" .. id, token)
       else
         add("GET", "/documents/" .. id, token)
       end
