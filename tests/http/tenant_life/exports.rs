@@ -5,6 +5,7 @@ use crate::support::SIGNING;
 use crate::{run, stderr, stdout};
 use bulkhead::note::SigningKey;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -50,6 +51,13 @@ impl Export {
     /// Brings back what a file was.
     fn put(&self, name: &str, content: &[u8]) {
         fs::write(self.path(name), content).unwrap();
+    }
+
+    /// Brings back what all files were.
+    fn put_all(&self, all: &BTreeMap<String, Vec<u8>>) {
+        for (name, content) in all {
+            self.put(name, content);
+        }
     }
 
     /// Makes a manifest anew of what is there, and has the installation sign it.
@@ -165,7 +173,7 @@ async fn a_good_export_verifies_and_each_fault_is_found(database: Database) {
     assert_faults(&export.verify().await, &[not_signed, ("users.jsonl", "bytes in place of")]);
     fs::remove_file(export.path("manifest.note")).unwrap();
     export.assert_fault("manifest.note", "is missing: nobody has signed this export").await;
-    all.iter().for_each(|(name, content)| export.put(name, content));
+    export.put_all(&all);
     assert!(export.verify().await.status.success(), "all is as it was");
 
     // Keys of others: of another installation, and of other texts.
@@ -234,13 +242,13 @@ async fn a_log_that_was_no_chain_when_it_was_signed_is_found(database: Database)
         ),
         ("checkpoint", other, "is of another tenant's log".to_owned()),
     ] {
-        all.iter().for_each(|(name, content)| export.put(name, content));
+        export.put_all(&all);
         export.put(name, content.as_bytes());
         export.sign();
         export.assert_fault(name, &fault).await;
     }
     // A file that is none of the folder's.
-    all.iter().for_each(|(name, content)| export.put(name, content));
+    export.put_all(&all);
     let manifest = str::from_utf8(&all["manifest.json"]).unwrap().replace("users.jsonl", "../audit.keys");
     export.put("manifest.json", manifest.as_bytes());
     export.sign();
@@ -251,7 +259,7 @@ async fn a_log_that_was_no_chain_when_it_was_signed_is_found(database: Database)
     assert_faults(&export.verify().await, &[("manifest.json", "is no")]);
     // Breaks without end are not kept.
     let edited = line(1).replacen("CREATED", "UPDATED", 1).repeat(100_001);
-    all.iter().for_each(|(name, content)| export.put(name, content));
+    export.put_all(&all);
     export.put("audit_logs.jsonl", edited.as_bytes());
     export.sign();
     export.assert_fault("audit_logs.jsonl", "broken or repaired in more than 100000 places").await;
