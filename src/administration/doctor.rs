@@ -2,6 +2,7 @@
 //! what mends it. Changes nothing.
 
 use super::finding::{Finding, Verdict};
+use super::run_time_login::{Unfit, fitness};
 use super::ways::{migration_ways, policies, pooler};
 use crate::auth::{Auth, KeyStatus};
 use crate::clock::unix_seconds;
@@ -193,6 +194,7 @@ fn unguarded(variable: &str, error: &DbErr) -> Finding {
 /// What PostgreSQL says of itself and of the login.
 #[derive(FromQueryResult)]
 struct Server {
+    login: String,
     superuser: bool,
     bypasses: bool,
     /// What lets the login have the rights of [`database::APP_ROLE`], of which it is a member, at all times.
@@ -203,7 +205,7 @@ struct Server {
 }
 
 /// A login lacks nothing that takes the role on by its settings.
-const SERVER: &str = "SELECT login.rolsuper AS superuser, login.rolbypassrls AS bypasses,
+const SERVER: &str = "SELECT login.rolname::text AS login, login.rolsuper AS superuser, login.rolbypassrls AS bypasses,
         CASE WHEN app.oid IS NULL OR NOT pg_has_role(login.oid, app.oid, 'MEMBER') OR pg_has_role(login.oid, app.oid, 'USAGE')
                 OR EXISTS (
                     SELECT FROM pg_db_role_setting s
@@ -223,27 +225,40 @@ const SERVER: &str = "SELECT login.rolsuper AS superuser, login.rolbypassrls AS 
         LEFT JOIN pg_roles app ON app.rolname = 'bulkhead_app' WHERE login.rolname = session_user";
 
 /// Asks as the login itself: [`database::APP_ROLE`] may not see what the connection is like.
-async fn ask(connection: &DatabaseConnection) -> Result<Option<Server>, DbErr> {
+async fn ask(connection: &DatabaseConnection) -> Result<Option<(Server, Result<(), Unfit>)>, DbErr> {
     let transaction = connection.begin().await?;
     transaction.execute_unprepared("SET LOCAL ROLE NONE").await?;
-    Server::find_by_statement(Statement::from_string(DbBackend::Postgres, SERVER)).one(&transaction).await
+    let server =
+        Server::find_by_statement(Statement::from_string(DbBackend::Postgres, SERVER)).one(&transaction).await?;
+    let Some(server) = server else { return Ok(None) };
+    let fitness = fitness(&transaction, &server.login).await?;
+    Ok(fitness.map(|fitness| (server, fitness)))
 }
 
 async fn server(settings: &Settings, pool: &Pool, route: Option<&Route>) -> Vec<Finding> {
-    let Ok(Some(server)) = ask(pool).await else {
+    let Ok(Some((server, fitness))) = ask(pool).await else {
         return vec![Finding::risky("server", "it does not say what the login may do", "see the rights of the login")];
     };
     let pooled = matches!(route, Some(Route::Transactions { .. }));
     let mut findings = Vec::new();
-    let prepare = "`bulkhead database prepare` makes a login for run time: name it in DATABASE_URL, and the owner in MIGRATION_DATABASE_URL";
-    findings.push(match (server.superuser, server.bypasses) {
-        (true, _) => Finding::risky(
-            "login",
-            "DATABASE_URL logs in as a superuser: whoever has it reads and changes all",
-            prepare,
+    // One login for all is allowed: every request takes on the rights of the API's role.
+    let risk = match fitness {
+        _ if server.superuser => Some("DATABASE_URL logs in as a superuser: whoever has it reads and changes all"),
+        _ if server.bypasses => Some("the login of DATABASE_URL has BYPASSRLS"),
+        Err(Unfit::Powerful) => Some("the login of DATABASE_URL may make roles or databases, or replicate"),
+        Err(Unfit::Owner) => Some(
+            "the login of DATABASE_URL owns tables or the database, or is a member of their owner: whoever has it can turn \
+             row-level security and the audit log's triggers off",
         ),
-        (_, true) => Finding::risky("login", "the login of DATABASE_URL has BYPASSRLS", prepare),
-        _ => Finding::good("login", "it is no superuser"),
+        Ok(()) => None,
+    };
+    findings.push(match risk {
+        Some(risk) => {
+            let mend = "`bulkhead database prepare` makes a login for run time: name it in DATABASE_URL, and the owner in \
+                        MIGRATION_DATABASE_URL; see docs/tenancy.md, \"Roles of your own\"";
+            Finding::risky("login", risk, mend)
+        }
+        None => Finding::good("login", "it is no superuser, owns nothing, and makes no roles"),
     });
     if let Some(grant) = server.lacking {
         let text = "the login of DATABASE_URL inherits no right of bulkhead_app, of which it is a member: it can do nothing \

@@ -13,7 +13,7 @@ pub enum Prepared {
     PasswordSet,
 }
 
-/// Why a login is not one of run time. Nothing has changed then.
+/// Why a login is not one of run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfit {
     /// It is a superuser, or may bypass row-level security, replicate, or make roles or databases.
@@ -38,8 +38,24 @@ const FIND: &str =
             AND pg_has_role(r.oid, d.datdba, 'MEMBER')) AS owns
     FROM pg_roles r WHERE r.rolname = $1";
 
+/// Whether this login of PostgreSQL is one of run time; `None` where there is no such login.
+pub(super) async fn fitness(
+    connection: &impl ConnectionTrait,
+    login: &str,
+) -> Result<Option<Result<(), Unfit>>, DbErr> {
+    let find = Statement::from_sql_and_values(DbBackend::Postgres, FIND, [login.into()]);
+    let Some(row) = connection.query_one_raw(find).await? else { return Ok(None) };
+    Ok(Some(if row.try_get("", "powerful")? {
+        Err(Unfit::Powerful)
+    } else if row.try_get("", "owns")? {
+        Err(Unfit::Owner)
+    } else {
+        Ok(())
+    }))
+}
+
 /// Makes this login of PostgreSQL, or sets its password, and lets it act as the API: one transaction. `connection` must have
-/// the right to make roles.
+/// the right to make roles. Nothing has changed where the login is unfit.
 pub async fn prepare_login(
     connection: &DatabaseConnection,
     login: &str,
@@ -54,18 +70,10 @@ pub async fn prepare_login(
         .execute_unprepared("SELECT pg_advisory_xact_lock(hashtextextended('bulkhead/run-time-login', 0))")
         .await?;
     transaction.execute_unprepared(MAKE_APP_ROLE).await?;
-    let found = transaction.query_one_raw(statement(FIND, &[login])).await?;
-    if let Some(row) = &found {
-        if row.try_get("", "powerful")? {
-            return Ok(Err(Unfit::Powerful));
-        }
-        if row.try_get("", "owns")? {
-            return Ok(Err(Unfit::Owner));
-        }
-    }
-    let (change, prepared) = match found {
+    let (change, prepared) = match fitness(&transaction, login).await? {
+        Some(Err(unfit)) => return Ok(Err(unfit)),
         None => ("CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD %L", Prepared::Made),
-        Some(_) => ("ALTER ROLE %I LOGIN PASSWORD %L", Prepared::PasswordSet),
+        Some(Ok(())) => ("ALTER ROLE %I LOGIN PASSWORD %L", Prepared::PasswordSet),
     };
     // The server may log the statement, so it gets what it would store, as psql's \password does
     // (postgresql.org/docs/current/sql-createrole.html, "PASSWORD").

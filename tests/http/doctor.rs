@@ -224,6 +224,28 @@ async fn a_parameter_that_a_pooler_refuses_has_its_setting_named() {
 }
 
 #[tokio::test]
+async fn a_login_that_can_change_the_guards_is_a_risk() {
+    let Some(app) = deployment().await else { return };
+    let owner = app.owning_login("").await;
+    succeed(&app.roles(&owner, &owner), &["migrate", "up"]).await;
+    let look = async |login: &str| run(&["doctor"], &borrowed(&app.roles(login, &owner))).await;
+    let (member, maker, plain) = (app.login("").await, app.login("CREATEROLE").await, app.login("").await);
+    app.execute(&format!("GRANT {owner} TO {member}")).await;
+    for (login, said) in [
+        (&owner, "risky  login: the login of DATABASE_URL owns tables or the database"),
+        (&member, "risky  login: the login of DATABASE_URL owns tables or the database"),
+        (&maker, "risky  login: the login of DATABASE_URL may make roles"),
+    ] {
+        let output = look(login).await;
+        assert!(output.status.success() && says(&output, said), "{said}: {}", stdout(&output));
+        assert!(!says(&output, "good   login: "), "{}", stdout(&output));
+        assert!(mend_of(&output, said).starts_with("`bulkhead database prepare` makes a login for run time"));
+    }
+    let output = look(&plain).await;
+    assert!(output.status.success() && says(&output, "good   login: "), "{}", stdout(&output));
+}
+
+#[tokio::test]
 async fn a_login_that_inherits_nothing_is_named_with_the_grant() {
     let Some(app) = deployment().await else { return };
     let owner = app.owning_login("").await;
