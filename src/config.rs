@@ -46,6 +46,10 @@ use tracing_subscriber::filter::Targets;
 /// rate of one a minute is more nanoseconds than it can hold.
 const RATE_LIMIT_MAX: u32 = 1_000_000;
 
+/// The most that PostgreSQL takes for its max_connections
+/// (<https://www.postgresql.org/docs/current/view-pg-settings.html> shows it, as `max_val`).
+const CONNECTIONS_MAX: u32 = 262_143;
+
 const PORT: Form = Form::Number(0, 65535);
 
 /// The settings of the process. Read once, at the start; never changed.
@@ -208,7 +212,7 @@ impl Settings {
             migration_ddl_lock_timeout: reader.seconds("MIGRATION_DDL_LOCK_TIMEOUT_SECONDS", 5, 1),
             migration_statement_timeout: reader.seconds("MIGRATION_STATEMENT_TIMEOUT_SECONDS", 3600, 1),
             migration_allow_unknown: reader.flag("MIGRATION_ALLOW_UNKNOWN", false),
-            database_max_connections: reader.at_least("DATABASE_MAX_CONNECTIONS", 10, 1),
+            database_max_connections: reader.within("DATABASE_MAX_CONNECTIONS", 10, 1..=CONNECTIONS_MAX),
             database_acquire_timeout: reader.seconds("DATABASE_ACQUIRE_TIMEOUT_SECONDS", 10, 1),
             database_statement_timeout: reader.seconds("DATABASE_STATEMENT_TIMEOUT_SECONDS", 30, 1),
             auth: reader.auth(environment),

@@ -65,6 +65,17 @@ fn rate_limits_have_an_upper_bound() {
 }
 
 #[test]
+fn connections_are_at_most_as_many_as_postgresql_takes() {
+    let connections =
+        |text| read(&[("DATABASE_MAX_CONNECTIONS", text)]).0.map(|settings| settings.database_max_connections);
+    assert_eq!(connections("262143").unwrap(), 262_143);
+    for more in ["262144", "4294967295"] {
+        let error = connections(more).unwrap_err().to_string();
+        assert_eq!(error, format!("DATABASE_MAX_CONNECTIONS: must be 1 to 262143, not {more}"));
+    }
+}
+
+#[test]
 fn metadata_is_at_most_as_long_as_a_body() {
     let bounds = |pairs: &[(&str, &str)]| read(pairs).0.map(|settings| settings.max_metadata_bytes);
     assert_eq!(bounds(&[]).unwrap(), 65_536);

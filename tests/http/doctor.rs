@@ -88,6 +88,21 @@ async fn what_is_wrong_is_named_with_its_mend() {
 }
 
 #[tokio::test]
+async fn more_connections_than_postgresql_takes_are_refused() {
+    let database = Database::migrated_sqlite().await;
+    let output = doctor(&database, &[("DATABASE_MAX_CONNECTIONS", "4294967295")]).await;
+    let said = "DATABASE_MAX_CONNECTIONS: must be 1 to 262143, not 4294967295";
+    assert!(
+        output.status.code() == Some(2) && stderr(&output).contains(said),
+        "{:?}: {}",
+        output.status,
+        stderr(&output)
+    );
+    let output = doctor(&database, &[("DATABASE_MAX_CONNECTIONS", "262143")]).await;
+    assert!(output.status.success(), "{:?}: {}{}", output.status, stdout(&output), stderr(&output));
+}
+
+#[tokio::test]
 async fn an_empty_or_absent_database_is_one_thing() {
     let database = Database::sqlite();
     let file = database.url.trim_start_matches("sqlite://").split('?').next().unwrap();
