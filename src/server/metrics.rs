@@ -71,9 +71,10 @@ async fn registry(state: &AppState) -> Option<Registry> {
     let times = times.map(|(each, time)| (each.name(), time.as_secs_f64()));
     gauges(&mut registry, "bulkhead_phase_duration", "How long it was in each phase", seconds(), "phase", times);
 
-    let checks = checks.map(|(check, passes)| (check, f64::from(u8::from(passes))));
-    let help = "The checks of readiness: 1 for one that passes";
-    gauges(&mut registry, "bulkhead_check_passes", help, None, "check", checks);
+    let told =
+        checks.into_iter().filter_map(|(check, passes)| passes.map(|passes| (check, f64::from(u8::from(passes)))));
+    let help = "The checks of readiness: 1 for one that passes; none for isolation where it cannot be told";
+    gauges(&mut registry, "bulkhead_check_passes", help, None, "check", told);
 
     let (size, idle) = state.database.connections();
     let connections = [("idle", count(idle)), ("used", count(size.saturating_sub(idle)))];
@@ -137,13 +138,13 @@ fn gauge(registry: &mut Registry, name: &str, help: &str, unit: Option<Unit>, va
     register(registry, name, help, unit, gauge);
 }
 
-fn gauges<const N: usize>(
+fn gauges(
     registry: &mut Registry,
     name: &str,
     help: &str,
     unit: Option<Unit>,
     label: &'static str,
-    values: [(&'static str, f64); N],
+    values: impl IntoIterator<Item = (&'static str, f64)>,
 ) {
     let family = Family::<[(&str, &str); 1], Value>::default();
     for (text, value) in values {

@@ -8,6 +8,7 @@ use bulkhead::error::ErrorCode;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, TestRunner};
 use reqwest::{Client, Method, StatusCode};
+use sea_orm::{ConnectionTrait, TransactionTrait};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -259,6 +260,33 @@ async fn a_start_that_waits_serves_metrics() {
     assert_eq!(sum(&samples, "bulkhead_check_passes", &[("check", "schema")]), 0.0, "{text}");
     let answer = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
+}
+
+/// Nobody is woken for tenants that are not kept apart where only a lock hides it.
+#[tokio::test]
+async fn isolation_behind_a_lock_is_no_fault() {
+    let Some(database) = Database::migrated_postgres().await else { return };
+    let port = free_port();
+    let _server = ready(&database, &[("METRICS_PORT", &port.to_string())]).await;
+    let isolation = async || {
+        let (_, samples) = scrape(port).await;
+        let of = |check: &str| {
+            let fits = |sample: &&Sample| {
+                sample.name == "bulkhead_check_passes" && sample.labels.get("check").is_some_and(|is| is == check)
+            };
+            samples.iter().find(fits).map(|sample| sample.value)
+        };
+        assert_eq!((of("database"), of("schema")), (Some(1.0), Some(1.0)));
+        of("isolation")
+    };
+    assert_eq!(isolation().await, Some(1.0));
+    let owner = database.connect().await;
+    let lock = owner.begin().await.unwrap();
+    lock.execute_unprepared("LOCK TABLE documents IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    assert_eq!(isolation().await, None);
+    lock.rollback().await.unwrap();
+    owner.execute_unprepared("ALTER TABLE documents NO FORCE ROW LEVEL SECURITY").await.unwrap();
+    eventually("the fault is seen", async || (isolation().await == Some(0.0)).then_some(())).await;
 }
 
 /// Until the last request has ended.
