@@ -76,16 +76,26 @@ enum Protocol {
     HttpProtobuf,
 }
 
+/// Where spans are sent by the specification's OTEL_TRACES_EXPORTER: to the collector, or nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Exporter {
+    Otlp,
+    None,
+}
+
 impl EnvReader<'_> {
     /// Reads all of the variables, also where nothing is sent, so that every error is reported.
     pub(super) fn traces(&mut self) -> Option<TraceSettings> {
         let disabled = self.flag("OTEL_SDK_DISABLED", false);
+        let exporter = self.choice("OTEL_TRACES_EXPORTER", Exporter::Otlp);
         let endpoint = self.collector("OTEL_EXPORTER_OTLP_ENDPOINT");
         let own = self.collector("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
         // The path belongs to it.
         let below = |url: Url| Url::parse(&format!("{}{PATH}", url.as_str().trim_end_matches('/'))).ok();
         let collector = own.or_else(|| endpoint.and_then(below));
-        self.choice("OTEL_EXPORTER_OTLP_PROTOCOL", Protocol::HttpProtobuf);
+        for name in ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] {
+            self.choice(name, Protocol::HttpProtobuf);
+        }
         let headers = self.headers();
         let timeout = self.milliseconds("OTEL_EXPORTER_OTLP_TIMEOUT", 10_000);
         let own_name = self.is_set("OTEL_SERVICE_NAME");
@@ -98,7 +108,7 @@ impl EnvReader<'_> {
         let delay = self.milliseconds("OTEL_BSP_SCHEDULE_DELAY", 5_000);
         let queue = self.within("OTEL_BSP_MAX_QUEUE_SIZE", 2_048, 1..=QUEUE_MAX);
         let batch = self.within("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512, 1..=QUEUE_MAX);
-        let collector = collector.filter(|_| !disabled)?;
+        let collector = collector.filter(|_| !disabled && exporter == Exporter::Otlp)?;
         Some(TraceSettings {
             collector,
             headers,
@@ -221,6 +231,8 @@ mod tests {
         assert!(read(&[]).unwrap().is_none());
         assert!(read(&[("OTEL_SERVICE_NAME", "x"), ("OTEL_TRACES_SAMPLER", "always_on")]).unwrap().is_none());
         assert!(read(&[ENDPOINT, ("OTEL_SDK_DISABLED", "true")]).unwrap().is_none());
+        assert!(read(&[ENDPOINT, ("OTEL_TRACES_EXPORTER", "none")]).unwrap().is_none());
+        assert!(read(&[ENDPOINT, ("OTEL_TRACES_EXPORTER", "otlp")]).unwrap().is_some());
         assert_eq!(traces(&[]).collector.as_str(), "http://localhost:4318/v1/traces");
         let below = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://otlp.example.org/team/")]).unwrap().unwrap();
         assert_eq!(below.collector.as_str(), "https://otlp.example.org/team/v1/traces");
@@ -238,6 +250,8 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector/v1/traces?key=hunter2"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
+            ("OTEL_TRACES_EXPORTER", "zipkin"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "hunter2"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "a b=hunter2"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "x=hunter2%0a"),

@@ -281,7 +281,9 @@ async fn a_stop_sends_what_waits() {
 async fn a_share_or_none_of_the_requests_is_traced() {
     let (database, collector) = (Database::migrated_sqlite().await, Collector::start().await);
     let none = [("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0")];
-    for off in [&[("OTEL_SDK_DISABLED", "true")][..], &[("OTEL_TRACES_SAMPLER", "always_off")], &none] {
+    let disabled = [("OTEL_SDK_DISABLED", "true")];
+    let off = [("OTEL_TRACES_SAMPLER", "always_off")];
+    for off in [&disabled[..], &[("OTEL_TRACES_EXPORTER", "none")], &off, &none] {
         let mut server = ready(&database, &collector.settings(off)).await;
         server.get("/").await.unwrap();
         server.signal(Signal::TERM);

@@ -127,6 +127,8 @@ REFUSED = [
     {"OTEL_EXPORTER_OTLP_HEADERS": "x"},
     {"OTEL_RESOURCE_ATTRIBUTES": "region"},
     {"OTEL_TRACES_SAMPLER": "jaeger_remote"},
+    {"OTEL_TRACES_EXPORTER": "zipkin"},
+    {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"},
     {"OTEL_TRACES_SAMPLER_ARG": "1.1"},
     {"OTEL_BSP_MAX_QUEUE_SIZE": "65537"},
 ]
