@@ -142,6 +142,7 @@ async fn wait_for_database(state: &AppState) -> Result<SchemaState, StartupError
     let mut wait = Wait::new(settings);
     loop {
         let mut read = pin!(state.runner.state(&state.database));
+        let mut asked = Instant::now();
         // The pool waits longer from try to try, and does not say what it waits for.
         let cause: StartupError = loop {
             let outcome = match tokio::time::timeout(SCHEMA_POLL_INTERVAL, &mut read).await {
@@ -156,10 +157,13 @@ async fn wait_for_database(state: &AppState) -> Result<SchemaState, StartupError
                 (Some(cause), _) => break StartupError::database("DATABASE_URL", &settings.database, &cause),
                 (None, Some(error)) => break StartupError::unreadable_history(settings, &error),
                 // The database answers: the read waits for a lock, or the network is slow.
-                (None, None) if wait.logged.is_none() => {}
-                // The database answers again, which the pool may not have noticed.
+                (None, None) if wait.logged.is_none() && asked.elapsed() < settings.database_acquire_timeout => {}
+                // The database answers again, which the pool may not have noticed; or this session of several gets no answer.
                 (None, None) => {
-                    wait.logged = None;
+                    if wait.logged.take().is_none() {
+                        tracing::warn!("the database answers, but does not say which migrations it has: asking again");
+                    }
+                    asked = Instant::now();
                     read.set(state.runner.state(&state.database));
                 }
             }

@@ -14,7 +14,7 @@ use std::fmt::Debug;
 use std::path::Path;
 use std::process::Output;
 use test_support::{Database, SOON, Server};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 /// The fixtures' first migration.
@@ -41,8 +41,13 @@ fn spawn(database: &Database, fixture_name: &str, arguments: &[&str]) -> Child {
 
 /// Runs a command to its end, which must come soon.
 async fn run(database: &Database, fixture_name: &str, arguments: &[&str]) -> Output {
-    let output = command(database, fixture_name, arguments).output();
-    tokio::time::timeout(SOON, output).await.expect("it ends").unwrap()
+    let mut child = spawn(database, fixture_name, arguments);
+    let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let all = async { tokio::try_join!(out.read_to_end(&mut stdout), err.read_to_end(&mut stderr)) };
+    let ended = tokio::time::timeout(SOON, all).await;
+    assert!(ended.is_ok(), "{arguments:?} does not end: {}", String::from_utf8_lossy(&stderr));
+    Output { status: child.wait().await.unwrap(), stdout, stderr }
 }
 
 /// Runs a command that must succeed; returns what it printed.

@@ -1,8 +1,8 @@
 //! Roles that may not change the schema, files that may not be written, poolers that strand locks.
 
-use crate::{count, fail, fixture, succeed, with_seeds};
-use sea_orm::ConnectionTrait;
-use test_support::{Database, PgBouncer, Server};
+use crate::{command, count, fail, fixture, stderr, succeed, with_seeds};
+use sea_orm::{ConnectionTrait, TransactionTrait};
+use test_support::{Database, PgBouncer, SOON, Server};
 
 /// The database as another role sees it.
 fn as_role(database: &Database, role: &str) -> String {
@@ -66,6 +66,24 @@ async fn a_pooler_in_transaction_mode_is_refused_with_the_remedy_and_may_still_s
     drop(Server::ready(fixture(), &database, &[("MIGRATION_DATABASE_URL", direct.as_str())]).await);
     database.url = direct;
     assert!(!database.tables().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_pooler_that_has_no_session_to_give_does_not_hold_a_command_for_long() {
+    let Some(mut database) = Database::postgres_of_our_own().await else { return };
+    let Some(pooler) = PgBouncer::start(&database, "transaction", 1).await else { return };
+    let direct = std::mem::replace(&mut database.url, pooler.url.clone());
+    let holder = sea_orm::Database::connect(&database.url).await.unwrap();
+    let transaction = holder.begin().await.unwrap();
+    for arguments in [&["migrate", "up"][..], &["start"]] {
+        let output = command(&database, "", arguments).env("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "1").output();
+        let output = tokio::time::timeout(SOON, output).await.expect("it ends").unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("no answer from"), "{arguments:?}: {}", stderr(&output));
+    }
+    transaction.rollback().await.unwrap();
+    holder.close().await.unwrap();
+    database.url = direct;
 }
 
 #[tokio::test]

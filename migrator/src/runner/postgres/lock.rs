@@ -4,7 +4,7 @@ use super::pooler::reject_pooler;
 use crate::error::MigrationError;
 use crate::runner::Options;
 use crate::runner::progress::{AbortOnDrop, Progress, report};
-use sea_orm_migration::sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sea_orm_migration::sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sea_orm_migration::sea_orm::sqlx::{self, ConnectOptions, Connection, Row};
 use sea_orm_migration::sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, Statement,
@@ -33,7 +33,7 @@ pub(super) struct LockSession<'a> {
 
 impl<'a> LockSession<'a> {
     pub(super) async fn open(options: &'a Options, connect: &'a PgConnectOptions) -> Result<Self, MigrationError> {
-        reach(connect, options.connect_timeout).await?;
+        let other = session(connect, options.connect_timeout).await?;
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(options.connect_timeout)
@@ -43,7 +43,7 @@ impl<'a> LockSession<'a> {
             .connect_with(connect.clone())
             .await
             .map_err(connect_error)?;
-        let pid = reject_pooler(&pool, connect, options.connect_timeout).await?;
+        let pid = reject_pooler(&pool, other, options.connect_timeout).await?;
         // From PostgreSQL 14 on the server notices within half a second that a killed client is gone, also while a
         // statement runs, and releases the lock.
         sqlx::raw_sql(
@@ -167,18 +167,21 @@ async fn waiting_for(connect: &PgConnectOptions, pid: i32) -> Result<String, sql
     Ok(text)
 }
 
-/// Opens a session and closes it. A server that is there and has no session left, or is only starting, is asked again.
+/// Opens a session and closes it.
 pub(in crate::runner) async fn reach(connect: &PgConnectOptions, timeout: Duration) -> Result<(), DbErr> {
+    // It has served its purpose, however it ends.
+    let _ = session(connect, timeout).await?.close().await;
+    Ok(())
+}
+
+/// Opens a session. A server that is there and has no session left, or is only starting, is asked again.
+async fn session(connect: &PgConnectOptions, timeout: Duration) -> Result<PgConnection, DbErr> {
     let end = Instant::now() + timeout;
-    let mut last = sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
+    let mut last = no_answer();
     loop {
         let left = end.saturating_duration_since(Instant::now());
         match tokio::time::timeout(left, connect.connect()).await {
-            Ok(Ok(session)) => {
-                // It has served its purpose, however it ends.
-                let _ = session.close().await;
-                return Ok(());
-            }
+            Ok(Ok(session)) => return Ok(session),
             Ok(Err(sqlx::Error::Database(refusal))) if refusal.is_transient_in_connect_phase() => {
                 last = sqlx::Error::Database(refusal);
                 tokio::time::sleep(POLL_INTERVAL).await;
@@ -187,6 +190,10 @@ pub(in crate::runner) async fn reach(connect: &PgConnectOptions, timeout: Durati
             Err(_) => return Err(connect_error(last)),
         }
     }
+}
+
+pub(super) fn no_answer() -> sqlx::Error {
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))
 }
 
 pub(super) fn connect_error(error: sqlx::Error) -> DbErr {
