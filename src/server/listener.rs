@@ -196,7 +196,12 @@ impl Server {
             }
         }
         // What has come by the end is taken, too: as many as the kernel holds, since others may go on coming.
-        for _ in 0..BACKLOG {
+        self.accept_waiting(listener, BACKLOG).await;
+    }
+
+    /// Serves the connections that wait, `most` at most.
+    async fn accept_waiting(&self, listener: &TcpListener, most: i32) {
+        for _ in 0..most {
             match unconstrained(listener.accept()).now_or_never() {
                 Some(Ok((stream, peer))) => self.connect(stream, peer).await,
                 Some(Err(error)) if is_clients(&error) => {}
@@ -306,7 +311,6 @@ mod tests {
     use super::*;
     use socket2::SockFilter;
     use std::io::Write as _;
-    use std::sync::atomic::{AtomicBool, Ordering};
 
     /// Drops packets without the flag SYN: the end of a handshake, and what comes after it. A packet begins with its TCP header
     /// here; RFC 9293, 3.1 has the flags in its byte 13. <https://www.kernel.org/doc/html/latest/networking/filter.html>
@@ -349,36 +353,25 @@ mod tests {
         }
     }
 
-    /// Others that make room for one another: there is always one to accept.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn connections_that_keep_coming_do_not_put_off_the_end() {
+    #[tokio::test]
+    async fn no_more_waiting_connections_are_taken_than_is_said() {
         let (listener, address) = bind("PORT", Ipv4Addr::LOCALHOST.into(), 0).unwrap().listen().unwrap();
         let settings = Arc::new(Settings::read(&|_| None).0.unwrap());
         let server = Server {
             router: Router::new(),
             graceful: GracefulShutdown::new(),
-            connections: Connections::new(1),
+            connections: Connections::new(10),
             settings,
         };
-        let stop = Arc::new(AtomicBool::new(false));
-        let clients = [(); 4].map(|()| {
-            let stop = Arc::clone(&stop);
-            std::thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    if let Ok(stream) = std::net::TcpStream::connect(address) {
-                        // Else the machine would soon have no port left for another one.
-                        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
-                    }
-                }
-            })
-        });
-        let end = tokio::time::sleep(Duration::from_millis(100));
-        let ended = tokio::time::timeout(Duration::from_secs(5), server.accept_until(&listener, end)).await;
-        stop.store(true, Ordering::Relaxed);
-        for client in clients {
-            client.join().unwrap();
-        }
-        ended.unwrap();
+        let clients = [(); 5].map(|()| std::net::TcpStream::connect(address).unwrap());
+        // It tells that there are some; what is left of the others is counted.
+        let first = listener.accept().await.unwrap();
+        server.accept_waiting(&listener, 2).await;
+        let left = std::iter::from_fn(|| unconstrained(listener.accept()).now_or_never()).count();
+        assert_eq!(left, 2);
+        // None waits: it ends at once.
+        server.accept_waiting(&listener, 2).await;
+        drop((first, clients));
     }
 
     /// What the next connection sends first.
