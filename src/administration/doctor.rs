@@ -245,10 +245,13 @@ async fn server(settings: &Settings, pool: &Pool, route: Option<&Route>) -> Vec<
     let risk = match fitness {
         _ if server.superuser => Some("DATABASE_URL logs in as a superuser: whoever has it reads and changes all"),
         _ if server.bypasses => Some("the login of DATABASE_URL has BYPASSRLS"),
-        Err(Unfit::Powerful) => Some("the login of DATABASE_URL may make roles or databases, or replicate"),
+        Err(Unfit::Powerful) => Some(
+            "the login of DATABASE_URL may make roles or databases, replicate, or act on the server's files or programs, or is a \
+             member of a role that may or is a superuser",
+        ),
         Err(Unfit::Owner) => Some(
-            "the login of DATABASE_URL owns tables or the database, or is a member of their owner: whoever has it can turn \
-             row-level security and the audit log's triggers off",
+            "the login of DATABASE_URL owns tables, functions, the schema or the database, or is a member of their owner: whoever \
+             has it can turn row-level security and the audit log's triggers off",
         ),
         Ok(()) => None,
     };

@@ -16,9 +16,10 @@ pub enum Prepared {
 /// Why a login is not one of run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfit {
-    /// It is a superuser, or may bypass row-level security, replicate, or make roles or databases.
+    /// It is a superuser, or may bypass row-level security, replicate, run programs or use files of the server, or make roles or
+    /// databases; or it is a member of a role that is or may.
     Powerful,
-    /// It owns the database or a table of the schema, or is a member of a role that does.
+    /// It owns the database, the schema, or a table or function of it, or is a member of a role that does.
     Owner,
 }
 
@@ -30,12 +31,19 @@ BEGIN
     END IF;
 END $$";
 
-const FIND: &str =
-    "SELECT r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication AS powerful,
-    EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = quote_ident(current_schema())::regnamespace
+/// With each role that it may turn into by SET ROLE. Some of the server's own lead to a superuser's rights
+/// (postgresql.org/docs/current/predefined-roles.html). The owner of a schema may drop what others have in it
+/// (postgresql.org/docs/current/sql-droptable.html).
+const FIND: &str = "SELECT
+    EXISTS (SELECT FROM pg_roles p WHERE pg_has_role(r.oid, p.oid, 'MEMBER')
+            AND (p.rolsuper OR p.rolbypassrls OR p.rolcreaterole OR p.rolcreatedb OR p.rolreplication
+                OR p.rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files'))) AS powerful,
+    EXISTS (SELECT FROM pg_database d WHERE d.datname = current_database() AND pg_has_role(r.oid, d.datdba, 'MEMBER'))
+        OR EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = current_schema() AND pg_has_role(r.oid, n.nspowner, 'MEMBER'))
+        OR EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = quote_ident(current_schema())::regnamespace
             AND pg_has_role(r.oid, c.relowner, 'MEMBER'))
-        OR EXISTS (SELECT FROM pg_database d WHERE d.datname = current_database()
-            AND pg_has_role(r.oid, d.datdba, 'MEMBER')) AS owns
+        OR EXISTS (SELECT FROM pg_proc f WHERE f.pronamespace = quote_ident(current_schema())::regnamespace
+            AND pg_has_role(r.oid, f.proowner, 'MEMBER')) AS owns
     FROM pg_roles r WHERE r.rolname = $1";
 
 /// Whether this login of PostgreSQL is one of run time; `None` where there is no such login.

@@ -56,8 +56,11 @@ fn login(settings: &Settings) -> Result<(String, String), String> {
 fn refused(login: &str, unfit: Unfit) -> String {
     match unfit {
         Unfit::Powerful => format!(
-            "the login {login} is a superuser, or may bypass row-level security, replicate, or make roles or databases: name another one"
+            "the login {login} is a superuser, or may bypass row-level security, replicate, act on the server's files or programs, or make \
+             roles or databases, or is a member of a role that does: name another one"
         ),
-        Unfit::Owner => format!("the login {login} owns the database or its tables: name another one"),
+        Unfit::Owner => format!(
+            "the login {login} owns the database, its schema, tables or functions, or is a member of their owner: name another one"
+        ),
     }
 }

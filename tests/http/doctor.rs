@@ -245,11 +245,16 @@ async fn a_login_that_can_change_the_guards_is_a_risk() {
     succeed(&app.roles(&owner, &owner), &["migrate", "up"]).await;
     let look = async |login: &str| run(&["doctor"], &borrowed(&app.roles(login, &owner))).await;
     let (member, maker, plain) = (app.login("").await, app.login("CREATEROLE").await, app.login("").await);
-    app.execute(&format!("GRANT {owner} TO {member}")).await;
+    let (may_become, reader) = (app.login("NOINHERIT").await, app.login("").await);
+    let superuser = app.stranger("SUPERUSER").await;
+    app.execute(&format!("GRANT {owner} TO {member}; GRANT {superuser} TO {may_become}")).await;
+    app.execute(&format!("GRANT pg_read_server_files TO {reader}")).await;
     for (login, said) in [
-        (&owner, "risky  login: the login of DATABASE_URL owns tables or the database"),
-        (&member, "risky  login: the login of DATABASE_URL owns tables or the database"),
+        (&owner, "risky  login: the login of DATABASE_URL owns tables, functions, the schema or the database"),
+        (&member, "risky  login: the login of DATABASE_URL owns tables, functions, the schema or the database"),
         (&maker, "risky  login: the login of DATABASE_URL may make roles"),
+        (&may_become, "risky  login: the login of DATABASE_URL may make roles"),
+        (&reader, "risky  login: the login of DATABASE_URL may make roles"),
     ] {
         let output = look(login).await;
         assert!(output.status.success() && says(&output, said), "{said}: {}", stdout(&output));
@@ -258,6 +263,13 @@ async fn a_login_that_can_change_the_guards_is_a_risk() {
     }
     let output = look(&plain).await;
     assert!(output.status.success() && says(&output, "good   login: "), "{}", stdout(&output));
+    for thing in ["SCHEMA public", "FUNCTION public.bulkhead_note()"] {
+        app.execute("CREATE FUNCTION public.bulkhead_note() RETURNS int LANGUAGE sql AS 'SELECT 1'").await;
+        app.execute(&format!("ALTER {thing} OWNER TO {plain}")).await;
+        let output = look(&plain).await;
+        assert!(says(&output, "risky  login: the login of DATABASE_URL owns"), "{thing}: {}", stdout(&output));
+        app.execute("ALTER SCHEMA public OWNER TO CURRENT_USER; DROP FUNCTION public.bulkhead_note()").await;
+    }
 }
 
 #[tokio::test]

@@ -68,10 +68,13 @@ async fn unfit_login_is_refused_by_name() {
     let Some(app) = deployment().await else { return };
     let owner = app.owning_login("").await;
     let superuser = app.stranger("SUPERUSER").await;
+    let may_become = app.stranger("NOINHERIT").await;
+    app.execute(&format!("GRANT {superuser} TO {may_become}")).await;
     let sqlite =
         [("DATABASE_URL", "sqlite://never.db?mode=rwc".to_owned()), ("MIGRATION_DATABASE_URL", app.url(&owner))];
     for (roles, reason) in [
         (roles(&app, &superuser, "x", &owner), "is a superuser"),
+        (roles(&app, &may_become, "x", &owner), "is a member of a role that does"),
         (roles(&app, &owner, "x", &superuser), "owns the database"),
         (roles(&app, &owner, "x", &owner), "is also the login of MIGRATION_DATABASE_URL"),
         ([("DATABASE_URL", app.url("never_made")), ("MIGRATION_DATABASE_URL", app.url(&owner))], "no password"),
