@@ -99,7 +99,7 @@ let
         SHUTDOWN_DELAY_SECONDS = "5";
         SHUTDOWN_DRAIN_SECONDS = "60";
       };
-    "lets a stop end by itself" = (unitOf remote).serviceConfig.TimeoutStopSec > 5 + 60 + 1;
+    "lets a stop end by itself" = (unitOf remote).serviceConfig.TimeoutStopSec > 5 + 60 + 5 + 1;
     "leaves PostgreSQL alone" = !remote.services.postgresql.enable && (unitOf remote).requires == [ ];
     "opens the firewall on request only" =
       remote.networking.firewall.allowedTCPPorts == [ 8000 ]

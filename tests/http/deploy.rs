@@ -171,6 +171,18 @@ async fn a_stop_has_the_time_that_it_takes() {
         let granted = number(name, before);
         assert!(granted > delay + drain + rest, "{name}: {granted} s for a stop of {delay} + {drain} + {rest} s");
     }
+    let margin = number("nix/module.nix", "cfg.settings.SHUTDOWN_DRAIN_SECONDS +");
+    assert!(
+        margin > rest,
+        "nix/module.nix: TimeoutStopSec leaves {margin} s after delay and drain, of which a stop takes {rest}"
+    );
+    // Caddy waits for the longest request, and ends before it is killed.
+    let (request, grace) = (default("REQUEST_TIMEOUT_SECONDS"), number("deploy/compose/Caddyfile", "grace_period"));
+    let caddys_end = number("deploy/compose.yaml", "# Caddy's grace_period, and some more.");
+    assert!(
+        request < grace && grace < caddys_end,
+        "Caddy: request {request} s < grace_period {grace} s < stop {caddys_end} s"
+    );
     // A balancer finds a failed check while the process still serves: checks in a row, their interval, the time of one.
     let haproxy = "deploy/proxies/haproxy.cfg";
     let checked = number(haproxy, "default-server check inter") * number(haproxy, "inter 1s fall")
