@@ -176,7 +176,10 @@ pub(super) async fn isolation(pool: &Pool, access: Access) -> Vec<Finding> {
 pub(super) async fn audit_guards(connection: &DatabaseConnection, variable: &str) -> Vec<Finding> {
     match audit_guard_faults(connection).await {
         Ok(faults) if faults.is_empty() => {
-            vec![Finding::good(AUDIT_LOG, "its triggers, rights and policies are as the migrations made them")]
+            vec![Finding::good(
+                AUDIT_LOG,
+                "its triggers, functions, rights and policies are as the migrations made them",
+            )]
         }
         Ok(faults) => {
             let mend = "find out who changed it, put it back, and run `bulkhead audit verify`";

@@ -4,7 +4,6 @@ use crate::audit;
 use crate::database::{self, Access};
 use aws_lc_rs::digest::{SHA256, digest};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, FromQueryResult, Statement};
-use std::collections::HashMap;
 
 /// Who keeps tenants apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,27 +79,65 @@ const SQLITE_GUARDS: [(&str, &str); 15] = [
     ("tenants_audit_chain", "2943926ba94eaf5351ef4bbd96a24b9edffd609ba68d201acd629aefba7259ca"),
 ];
 
-/// What of the triggers, rights and policies that guard the audit log is not as it should be.
+/// The functions that make entries, guard them, and tell who a caller is, each with SHA-256 of the body that it has in the schema
+/// `public`, in hexadecimal: `SELECT proname, encode(sha256(convert_to(prosrc, 'UTF8')), 'hex') FROM pg_proc`. A migration that replaces one changes
+/// its line here.
+const POSTGRES_FUNCTIONS: [(&str, &str); 7] = [
+    ("append_entries", "e3b103852e6a76bd289536bca2af059792c7afaeebc2c2ce1ea4fae268938edd"),
+    ("begin_audit_chain", "3fbfb9263b930361f43aa6aa2c3321dc95a4aa42e7e6ddbecae49078fe320fd6"),
+    ("canonical_json", "d19b64549c68373864d38e8291009d959ba210aeba09dbfc65c19194847702c9"),
+    ("continue_audit_chain", "03471b8e5a0fb35b4c2db2df1b8e1877cf1537b31b3d15d7cae15fd2b30976ef"),
+    ("find_caller", "607a50b81d77c45874f7ae7c6319fad717c657f8f74fe43c5333b60cf4359c98"),
+    ("record_entries", "43ebe4afe15e80d85128b3dff89c00f14d58fb3f1febb0b8fd19690c2744b180"),
+    ("refuse_change", "c7661d72c517eb805a6ea26cf53cc5aa6c2121300388533bb98b37a1d281e488"),
+];
+
+/// What their bodies name together with their schema.
+const OF_THE_SCHEMA: [&str; 6] = ["append_entries", "audit_heads", "audit_logs", "canonical_json", "tenants", "users"];
+
+/// What of the triggers, functions, rights and policies that guard the audit log is not as the migrations of this build made it.
 pub async fn audit_guard_faults(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
-    if connection.get_database_backend() == DbBackend::Postgres {
-        let Isolation::NotEnforced(mut faults) = Isolation::look(connection, Access::Operate).await? else {
-            return Ok(Vec::new());
-        };
-        // What concerns other tables alone is for `migrate verify`.
-        faults
-            .retain(|fault| fault.contains("audit_") || !(fault.starts_with("table ") || fault.starts_with("policy ")));
-        return Ok(faults);
-    }
-    let sql = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'";
-    let rows = connection.query_all_raw(Statement::from_string(DbBackend::Sqlite, sql)).await?;
-    let there = rows.iter().map(|row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?)));
-    let there = there.collect::<Result<HashMap<String, String>, DbErr>>()?;
-    let fault = |(name, sha256): (&str, &str)| match there.get(name) {
-        None => Some(format!("trigger {name} is missing")),
-        Some(sql) if hex::encode(digest(&SHA256, sql.as_bytes())) != sha256 => {
-            Some(format!("trigger {name} is not the one that the migrations made"))
-        }
-        Some(_) => None,
+    let rows = async |sql: &str| {
+        let statement = Statement::from_string(connection.get_database_backend(), sql);
+        connection.query_all_raw(statement).await
     };
-    Ok(SQLITE_GUARDS.into_iter().filter_map(fault).collect())
+    if connection.get_database_backend() != DbBackend::Postgres {
+        let triggers = rows("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").await?;
+        let triggers = triggers.iter().map(|row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?)));
+        return Ok(unlike("trigger", &SQLITE_GUARDS, &triggers.collect::<Result<Vec<_>, DbErr>>()?));
+    }
+    let mut faults = match Isolation::look(connection, Access::Operate).await? {
+        Isolation::NotEnforced(faults) => faults,
+        Isolation::Database | Isolation::Application => Vec::new(),
+    };
+    // What concerns other tables alone is for `migrate verify`.
+    faults.retain(|fault| fault.contains("audit_") || !(fault.starts_with("table ") || fault.starts_with("policy ")));
+    let functions = rows(
+        "SELECT proname::text, prosrc, quote_ident(current_schema()) FROM pg_proc
+        WHERE pronamespace = quote_ident(current_schema())::regnamespace",
+    )
+    .await?;
+    let functions = functions.iter().map(|row| {
+        let (name, body, schema): (String, String, String) =
+            (row.try_get_by_index(0)?, row.try_get_by_index(1)?, row.try_get_by_index(2)?);
+        let body = OF_THE_SCHEMA
+            .iter()
+            .fold(body, |body, name| body.replace(&format!("{schema}.{name}"), &format!("public.{name}")));
+        Ok((name, body))
+    });
+    faults.extend(unlike("function", &POSTGRES_FUNCTIONS, &functions.collect::<Result<Vec<_>, DbErr>>()?));
+    Ok(faults)
+}
+
+/// Says which of `made`, names with their texts' hashes, are not `there`, or not with that text.
+fn unlike(kind: &str, made: &[(&str, &str)], there: &[(String, String)]) -> Vec<String> {
+    let fault = |(made, sha256): &(&str, &str)| {
+        let mut found = there.iter().filter(|(name, _)| name == made).peekable();
+        if found.peek().is_none() {
+            return Some(format!("{kind} {made} is missing"));
+        }
+        let is_other = found.any(|(_, text)| hex::encode(digest(&SHA256, text.as_bytes())) != *sha256);
+        is_other.then(|| format!("{kind} {made} is not the one that the migrations made"))
+    };
+    made.iter().filter_map(fault).collect()
 }

@@ -2,12 +2,13 @@
 
 use crate::support::{AuditedTenant, SIGNING, chain};
 use crate::{run, stderr, stdout};
+use sea_orm::ConnectionTrait;
 use std::fmt::Write;
 use std::path::Path;
 use test_support::{Database, on_migrated_databases};
 use uuid::Uuid;
 
-on_migrated_databases!(every_rewrite_shows_to_who_has_a_checkpoint, triggers_that_are_disabled_are_named);
+on_migrated_databases!(every_rewrite_shows_to_who_has_a_checkpoint, guards_that_are_changed_are_named);
 
 /// How many entries each chain has, and each checkpoint.
 const ENTRIES: i64 = 6;
@@ -225,7 +226,7 @@ async fn every_rewrite_shows_to_who_has_a_checkpoint(database: Database) {
     }
 }
 
-async fn triggers_that_are_disabled_are_named(database: Database) {
+async fn guards_that_are_changed_are_named(database: Database) {
     let clinic = AuditedTenant::new(database).await;
     clinic.must(&["audit", "verify"]).await;
     let postgres = clinic.on_postgres();
@@ -262,6 +263,14 @@ async fn triggers_that_are_disabled_are_named(database: Database) {
                 "DROP POLICY repairs ON audit_logs",
                 "table audit_logs: bulkhead_app may record that a chain was repaired",
             ),
+            (
+                "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+                "function refuse_change is not the one that the migrations made",
+            ),
+            (
+                "ALTER FUNCTION append_entries(jsonb) RENAME TO append_some_entries",
+                "function append_entries is missing",
+            ),
         ]
     } else {
         &[
@@ -291,6 +300,24 @@ async fn triggers_that_are_disabled_are_named(database: Database) {
     }
 }
 
+/// The bodies of functions name their schema.
+#[tokio::test]
+async fn guards_are_known_in_a_schema_whose_name_needs_quotes() {
+    let Some(database) = Database::postgres_of_our_own().await else { return };
+    let connection = sea_orm::Database::connect(&database.url).await.unwrap();
+    let sql = "CREATE SCHEMA \"Audit logs\";
+         DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = \"Audit logs\"', current_database()); END $$";
+    connection.execute_unprepared(sql).await.unwrap();
+    connection.close().await.unwrap();
+    let settings = [("DATABASE_URL", database.url.as_str())];
+    for arguments in [&["migrate", "up"][..], &["audit", "verify"], &["evidence"]] {
+        let output = run(arguments, &settings).await;
+        assert!(output.status.success(), "{arguments:?}: {}{}", stdout(&output), stderr(&output));
+    }
+    let output = run(&["doctor"], &settings).await;
+    assert!(stdout(&output).contains("good   audit log: "), "{}", stdout(&output));
+}
+
 /// The table of docs/audit.md is the one that the tests hold the program to.
 #[test]
 fn page_has_the_table_of_rewrites() {
@@ -304,7 +331,7 @@ fn page_has_the_table_of_rewrites() {
         let alone = if alone == "-" { "no line" } else { alone };
         writeln!(table, "| {what}{on} | {alone} | {with} |").unwrap();
     }
-    table.push_str("| Triggers stay disabled, a right or a policy is changed | FAULT | FAULT |\n");
+    table.push_str("| Triggers stay disabled, a function, a right or a policy is changed | FAULT | FAULT |\n");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/audit.md");
     let page = std::fs::read_to_string(&path).unwrap();
     let start = page.find("| what a superuser does |").unwrap();
