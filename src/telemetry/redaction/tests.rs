@@ -264,11 +264,11 @@ fn redaction_is_linear_in_the_length() {
         "a.",
         "9",
     ] {
-        let text = unit.repeat(400_000 / unit.len());
+        let text = unit.repeat(200_000 / unit.len());
         let started = Instant::now();
         let _ = redact(&text);
-        // A quadratic one takes minutes.
-        assert!(started.elapsed() < Duration::from_secs(5), "{unit}: {:?}", started.elapsed());
+        // The slowest takes two seconds unoptimised, and a quadratic one would take half a minute.
+        assert!(started.elapsed() < Duration::from_secs(10), "{unit}: {:?}", started.elapsed());
     }
 }
 
