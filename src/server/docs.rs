@@ -2,13 +2,13 @@
 
 use crate::app::AppState;
 use crate::config::{Environment, Settings};
+use axum::Router;
 use axum::body::Bytes;
 use axum::extract::Path;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{MethodRouter, get};
-use axum::{Json, Router};
 use std::sync::Arc;
 use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::Config;
@@ -21,13 +21,14 @@ const STYLE: &str = include_str!("docs/page.css");
 const ASSETS: [&str; 3] = ["favicon-32x32.png", "swagger-ui-bundle.js", "swagger-ui.css"];
 
 /// The page, what it loads, and the document that it shows.
-pub(super) fn routes(settings: &Settings, document: OpenApi) -> Router<AppState> {
+pub(super) fn routes(settings: &Settings, document: &OpenApi) -> Router<AppState> {
     // A browser keeps it in local storage, where it outlives the window: nothing for a token to patients' data.
     let keep_token = settings.environment == Environment::Development;
     let page = Bytes::from(PAGE.replace("{{persist_authorization}}", if keep_token { "true" } else { "false" }));
-    let document = Arc::new(document);
+    // Once: it is long, and whoever asks for it shows no token.
+    let document = Bytes::from(serde_json::to_vec(document).expect("texts, numbers and lists are JSON"));
     Router::new()
-        .route("/openapi.json", get(async move || Json(&*document).into_response()))
+        .route("/openapi.json", file("application/json", document))
         .route("/docs", get(async || Redirect::to("/docs/")))
         .route("/docs/", file("text/html; charset=utf-8", page))
         .route("/docs/page.js", file("text/javascript; charset=utf-8", Bytes::from_static(SCRIPT.as_bytes())))

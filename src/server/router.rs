@@ -73,7 +73,7 @@ pub fn router(state: AppState) -> Router {
     let (router, document) = routes().split_for_parts();
     let mut router = router.route("/", axum::routing::get(endpoints::root::root));
     if state.settings.docs_enabled {
-        router = router.merge(docs::routes(&state.settings, document));
+        router = router.merge(docs::routes(&state.settings, &document));
     }
     middleware::wrap(router, &state).with_state(state)
 }
