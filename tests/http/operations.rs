@@ -86,7 +86,7 @@ fn the_runbook_has_each_alert() {
         alerts,
         "the sections of docs/operations.md, in the rules' order"
     );
-    let tests = read("tests/observability/rules_test.yaml");
+    let tests = read("tests/observability/rules_test.yaml") + &read("tests/observability/rules_test_days.yaml");
     for alert in alerts {
         assert!(tests.contains(&format!("alertname: {alert}\n        exp_alerts:\n")), "{alert} fires in no test");
     }
