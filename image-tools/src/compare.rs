@@ -8,6 +8,8 @@ use std::fmt;
 /// What a comparison has found: [`fmt::Display`] writes it as text.
 #[derive(Clone, Debug)]
 pub struct Comparison {
+    /// What was compared: "images" or "files".
+    pub of: &'static str,
     /// The configuration, the number of layers where it differs, then each layer.
     pub parts: Vec<Part>,
 }
@@ -40,7 +42,7 @@ impl fmt::Display for Comparison {
             }
         }
         let verdict = if self.is_same() { "the same" } else { "not the same" };
-        write!(formatter, "the images are {verdict}")
+        write!(formatter, "the {} are {verdict}", self.of)
     }
 }
 
@@ -50,7 +52,32 @@ impl fmt::Display for Comparison {
 pub fn compare(one: &Image, other: &Image) -> Comparison {
     let differences = config::differences(one.document(), other.document());
     let mut parts = vec![Part { title: "configuration".to_owned(), same: differences.is_empty(), differences }];
+    parts.extend(every_layer(one, other, layers));
+    Comparison { of: "images", parts }
+}
+
+/// Compares the files of two images that unlike builders have made: each entry of each layer, by its name, content, kind, mode, owner,
+/// time, links and extended attributes. Neither the configuration counts nor the form of the layers' archives.
+#[must_use]
+pub fn compare_files(one: &Image, other: &Image) -> Comparison {
+    let files = |one: &Image, layer: &Layer, other: &Image, counterpart: &Layer| match (
+        one.entries(layer),
+        other.entries(counterpart),
+    ) {
+        (Ok(mine), Ok(theirs)) => entries(&mine, &theirs),
+        (Err(error), _) | (_, Err(error)) => vec![unlisted(&error)],
+    };
+    Comparison { of: "files", parts: every_layer(one, other, files) }
+}
+
+/// The number of layers where it differs, then each layer. `differences` is asked of those that are not the same byte for byte.
+fn every_layer(
+    one: &Image,
+    other: &Image,
+    differences: impl Fn(&Image, &Layer, &Image, &Layer) -> Vec<String>,
+) -> Vec<Part> {
     let (mine, theirs) = (one.layers(), other.layers());
+    let mut parts = Vec::new();
     if mine.len() != theirs.len() {
         let title = format!("number of layers: {} in the first, {} in the second", mine.len(), theirs.len());
         parts.push(Part { title, same: false, differences: Vec::new() });
@@ -61,18 +88,21 @@ pub fn compare(one: &Image, other: &Image) -> Comparison {
             (Some(layer), Some(counterpart)) if layer.digest == counterpart.digest => {
                 Part { title: format!("{name} {}", layer.digest), same: true, differences: Vec::new() }
             }
-            (Some(layer), Some(counterpart)) => Part {
-                title: format!("{name} {} in the first, {} in the second", layer.digest, counterpart.digest),
-                same: false,
-                differences: layers(one, layer, other, counterpart),
-            },
+            (Some(layer), Some(counterpart)) => {
+                let differences = differences(one, layer, other, counterpart);
+                Part {
+                    title: format!("{name} {} in the first, {} in the second", layer.digest, counterpart.digest),
+                    same: differences.is_empty(),
+                    differences,
+                }
+            }
             (Some(layer), None) => only(&name, one, layer, "first"),
             (None, Some(layer)) => only(&name, other, layer, "second"),
             (None, None) => continue,
         };
         parts.push(part);
     }
-    Comparison { parts }
+    parts
 }
 
 fn only(name: &str, image: &Image, layer: &Layer, which: &str) -> Part {
@@ -87,7 +117,7 @@ fn unlisted(error: &Error) -> String {
     format!("what differs in it cannot be listed: {error}")
 }
 
-/// What two layers differ in whose digests differ.
+/// What two layers differ in whose digests differ; never nothing.
 fn layers(one: &Image, layer: &Layer, other: &Image, counterpart: &Layer) -> Vec<String> {
     let elsewhere = |image: &Image, digest: &str| image.layers().iter().position(|layer| layer.digest == digest);
     if let (Some(there), Some(_)) = (elsewhere(other, &layer.digest), elsewhere(one, &counterpart.digest)) {

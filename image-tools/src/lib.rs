@@ -13,7 +13,7 @@ mod tape;
 mod unpack;
 
 pub use archive::Archive;
-pub use compare::{Comparison, Part, compare};
+pub use compare::{Comparison, Part, compare, compare_files};
 pub use error::Error;
 pub use image::{Image, Layer};
 pub use tape::{Content, Entry, Kind};

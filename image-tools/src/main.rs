@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use clap::Parser;
-use image_tools::{Image, compare};
+use image_tools::{Image, compare, compare_files};
 use std::io::{Write, stderr, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,6 +17,9 @@ struct Arguments {
     one: PathBuf,
     /// Another
     other: PathBuf,
+    /// Compare the files alone, for images of unlike builders
+    #[arg(long)]
+    files: bool,
 }
 
 fn main() -> ExitCode {
@@ -33,7 +36,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let open = |path: &Path| Image::open(path).with_context(|| path.display().to_string());
-    let comparison = compare(&open(&arguments.one)?, &open(&arguments.other)?);
+    let (one, other) = (open(&arguments.one)?, open(&arguments.other)?);
+    let comparison = if arguments.files { compare_files(&one, &other) } else { compare(&one, &other) };
     writeln!(stdout(), "{comparison}").context("cannot write the result")?;
     Ok(comparison.is_same())
 }

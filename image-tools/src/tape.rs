@@ -63,7 +63,7 @@ pub struct Entry {
     pub spelled: Vec<u8>,
     /// What it is.
     pub kind: Kind,
-    /// Permissions, with setuid, setgid and sticky.
+    /// Permissions, with setuid, setgid and sticky; without the kind, which podman writes here as well.
     pub mode: u32,
     /// The owner's number.
     pub uid: u64,
@@ -266,7 +266,7 @@ impl Extensions {
         Ok(Entry {
             spelled: name.unwrap_or_else(|| header.path_bytes().into_owned()),
             kind,
-            mode: header.mode()?,
+            mode: header.mode()? & 0o7777,
             uid,
             gid,
             owner,

@@ -14,11 +14,6 @@ fn name(entry: &Entry) -> String {
     String::from_utf8(entry.name()).unwrap()
 }
 
-/// Permissions: some engines put the kind into the mode as well.
-fn mode(entry: &Entry) -> u32 {
-    entry.mode & 0o7777
-}
-
 #[test]
 fn it_holds_these_files_and_nothing_else() {
     let names: Vec<String> = files().iter().map(name).collect();
@@ -29,14 +24,14 @@ fn it_holds_these_files_and_nothing_else() {
 fn everything_in_it_belongs_to_root_and_only_the_binary_is_executable() {
     for file in files() {
         let expected = if name(&file) == "bin/bulkhead" { 0o555 } else { 0o444 };
-        assert_eq!((file.kind, mode(&file), file.uid, file.gid), (Kind::File, expected, 0, 0), "{file}");
+        assert_eq!((file.kind, file.mode, file.uid, file.gid), (Kind::File, expected, 0, 0), "{file}");
     }
 }
 
 #[test]
 fn nobody_but_root_may_write_to_a_folder() {
     for folder in Saved::image().entries().into_iter().filter(|entry| entry.kind == Kind::Folder) {
-        assert!(matches!(mode(&folder), 0o755 | 0o555), "{folder}");
+        assert!(matches!(folder.mode, 0o755 | 0o555), "{folder}");
         assert_eq!((folder.uid, folder.gid), (0, 0), "{folder}");
     }
 }

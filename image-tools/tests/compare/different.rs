@@ -167,6 +167,11 @@ const LAYERS: &[Alteration] = &[
         &["every entry is the same: only the form of the archive differs"],
     ),
     (
+        "kind in the mode, as podman writes it",
+        |image| image.file("bin/one").mode = 0o100_555,
+        &["every entry is the same: only the form of the archive differs"],
+    ),
+    (
         "order of the entries",
         |image| image.layers[1].reverse(),
         &["only the form of the archive differs", "the entries stand in another order"],
