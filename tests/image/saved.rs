@@ -5,20 +5,24 @@ use flate2::Compression;
 use flate2::read::GzEncoder;
 pub(crate) use image_tools::{Entry, Kind, Layer};
 use std::io::{Read, copy, sink};
-use tempfile::TempDir;
+use std::sync::LazyLock;
 
-/// A saved image, in an archive that goes with this value.
+/// A saved image.
 pub(crate) struct Saved {
     image: image_tools::Image,
-    _folder: TempDir,
 }
 
 impl Saved {
-    pub(crate) fn image() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let archive = folder.path().join("image.tar");
-        succeed(engine(&["save", "--output"]).arg(&archive).arg(image()));
-        Self { image: image_tools::Image::open(&archive).unwrap(), _folder: folder }
+    /// The one that is tested: saved once, for all tests.
+    pub(crate) fn image() -> &'static Self {
+        static SAVED: LazyLock<Saved> = LazyLock::new(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let archive = folder.path().join("image.tar");
+            succeed(engine(&["save", "--output"]).arg(&archive).arg(image()));
+            // It stays open.
+            Saved { image: image_tools::Image::open(&archive).unwrap() }
+        });
+        &SAVED
     }
 
     /// The configuration with its history, JSON.

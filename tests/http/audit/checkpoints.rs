@@ -149,8 +149,11 @@ async fn one_command_makes_and_another_verifies(database: Database) {
 async fn checkpoints_cross_the_levels_of_the_tree(database: Database) {
     let clinic = AuditedTenant::new(database).await;
     let mut notes = String::new();
-    // Around the first group, around sixteen of them, which one transaction reads, and beyond the second level.
-    for length in [255, 256, 257, 4_095, 4_097, 65_535, 65_536, 66_001] {
+    // Around the first group, around sixteen of them, which one transaction reads, and beyond the second level: that one is the
+    // same for both databases, and long.
+    let lengths = [255, 256, 257, 4_095, 4_097, 65_535, 65_536, 66_001];
+    let lengths = if clinic.on_postgres() { &lengths[..] } else { &lengths[..5] };
+    for &length in lengths {
         let end = clinic.log_end().await;
         clinic.fill(clinic.tenant, end.clone(), length - end.0, |_| ()).await;
         notes.push_str(&clinic.signed(&["audit", "checkpoint", "--tenant", "clinic"]).await);
@@ -158,17 +161,18 @@ async fn checkpoints_cross_the_levels_of_the_tree(database: Database) {
     let of_level = |level: i64| format!("SELECT count(*) FROM audit_nodes WHERE level = {level}");
     let counts =
         [clinic.value::<i64>(&of_level(1)).await, clinic.value(&of_level(2)).await, clinic.value(&of_level(3)).await];
-    assert_eq!(counts, [257, 1, 0]);
+    let groups = lengths.last().unwrap() / 256;
+    assert_eq!(counts, [groups, groups / 256, 0]);
     // From the entries alone; the nodes are not looked at.
     let saved = file(&notes);
     let said = clinic.signed(&["audit", "verify", "--since", saved.path().to_str().unwrap()]).await;
-    assert_eq!(said.lines().filter(|line| line.starts_with("fits ")).count(), 8, "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("fits ")).count(), lengths.len(), "{said}");
     // A node that somebody has made up ahead is noticed.
     let (tenant, hash) =
         (clinic.literal(clinic.tenant), if clinic.on_postgres() { "sha256('')" } else { "zeroblob(32)" });
     clinic
         .execute(&format!(
-            "INSERT INTO audit_nodes (tenant_id, level, position, hash) VALUES ({tenant}, 1, 257, {hash})"
+            "INSERT INTO audit_nodes (tenant_id, level, position, hash) VALUES ({tenant}, 1, {groups}, {hash})"
         ))
         .await;
     let end = clinic.log_end().await;
@@ -178,7 +182,8 @@ async fn checkpoints_cross_the_levels_of_the_tree(database: Database) {
             .await;
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        stderr(&output).contains("node 257 of level 1 of the Merkle tree is not what the entries make it"),
+        stderr(&output)
+            .contains(&format!("node {groups} of level 1 of the Merkle tree is not what the entries make it")),
         "{}",
         stderr(&output)
     );

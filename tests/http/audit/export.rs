@@ -153,9 +153,9 @@ async fn an_export_names_tenants_and_entries_in_order(database: Database) {
     assert_eq!(clinic.run(&["audit", "export", "--tenant", "nobody"]).await.status.code(), Some(2));
 }
 
-/// The lengths of a short log and of a long one: whoever held the long one all in memory would need some 50 MB more.
+/// The lengths of a short log and of a long one: whoever held the long one all in memory would need some 25 MB more.
 const SHORT: i64 = 4_000;
-const LONG: i64 = 50_000;
+const LONG: i64 = 27_000;
 
 /// How much more memory the long one may take, in KiB.
 const MORE: u64 = 8 * 1024;
