@@ -107,6 +107,16 @@ let
       nativeBuildInputs = [ pkgs.cargo-auditable ];
     }
     // lib.optionalAttrs hostPlatform.isLinux static;
+
+  dependencies = craneLib.buildDepsOnly (
+    release
+    // {
+      # utoipa-swagger-ui's build script embeds every file that it finds in its own folder (write_embed in its build.rs):
+      # where it runs again, for flags that have changed, it embeds what it compressed before, too. So it runs in the
+      # layer of the API alone, which has no such folder.
+      postBuild = "find target -name 'utoipa-swagger-ui-[0-9a-f]*' -prune -exec rm -r {} +";
+    }
+  );
 in
 {
   inherit craneLib;
@@ -141,19 +151,23 @@ in
     }
   );
 
-  # Completions for shells, and man pages.
-  cliDocs = craneLib.buildPackage (
-    common
+  # Completions for shells, and man pages, on the package's own dependency layer. That one is for LTO, so the program is linked
+  # with it, too: in its fastest form, since it runs once.
+  cliDocs = craneLib.mkCargoDerivation (
+    release
     // {
       pname = "bulkhead-cli-docs";
       src = files [ "cli-docs/.*" ];
+      cargoArtifacts = dependencies;
       postPatch = standIns;
-      cargoExtraArgs = "--locked --package cli-docs";
-      CARGO_PROFILE = "dev";
-      doNotPostBuildInstallCargoBinaries = true;
+      nativeBuildInputs = [ ];
+      # No other flags than those of the dependency layer, whatever the folder of the build.
+      preConfigure = "";
+      buildPhaseCargoCommand = "cargo rustc --release --locked --package cli-docs -- -C lto=thin -C opt-level=0";
+      doInstallCargoArtifacts = false;
       # The folders of nixpkgs' installShellFiles.
       installPhaseCommand = ''
-        target/debug/cli-docs written
+        find target -path '*/release/cli-docs' -type f -exec {} written ';'
         install -D -m 0444 written/bash/bulkhead.bash $out/share/bash-completion/completions/bulkhead.bash
         install -D -m 0444 -t $out/share/fish/vendor_completions.d written/fish/*
         install -D -m 0444 -t $out/share/zsh/site-functions written/zsh/*
@@ -196,15 +210,7 @@ in
   package = craneLib.buildPackage (
     release
     // {
-      cargoArtifacts = craneLib.buildDepsOnly (
-        release
-        // {
-          # utoipa-swagger-ui's build script embeds every file that it finds in its own folder (write_embed in its build.rs):
-          # where it runs again, for flags that have changed, it embeds what it compressed before, too. So it runs in the
-          # layer of the API alone, which has no such folder.
-          postBuild = "find target -name 'utoipa-swagger-ui-[0-9a-f]*' -prune -exec rm -r {} +";
-        }
-      );
+      cargoArtifacts = dependencies;
       postPatch = standIns;
       meta = {
         inherit (manifest.package) description;
