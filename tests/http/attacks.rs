@@ -13,8 +13,9 @@ use tokio::net::TcpStream;
 
 const CLIENTS: usize = 1000;
 
-/// What 99 of 100 requests of the good caller have to wait at most.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// What 99 of 100 requests of the good caller have to wait at most. They took 670 to 890 ms while `/openapi.json` was written anew for each
+/// of those who ask for it, and take a tenth of this.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Lets this process, and those that it starts, open so many files; false where that is not allowed.
 fn may_open(files: u64) -> bool {
