@@ -146,9 +146,11 @@ SELECT format('table %I: bulkhead_app may choose %I', name, attname) FROM column
             OR name = 'audit_logs' AND attname IN ('sequence', 'prev_hash', 'hash'))
         AND has_column_privilege('bulkhead_app', oid, attnum, 'INSERT')
 UNION ALL
-SELECT CASE WHEN t.tgisinternal THEN format('table %I: a foreign key is not checked', r.name)
+-- A foreign key has several triggers, whose names say nothing.
+SELECT DISTINCT CASE WHEN k.contype = 'f' THEN format('table %I: foreign key %I is not checked', r.name, k.conname)
         ELSE format('table %I: trigger %I is disabled', r.name, t.tgname) END
-    FROM pg_trigger t JOIN relations r ON r.oid = t.tgrelid WHERE t.tgenabled NOT IN ('O', 'A')
+    FROM pg_trigger t JOIN relations r ON r.oid = t.tgrelid LEFT JOIN pg_constraint k ON k.oid = t.tgconstraint
+    WHERE t.tgenabled NOT IN ('O', 'A')
 UNION ALL
 SELECT format('table %I: no trigger runs %I %s', n.relation, n.function, n.moment)
     FROM needed n WHERE NOT EXISTS (

@@ -138,7 +138,7 @@ const FAULTS: [(&str, &str, &str); 30] = [
     (
         "ALTER TABLE documents DISABLE TRIGGER ALL",
         "ALTER TABLE documents ENABLE TRIGGER ALL",
-        "table documents: a foreign key is not checked",
+        "table documents: foreign key documents_tenant_id_fkey is not checked",
     ),
     (
         "DROP TRIGGER audit_logs_chain ON audit_logs",
