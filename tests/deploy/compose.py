@@ -123,6 +123,9 @@ for proxy, (file, interval, fails, timeout) in checks.items():
     rule(f"{proxy} asks for readiness", "/api/v1/health/ready" in (deploy / file).read_text())
 idle = seconds(setting("proxies/nginx.conf", r"^\s*keepalive_timeout (\S+);"))
 rule(f"nginx keeps unused connections {idle:g} s, less than the delay of {delay}", idle < delay)
+# HEADER_READ_TIMEOUT in src/server/listener.rs.
+idle = seconds(setting("compose/Caddyfile", r"^\s*keepalive (\S+)"))
+rule(f"Caddy keeps unused connections {idle:g} s, less than the API's 30 s", idle < 30)
 nginx, haproxy = [(deploy / "proxies" / file).read_text() for file in ("nginx.conf", "haproxy.cfg")]
 rule("nginx takes no server for down", re.findall(r"^\s*server \S+ (.*);", nginx, re.M) == ["max_fails=0"] * 3)
 rule("nginx repeats no POST that was sent", not re.search(r"^\s*proxy_next_upstream .*non_idempotent", nginx, re.M))
