@@ -119,7 +119,7 @@ impl Shape {
             ],
             Self::Entra => &[
                 ("OIDC_SCOPES", "openid profile email api://bulkhead-web/access"),
-                ("JWT_TENANT_CLAIM_NAME", "extension_0123456789abcdef0123456789abcdef_tenant_id"),
+                ("JWT_TENANT_CLAIM_NAME", "extn.tenant_id"),
                 ("JWT_ROLE_CLAIM_NAME", "roles"),
                 // Entra gives access tokens a random lifetime between 60 and 90 minutes.
                 ("JWT_MAX_LIFETIME_MINUTES", "95"),
@@ -300,7 +300,7 @@ impl Shape {
                 "aud": CLIENT_ID, "iat": now - 300, "nbf": now - 300, "exp": exp - 300, "azp": CLIENT_ID,
                 "azpacr": "1", "oid": subject, "name": name, "preferred_username": email, "rh": "0.AAAA",
                 "roles": [role], "scp": "access", "tid": ENTRA_DIRECTORY, "uti": "4f9z", "ver": "2.0", "aio": "AVQAq",
-                "extension_0123456789abcdef0123456789abcdef_tenant_id": tenant,
+                "extn.tenant_id": tenant,
             }),
             Self::Okta | Self::OktaIdToken => {
                 let mut claims = json!({
@@ -343,7 +343,7 @@ impl Shape {
             Self::Entra => json!({
                 "iat": now - 300, "nbf": now - 300, "exp": exp - 300, "name": name, "oid": subject,
                 "preferred_username": email, "rh": "0.AAAA", "roles": [role], "tid": ENTRA_DIRECTORY,
-                "uti": "4f9z", "ver": "2.0", "extension_0123456789abcdef0123456789abcdef_tenant_id": tenant,
+                "uti": "4f9z", "ver": "2.0", "extn.tenant_id": tenant,
             }),
             Self::Okta | Self::OktaIdToken => json!({
                 "ver": 1, "jti": "ID.x1", "amr": ["pwd"], "idp": "00o1", "auth_time": now, "at_hash": "x",
