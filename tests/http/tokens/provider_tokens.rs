@@ -11,9 +11,9 @@ async fn cached_token_is_refused_once_expired() {
     let app = TestApp::on_sqlite(Shape::Plain).await;
     let server = app.serve(&[]).await;
     let mut claims = app.provider.claims(&app.ada());
-    // Two seconds of the leeway for clocks are left.
+    // Five seconds of the leeway for clocks are left.
     claims["iat"] = (now() - 300).into();
-    claims["exp"] = (now() - 58).into();
+    claims["exp"] = (now() - 55).into();
     let token = app.provider.token(&claims).encode();
     assert_eq!(app.validate(&server, &token).await.outcome(), GOOD);
     eventually("it has expired", async || {

@@ -51,7 +51,7 @@ pub fn newest_migration() -> &'static str {
 }
 
 /// How long anything may take that should happen soon; generous, since machines are noisy.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_mins(1);
 
 /// Asks `condition` again and again until it gives a value; fails the test after [`SOON`], naming `what`.
 ///

@@ -239,7 +239,7 @@ impl Cluster {
     /// When it does not start.
     pub async fn standby(&self) -> Self {
         let programs = self.programs.clone();
-        let mut standby = Self::in_new_folder(&programs).expect("a folder and a port");
+        let mut standby = Self::in_new_folder(&programs).expect("a folder");
         let copied = Self::command(&programs.join("pg_basebackup"))
             .and_then(|mut command| {
                 let data = standby.folder.join("data");
@@ -249,6 +249,7 @@ impl Cluster {
             })
             .expect("pg_basebackup runs");
         assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        standby.take_free_port().expect("a free port");
         standby.run().await.expect("the standby starts");
         let connection = Database::connect(&self.url).await.expect("it answers");
         // The database's default comes after what the command line says.
@@ -302,9 +303,14 @@ impl Cluster {
         if let Some((user, group)) = owner()? {
             chown(&folder, Some(user), Some(group))?;
         }
-        let port = free_port()?;
-        let url = format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
-        Ok(Self { url, folder, programs: programs.to_owned(), port, watchdogs: Vec::new() })
+        Ok(Self { url: String::new(), folder, programs: programs.to_owned(), port: 0, watchdogs: Vec::new() })
+    }
+
+    /// Just before it is started for the first time: until then the port is anybody's.
+    fn take_free_port(&mut self) -> Result<()> {
+        self.port = free_port()?;
+        self.url = format!("postgres://postgres@127.0.0.1:{}/postgres?sslmode=disable", self.port);
+        Ok(())
     }
 
     async fn start(programs: &Path) -> Result<Self> {
@@ -314,7 +320,7 @@ impl Cluster {
     }
 
     fn initialized(programs: &Path, more: &[&str]) -> Result<Self> {
-        let cluster = Self::in_new_folder(programs)?;
+        let mut cluster = Self::in_new_folder(programs)?;
         let made = Self::command(&programs.join("initdb"))?
             .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"])
             .args(more)
@@ -322,6 +328,7 @@ impl Cluster {
             .arg(cluster.folder.join("data"))
             .output()?;
         ensure!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        cluster.take_free_port()?;
         Ok(cluster)
     }
 

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 /// A running `bulkhead`, killed when this value goes; its database stays as long.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct Server<'d> {
     pub port: u16,
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    /// What collects them from its output and its errors; each ends with the process.
+    readers: [JoinHandle<()>; 2],
     database: PhantomData<&'d Database>,
 }
 
@@ -62,9 +65,11 @@ impl<'d> Server<'d> {
         let mut command = Self::command(program, &all);
         let mut child = command.args(arguments).spawn().expect("bulkhead starts");
         let lines = Arc::new(Mutex::new(Vec::new()));
-        collect(child.stdout.take().expect("its output"), &lines);
-        collect(child.stderr.take().expect("its errors"), &lines);
-        let mut server = Self { base: String::new(), port: 0, child, lines, database: PhantomData };
+        let readers = [
+            collect(child.stdout.take().expect("its output"), &lines),
+            collect(child.stderr.take().expect("its errors"), &lines),
+        ];
+        let mut server = Self { base: String::new(), port: 0, child, lines, readers, database: PhantomData };
         let address = server.find_address().await;
         server.port = address.port();
         // What it listens on is not always an address to ask.
@@ -176,13 +181,20 @@ impl<'d> Server<'d> {
         self.ended_within(SOON).await
     }
 
-    /// Waits for its end, `limit` at most.
+    /// Waits for its end, `limit` at most, and for its last lines: [`Server::log`] has all of them then.
     ///
     /// # Panics
     /// When it has not ended by then.
     pub async fn ended_within(&mut self, limit: Duration) -> ExitStatus {
         let ended = tokio::time::timeout(limit, self.child.wait()).await;
-        ended.unwrap_or_else(|_| panic!("bulkhead has not ended within {limit:?}")).expect("its status")
+        let status = ended.unwrap_or_else(|_| panic!("bulkhead has not ended within {limit:?}")).expect("its status");
+        for reader in &mut self.readers {
+            // A second time there is nothing more to wait for.
+            if !reader.is_finished() {
+                tokio::time::timeout(SOON, reader).await.expect("its output ends with it").expect("a reader");
+            }
+        }
+        status
     }
 }
 
@@ -224,12 +236,12 @@ fn id(child: &Child) -> Pid {
     child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)).expect("it runs")
 }
 
-fn collect(stream: impl AsyncRead + Send + Unpin + 'static, lines: &Arc<Mutex<Vec<String>>>) {
+fn collect(stream: impl AsyncRead + Send + Unpin + 'static, lines: &Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
     let lines = Arc::clone(lines);
     tokio::spawn(async move {
         let mut reader = BufReader::new(stream).lines();
         while let Ok(Some(line)) = reader.next_line().await {
             lines.lock().expect("the log").push(line);
         }
-    });
+    })
 }
