@@ -165,10 +165,10 @@ async fn a_disk_that_fails_is_a_503_and_loses_nothing() {
     holds(Path::new(app.database.file()), &acknowledged, "afterwards").await;
 }
 
-/// A sync takes a third of a second, as on a disk that others wear out.
+/// A sync takes a second, as on a disk that others wear out.
 #[tokio::test]
 async fn a_slow_disk_makes_requests_wait_together() {
-    const SYNC: Duration = Duration::from_millis(300);
+    const SYNC: Duration = Duration::from_secs(1);
     let app = TestApp::new(Shape::Plain, Database::migrated_sqlite().await).await;
     let Some(disk) = Disk::of(&app.database) else { return };
     let environment = disk.environment(SYNC);
